@@ -1,0 +1,50 @@
+"""The methods by name, and what is common to them.
+
+A method is a class.  ``Method(axes, w)`` prepares the weights, once: it packs them, or builds the matrix.
+Its `forward` and `adjoint` then apply them, and `weight_adjoint` is the third reading, which has no weights
+to prepare.  All arrays are as `Geometry` splits them, of one native dtype, with any strides and any number
+of batch axes; the last array before `workers` is the one that gets written.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+from numpy.typing import NDArray
+
+from ._direct import Direct
+from ._geometry import Axis
+from ._sparse import Sparse
+
+__all__ = ["METHODS", "Method", "choose"]
+
+Array = NDArray[Any]
+
+
+class Method(Protocol):
+    """What `_api` and `_operator` ask of a method."""
+
+    def __init__(self, axes: tuple[Axis, ...], w: Array) -> None: ...
+
+    def forward(self, x: Array, bias: Array | None, y: Array, workers: int) -> None:
+        """``y[o] = bias + sum x[i] * w[k]``, with a bias of shape ``(groups, C_out // groups)``."""
+
+    def adjoint(self, y: Array, x: Array, workers: int) -> None:
+        """``x[i] = sum y[o] * conj(w[k])``."""
+
+    @staticmethod
+    def weight_adjoint(axes: tuple[Axis, ...], x: Array, y: Array, w: Array, workers: int) -> None:
+        """``w[k] = sum conj(x[i]) * y[o]``."""
+
+
+METHODS: dict[str, type[Method]] = {"direct": Direct, "sparse": Sparse}
+
+
+def choose(method: str) -> type[Method]:
+    """The method of that name; "auto" is "direct"."""
+    if not isinstance(method, str):
+        raise TypeError(f"method={method!r} must be a string")
+    name = "direct" if method == "auto" else method
+    if name not in METHODS:
+        raise ValueError(f"method={method!r} must be one of {', '.join(map(repr, ['auto', *METHODS]))}")
+    return METHODS[name]

@@ -1,0 +1,2 @@
+"""Method "sparse" (temporary stand-in)."""
+from ._direct import Direct as Sparse
