@@ -1,12 +1,55 @@
-"""What runs: how many workers, and which compiled kernels."""
+"""What runs: which compiled kernels, on how many threads."""
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
 import operator
 import os
-from typing import SupportsIndex
+import platform
+from types import ModuleType
+from typing import Any, SupportsIndex
 
-__all__ = ["available_cpus", "resolve_workers"]
+import numpy as np
+import scipy
+
+from .kernels import cpu
+
+__all__ = ["ISA", "available_cpus", "available_isas", "kernels", "resolve_workers", "show_config", "team"]
+
+# Fewer multiplications than this a thread are done before another thread has woken up.
+WORK_PER_THREAD = 50_000
+
+
+# ---- which kernels -------------------------------------------------------------------------------------
+
+
+def available_isas() -> list[str]:
+    """Instruction sets that this build has kernels for and this CPU can run, best first."""
+    return [isa for isa in cpu.supported() if importlib.util.find_spec(f"cytconv.kernels.{isa}_float32")]
+
+
+def _choose_isa() -> str:
+    isas = available_isas()
+    wanted = os.environ.get("CYTCONV_ISA", isas[0])
+    if wanted not in isas:
+        raise ImportError(f"CYTCONV_ISA={wanted!r} must be one that this build and CPU have: {', '.join(isas)}")
+    return wanted
+
+
+ISA = _choose_isa()
+_KERNELS = {
+    np.dtype(real): importlib.import_module(f"cytconv.kernels.{ISA}_{real}") for real in ("float32", "float64")
+}
+_KERNELS |= {np.dtype(np.complex64): _KERNELS[np.dtype(np.float32)], np.dtype(np.complex128): _KERNELS[np.dtype(float)]}
+
+
+def kernels(dtype: np.dtype[Any]) -> ModuleType:
+    """The compiled module for arrays of `dtype`; complex numbers are pairs of real ones."""
+    return _KERNELS[dtype]
+
+
+# ---- how many threads ----------------------------------------------------------------------------------
 
 
 def available_cpus() -> int:
@@ -17,18 +60,75 @@ def available_cpus() -> int:
 
 
 def resolve_workers(workers: SupportsIndex | None) -> int:
-    """Threads to use at most, by the rules of ``scipy.fft``: None is OpenMP's own choice, -1 is every CPU."""
+    """Threads to use at most, by the rules of `scipy.fft`: None is OpenMP's own choice, -1 is every CPU."""
     if workers is None:
-        return 1
+        return _threads() or 1
     try:
         count = operator.index(workers)
     except TypeError:
         raise TypeError(f"workers={workers!r} must be an integer or None") from None
     cpus = available_cpus()
-    if count < 0:
-        if count < -cpus:
-            raise ValueError(f"workers={count} must not be below -{cpus}, the number of CPUs")
-        return cpus + 1 + count
-    if count == 0:
-        raise ValueError("workers=0 must not be zero")
-    return count
+    if count == 0 or count < -cpus:
+        raise ValueError(f"workers={count} must not be 0, nor below -{cpus}, minus the number of CPUs")
+    return count if count > 0 else cpus + 1 + count
+
+
+def _threads() -> int | None:
+    threads: int | None = _KERNELS[np.dtype(np.float32)].openmp_threads()
+    return threads
+
+
+class _Fork:
+    """GNU's OpenMP hangs in a child that was forked after its parent ran in parallel: such a child stays serial."""
+
+    parallel = False
+    serial = False
+
+
+def _after_fork() -> None:
+    _Fork.serial = _Fork.parallel
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
+def team(workers: int, tasks: int, work: int) -> int:
+    """Threads for so many tasks, of `work` multiplications together: no more than they keep busy."""
+    if _Fork.serial or _threads() is None:
+        return 1
+    size = max(1, min(workers, tasks, work // WORK_PER_THREAD))
+    _Fork.parallel = _Fork.parallel or size > 1
+    return size
+
+
+# ---- what it says about itself ---------------------------------------------------------------------------
+
+
+def show_config() -> None:
+    """Print what cytconv runs on: instruction set, OpenMP, workers and versions.
+
+    Examples
+    --------
+    >>> import cytconv
+    >>> cytconv.show_config()  # doctest: +SKIP
+    """
+    for name, value in config().items():
+        print(f"{name:<22}{value}")
+
+
+def config() -> dict[str, str]:
+    """What `show_config` prints."""
+    from . import __version__
+
+    threads = _threads()
+    return {
+        "cytconv": __version__,
+        "instruction set": f"{ISA} (available: {', '.join(available_isas())}; CYTCONV_ISA forces one)",
+        "OpenMP": "no: this build is serial" if threads is None else f"yes, {threads} threads by default",
+        "CPUs": f"{available_cpus()} available of {os.cpu_count()}",
+        "numpy": np.__version__,
+        "scipy": scipy.__version__,
+        "Python": platform.python_version(),
+        "platform": platform.platform(),
+    }

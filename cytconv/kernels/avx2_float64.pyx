@@ -1,0 +1,3 @@
+"""Double-precision kernels for CPUs with AVX2 and FMA."""
+include "float64.pxi"
+include "kernels.pxi"

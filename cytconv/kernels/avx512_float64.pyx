@@ -1,0 +1,3 @@
+"""Double-precision kernels for CPUs with AVX-512 (F, VL, DQ, BW)."""
+include "float64.pxi"
+include "kernels.pxi"

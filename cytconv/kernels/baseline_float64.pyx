@@ -1,0 +1,3 @@
+"""Double-precision kernels for any CPU of the architecture."""
+include "float64.pxi"
+include "kernels.pxi"

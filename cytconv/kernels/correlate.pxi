@@ -1,0 +1,305 @@
+# Forward and adjoint: pack a box of the source, multiply, store.  `cytconv._direct` explains the plan.
+#
+#     source                  planes, flat and padded           rows of results            result
+#     +-------------+         0 0 0 0 0 0                       c[row, position]           +------------------+
+#     |   +-----+   |  pack   0 s s s s 0 0 s s s s 0 ...  tile   row 0  p p p p p ...     |     +------+     |
+#     |   | box |   |  --->   0 t t t t 0 0 t t t t 0 ...  --->   row 1  p p p p p ... --> |     |      |     |
+#     |   +-----+   |         one plane for each channel         (one for each channel     |     +------+     |
+#     +-------------+         and phase of the source             and phase of result)     +------------------+
+#
+# A task is one box of positions, one group of rows and one group of channels.  Each output element belongs to one
+# task, which sums it in one order: results do not depend on the number of workers.
+
+cdef enum:
+    MAX_DIMS = 64
+
+
+cdef struct Scratch:
+    real* source  # the planes of the box packed last
+    real* result  # the rows of the task
+    real* bias
+    Py_ssize_t packed  # which box that was
+
+
+cdef class Correlation:
+    """The tables of `cytconv._direct._correlation`, read only; strides and offsets count elements."""
+
+    cdef Py_ssize_t dims, boxes, row_groups, channel_groups_weights, classes
+    cdef int tile_rows
+    cdef readonly Py_ssize_t scratch_size
+    cdef Py_ssize_t flat, source_group, plane, planes, phases, segment_step
+    cdef Py_ssize_t run_pitch, row_pitch, result_group, results, source_size, result_size, widest
+    cdef const Py_ssize_t[::1] extent, box, counts, padded, pitch
+    cdef const Py_ssize_t[::1] source_step, source_channel, phase_source, phase_range
+    cdef const Py_ssize_t[::1] segments, block_segment, class_block
+    cdef const Py_ssize_t[::1] group_panel, panel_rows, panel_start
+    cdef const Py_ssize_t[::1] result_step, group_row, group_rows_block, rows_block, row_result, row_range, row_channel
+
+    def __init__(self, **tables):
+        self.tile_rows = tables["tile"]
+        self.extent, self.box, self.counts = tables["extent"], tables["box"], tables["counts"]
+        self.padded, self.pitch, self.flat = tables["padded"], tables["pitch"], tables["flat"]
+        self.source_step, self.source_channel = tables["source_step"], tables["source_channel"]
+        self.source_group, self.plane = tables["source_group"], tables["plane"]
+        self.phase_source, self.phase_range = tables["phase_source"], tables["phase_range"]
+        self.segments, self.segment_step = tables["segments"], tables["segment_step"]
+        self.block_segment, self.class_block = tables["block_segment"], tables["class_block"]
+        self.group_panel, self.panel_rows = tables["group_panel"], tables["panel_rows"]
+        self.panel_start = tables["panel_start"]
+        self.run_pitch, self.row_pitch = tables["run_pitch"], tables["row_pitch"]
+        self.result_step, self.result_group = tables["result_step"], tables["result_group"]
+        self.results, self.group_row = tables["results"], tables["group_row"]
+        self.group_rows_block, self.rows_block = tables["group_rows_block"], tables["rows_block"]
+        self.row_result, self.row_range = tables["row_result"], tables["row_range"]
+        self.row_channel = tables["row_channel"]
+        self.source_size, self.result_size = tables["source_size"], tables["result_size"]
+        self.dims = self.extent.shape[0]
+        self.phases = self.phase_source.shape[0]
+        self.planes = self.source_channel.shape[0] * self.phases
+        self.classes = self.class_block.shape[0] - 1
+        self.row_groups = self.group_row.shape[0] - 1
+        self.widest = tables["widest"]
+        self.boxes = 1
+        for count in self.counts:
+            self.boxes *= count
+        if self.dims > MAX_DIMS:
+            raise ValueError(f"arrays must have at most {MAX_DIMS} axes")
+        # Elements of scratch for each worker: the packed box, the results, the bias of each row.
+        self.scratch_size = self.source_size + self.result_size + self.widest
+
+    def run(
+        self, const real[::1] source, Py_ssize_t source_start, const real[::1] weights, const real[::1] bias,
+        real[::1] result, Py_ssize_t result_start, real[::1] scratch, Py_ssize_t tasks, int workers,
+    ):
+        """Compute the whole result.  `bias` has one entry for each channel, or none at all."""
+        cdef Py_ssize_t t
+        cdef int worker
+        cdef int chunk = <int> max(1, min(tasks // (8 * workers), 1 << 20))
+        cdef const real* from_ = &source[0] + source_start
+        cdef const real* w = &weights[0] if weights.shape[0] else NULL
+        cdef const real* b = &bias[0] if bias.shape[0] else NULL
+        cdef real* to = &result[0] + result_start
+        cdef real* memory = &scratch[0]
+        cdef Scratch* s
+        cdef Scratch* states = <Scratch*> calloc(workers, sizeof(Scratch))
+        if states == NULL:
+            raise MemoryError("no memory for the state of the workers")
+        with nogil:
+            for worker in range(workers):
+                states[worker].source = memory + worker * self.scratch_size
+                states[worker].result = states[worker].source + self.source_size
+                states[worker].bias = states[worker].result + self.result_size
+                states[worker].packed = -1
+            for t in prange(tasks, schedule="dynamic", chunksize=chunk, num_threads=workers):
+                s = states + thread_number()
+                self.task(t, from_, w, b, to, s)
+            free(states)
+
+    @final
+    cdef void task(
+        self, Py_ssize_t t, const real* source, const real* weights, const real* bias, real* result, Scratch* s,
+    ) noexcept nogil:
+        """Rows of one group at the positions of one box, of one group of channels."""
+        cdef Py_ssize_t rows = t % self.row_groups
+        cdef Py_ssize_t box = t // self.row_groups  # counts the groups of channels too
+        cdef Py_ssize_t channels = box // self.boxes
+        cdef Py_ssize_t at[MAX_DIMS]
+        cdef Py_ssize_t size[MAX_DIMS]
+        cdef Py_ssize_t d, rest = box % self.boxes
+        for d in range(self.dims - 1, -1, -1):
+            at[d] = rest % self.counts[d] * self.box[d]
+            size[d] = min(self.box[d], self.extent[d] - at[d])
+            rest = rest // self.counts[d]
+        if s.packed != box:
+            self.pack(source + channels * self.source_group, at, size, s.source)
+            s.packed = box
+        self.multiply(rows, weights + channels * self.panel_start[self.panel_start.shape[0] - 1], size, s)
+        self.store(
+            rows, bias + channels * self.results if bias != NULL else NULL, at, size,
+            result + channels * self.result_group, s,
+        )
+
+    @final
+    cdef void pack(
+        self, const real* source, const Py_ssize_t* at, const Py_ssize_t* size, real* planes,
+    ) noexcept nogil:
+        """Copy the box and its halo, one plane for each channel and phase, zero where the source ends."""
+        cdef Py_ssize_t last = self.dims - 1
+        cdef Py_ssize_t plane, phase, d, flat
+        cdef Py_ssize_t lines = 1
+        cdef Py_ssize_t e[MAX_DIMS]
+        cdef Py_ssize_t n[MAX_DIMS]
+        cdef const Py_ssize_t* within
+        cdef const real* line
+        cdef bint outside
+        for d in range(self.dims):
+            n[d] = size[d] + self.padded[d] - self.box[d]
+            lines *= n[d] if d < last else 1
+        for plane in range(self.planes):
+            phase = plane % self.phases
+            within = &self.phase_range[phase * self.dims * 2]
+            for d in range(self.dims):
+                e[d] = 0
+            for _ in range(lines):
+                line = source + self.source_channel[plane // self.phases] + self.phase_source[phase]
+                flat = plane * self.plane
+                outside = False
+                for d in range(self.dims):
+                    line += (at[d] + e[d]) * self.source_step[d]
+                    flat += e[d] * self.pitch[d]
+                    if d < last and not within[2 * d] <= at[d] + e[d] < within[2 * d + 1]:
+                        outside = True
+                pad_line(
+                    line, self.source_step[last], within[2 * last] - at[last],
+                    -1 if outside else within[2 * last + 1] - at[last], n[last], planes + flat,
+                )
+                advance(last, n, e)
+
+    @final
+    cdef void multiply(
+        self, Py_ssize_t rows, const real* weights, const Py_ssize_t* size, Scratch* s,
+    ) noexcept nogil:
+        """Every panel of weights of the group times every run of positions in the box."""
+        cdef Py_ssize_t c, block, first, count, d, p, run, length, start, runs = 1
+        cdef Py_ssize_t e[MAX_DIMS]
+        cdef const Segment* segments = <const Segment*> &self.segments[0] if self.segments.shape[0] else NULL
+        cdef bint accumulate
+        length = 1
+        for d in range(self.dims):
+            if d < self.flat:
+                runs *= size[d]
+            else:
+                length += (size[d] - 1) * self.pitch[d]
+        for c in range(self.classes):
+            p = rows * self.classes + c
+            for block in range(self.class_block[c], self.class_block[c + 1]):
+                first = self.block_segment[block]
+                count = self.block_segment[block + 1] - first
+                accumulate = block > self.class_block[c]
+                for d in range(self.flat):
+                    e[d] = 0
+                for run in range(runs):
+                    start = 0
+                    for d in range(self.flat):
+                        start += e[d] * self.pitch[d]
+                    self.multiply_run(
+                        self.group_panel[p], self.group_panel[p + 1], weights, s.source + start, segments + first,
+                        count, length, s.result + run * self.run_pitch, accumulate,
+                    )
+                    advance(self.flat, size, e)
+
+    @final
+    cdef void multiply_run(
+        self, Py_ssize_t first, Py_ssize_t last, const real* weights, const real* source, const Segment* segments,
+        Py_ssize_t count, Py_ssize_t length, real* result, bint accumulate,
+    ) noexcept nogil:
+        """Panels `first` to `last` times `length` flat positions: a strip of them stays in L1 for all panels."""
+        cdef Py_ssize_t panel, done = 0
+        cdef int wide
+        while done < length:
+            wide = tile_width(self.tile_rows) if length - done > LANES else 1
+            for panel in range(first, last):
+                multiply_tile(
+                    self.tile_rows, wide, weights + self.panel_start[panel], source + done, segments, count,
+                    self.segment_step, result + done, &self.panel_rows[panel * self.tile_rows], accumulate,
+                )
+            done += wide * LANES
+
+    @final
+    cdef void store(
+        self, Py_ssize_t rows, const real* bias, const Py_ssize_t* at, const Py_ssize_t* size, real* result,
+        Scratch* s,
+    ) noexcept nogil:
+        """Blocks of neighbouring rows to their places in the result."""
+        cdef Py_ssize_t last = self.dims - 1
+        cdef Py_ssize_t first = self.group_row[rows]
+        cdef Py_ssize_t b, d, i, n, row, lines = 1, run, flat, low, high, begin, end
+        cdef Py_ssize_t e[MAX_DIMS]
+        cdef const Py_ssize_t* within
+        cdef const real* c
+        cdef real* y
+        cdef bint outside
+        for i in range(self.group_row[rows + 1] - first):
+            s.bias[i] = bias[self.row_channel[first + i]] if bias != NULL else 0
+        for d in range(last):
+            lines *= size[d]
+        for b in range(self.group_rows_block[rows], self.group_rows_block[rows + 1]):
+            row = self.rows_block[b]
+            n = self.rows_block[b + 1] - row
+            # The rows of a block share the places that are within the result, but for the first and the last.
+            low, high = 0, size[last]
+            for i in range(n):
+                within = &self.row_range[((row + i) * self.dims + last) * 2]
+                low = max(low, within[0] - at[last])
+                high = min(high, within[1] - at[last])
+            high = max(low, high)
+            within = &self.row_range[row * self.dims * 2]
+            for d in range(last):
+                e[d] = 0
+            for _ in range(lines):
+                y = result + self.row_result[row] + at[last] * self.result_step[last]
+                run = flat = 0
+                outside = False
+                for d in range(last):
+                    y += (at[d] + e[d]) * self.result_step[d]
+                    if d < self.flat:
+                        run = run * size[d] + e[d]
+                    else:
+                        flat += e[d] * self.pitch[d]
+                    if not within[2 * d] <= at[d] + e[d] < within[2 * d + 1]:
+                        outside = True
+                if not outside:
+                    c = s.result + (row - first) * self.row_pitch + run * self.run_pitch + flat
+                    store_block(
+                        n, c + low, self.row_pitch, high - low, s.bias + row - first,
+                        y + low * self.result_step[last], self.result_step[last],
+                    )
+                    for i in range(n):
+                        begin = max(self.row_range[((row + i) * self.dims + last) * 2] - at[last], 0)
+                        end = min(self.row_range[((row + i) * self.dims + last) * 2 + 1] - at[last], size[last])
+                        store_line(
+                            c + i * self.row_pitch + begin, min(low, end) - begin, s.bias[row - first + i],
+                            y + i + begin * self.result_step[last], self.result_step[last],
+                        )
+                        begin = max(begin, high)
+                        store_line(
+                            c + i * self.row_pitch + begin, end - begin, s.bias[row - first + i],
+                            y + i + begin * self.result_step[last], self.result_step[last],
+                        )
+                advance(last, size, e)
+
+
+cdef inline void advance(Py_ssize_t dims, const Py_ssize_t* size, Py_ssize_t* e) noexcept nogil:
+    """Step an odometer of `dims` wheels."""
+    cdef Py_ssize_t d
+    for d in range(dims - 1, -1, -1):
+        e[d] += 1
+        if e[d] < size[d]:
+            return
+        e[d] = 0
+
+
+def pack_weights(
+    const real[::1] w, Py_ssize_t groups, int tile_rows, const Py_ssize_t[::1] panel_start,
+    const Py_ssize_t[::1] panel_weights, const Py_ssize_t[::1] panel_products, const Py_ssize_t[::1] products,
+    real[::1] packed, int workers,
+):
+    """Bring the weights into panels; tells whether all of them are finite.
+
+    The products of panel p are those of ``products[panel_products[p]:]``; see `_Layout` for the other tables.
+    """
+    cdef Py_ssize_t panels = panel_start.shape[0] - 1
+    cdef Py_ssize_t size = panel_start[panels]
+    cdef Py_ssize_t step = w.shape[0] // groups
+    cdef Py_ssize_t t, p, infinite = 0
+    cdef const real* from_ = &w[0]
+    cdef real* to = &packed[0]
+    if size == 0:
+        return True
+    for t in prange(groups * panels, nogil=True, schedule="static", num_threads=workers):
+        p = t % panels
+        infinite += not pack_panel(
+            tile_rows, from_ + t // panels * step, &panel_weights[p * tile_rows], &products[0] + panel_products[p],
+            (panel_start[p + 1] - panel_start[p]) // tile_rows, to + t // panels * size + panel_start[p],
+        )
+    return infinite == 0

@@ -1,0 +1,23 @@
+"""What the CPU and the operating system can run, and what OpenMP would do."""
+
+cdef extern from *:
+    """
+    #if (defined(__GNUC__) || defined(__clang__)) && defined(__x86_64__)
+      /* asks the CPU and, for the wide registers, the operating system */
+      static int has_avx2(void) { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }
+      static int has_avx512(void) {
+          return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl")
+              && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512bw");
+      }
+    #else
+      static int has_avx2(void) { return 0; }
+      static int has_avx512(void) { return 0; }
+    #endif
+    """
+    bint has_avx2() noexcept
+    bint has_avx512() noexcept
+
+
+def supported():
+    """Names of the instruction sets that run here, best first."""
+    return [*(["avx512"] if has_avx512() else []), *(["avx2"] if has_avx2() else []), "baseline"]

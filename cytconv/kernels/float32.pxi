@@ -1,0 +1,5 @@
+cdef extern from *:
+    """
+    typedef float real;
+    """
+    ctypedef float real

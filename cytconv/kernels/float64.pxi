@@ -1,0 +1,5 @@
+cdef extern from *:
+    """
+    typedef double real;
+    """
+    ctypedef double real
