@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import conv, conv_matrix, conv_transpose, conv_transpose_adjoint, conv_transpose_matrix
+from ._runtime import resolve_workers
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -89,6 +90,8 @@ def read(path: Path | None) -> tuple[str, Array]:
             grey = np.asarray(ImageOps.exif_transpose(image).convert("F"), np.float64)
     except Exception as error:  # decoders of broken files raise whatever they trip over
         raise DemoError(f"image={str(path)!r} cannot be read: {str(error) or type(error).__name__}") from error
+    if not np.isfinite(grey).all():
+        raise DemoError(f"image={str(path)!r} must hold finite numbers only")
     height, width = (n // 2 * 2 for n in grey.shape)
     if not height or not width:
         raise DemoError(f"image={str(path)!r} is {size(grey)} pixels: it must be at least 2 x 2")
@@ -98,10 +101,10 @@ def read(path: Path | None) -> tuple[str, Array]:
 @contextmanager
 def replacing(output: Path) -> Iterator[Path]:
     """A file beside `output` to write, which takes its place once all is written; on any error nothing is left."""
-    if output.exists() and not output.is_file():
-        raise DemoError(f"output={str(output)!r} must be a file")
-    unfinished = output.with_name(f".{output.name}.{os.getpid()}.part")
     try:
+        if output.exists() and not output.is_file():
+            raise DemoError(f"output={str(output)!r} must be a file")
+        unfinished = output.with_name(f".{output.name}.{os.getpid()}.part")
         unfinished.touch(exist_ok=False)  # complain before any work is done
         try:
             yield unfinished
@@ -147,13 +150,13 @@ def check_adjoint(y: Array, like: Array) -> None:
     scale = float(np.linalg.norm(x) * np.linalg.norm(y))
     print()
     row("<A x, y>", f"{left:+.15e}")
-    row("<x, A^H y>", f"{right:+.15e}   they differ by {abs(left - right) / scale:.1e} of |x| |y|")
+    row("<x, A^H y>", f"{right:+.15e}   they differ by {abs(left - right) / (scale or 1):.1e} of |x| |y|")
 
 
 def compare_with_matrix(x: Array, down: Array, up: Array) -> None:
     """The sparse matrices give the same numbers; how long either way takes."""
     matrices = {
-        "down": conv_matrix(HALVE, x.shape, stride=2),
+        "down": conv_matrix(HALVE, down.shape, stride=2),
         "up": conv_transpose_matrix(HALVE, down.shape, stride=2),
     }
     calls: dict[str, tuple[Callable[[], Array], Callable[[], Array]]] = {
@@ -167,7 +170,8 @@ def compare_with_matrix(x: Array, down: Array, up: Array) -> None:
         fast, slow = medians(direct, sparse)
         times = f"{fast * 1e3:>7.3f} ms{slow * 1e3:>9.3f} ms{slow / fast:>16.1f}"
         row(name, f"{times}{matrices[name].nnz:>12}{difference:>17.1e}")
-    row("", f"medians of {RUNS} runs; the matrices are built beforehand")
+    threads = resolve_workers(None)
+    row("", f"medians of {RUNS} runs, direct on up to {threads} threads; the matrices are built beforehand")
 
 
 def medians(*calls: Callable[[], object]) -> list[float]:

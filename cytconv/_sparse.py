@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import reduce
 from typing import Any, NamedTuple, SupportsIndex
 
@@ -253,8 +254,7 @@ def matrix(geometry: Geometry, w: Array) -> csr_array:
     if entries:
         *outer, inner = _relations(geometry)
         weights, at = w.ravel(), 0
-        for part in _parts(reduce(_times, outer, _identity(1)), inner.columns.size):
-            product = _times(part, inner)
+        for product in _products(reduce(_times, outer, _identity(1)), inner):
             here = slice(at, at := at + product.columns.size)
             indptr[1:][product.rows] = product.counts
             indices[here] = product.columns
@@ -297,17 +297,22 @@ def _channels(geometry: Geometry, pitch: int) -> _Relation:
 
 
 def _convolved(axis: Axis, pitch: int) -> _Relation:
-    """An axis of the kernel, on which a weight is `pitch` places from the next."""
+    """An axis of the kernel, on which a weight is `pitch` places from the next; it must have an entry."""
     # By samples it is in closed form: each meets a run of taps, and outputs rise with the taps.  From there
     # to rows is a counting sort, which scipy has as the conversion of CSC to CSR.
-    first, last = _swapped(axis).reach()
+    first, last = axis.reach()
+    start, stop = int(first[first < last].min()), int(last.max())  # the rest of the samples reach nothing
+    reached = replace(axis, n=stop - start, low=axis.low - start * axis.stride)
+    first, last = _swapped(reached).reach()
     k = _runs(first, last - first)
-    o = np.repeat(np.arange(axis.n) * axis.stride - axis.low, last - first) + k * axis.dilation
+    o = np.repeat(np.arange(reached.n) * reached.stride - reached.low, last - first) + k * reached.dilation
     indptr = np.append(_starts(last - first), k.size)
-    by_rows = csc_array((k * pitch, o, indptr), shape=(axis.m, axis.n)).tocsr()
+    by_rows = csc_array((k * pitch, o, indptr), shape=(axis.m, reached.n)).tocsr()
     counts = np.diff(by_rows.indptr).astype(np.int64, copy=False)
     rows = np.flatnonzero(counts)
-    return _Relation(by_rows.shape, rows, counts[rows], by_rows.indices.astype(np.int64, copy=False), by_rows.data)
+    columns = by_rows.indices.astype(np.int64, copy=False)
+    columns += start
+    return _Relation((axis.m, axis.n), rows, counts[rows], columns, by_rows.data)
 
 
 def _swapped(axis: Axis) -> Axis:
@@ -345,15 +350,20 @@ def _times(a: _Relation, b: _Relation) -> _Relation:
     )
 
 
+def _products(a: _Relation, b: _Relation) -> Iterator[_Relation]:
+    """The same product in parts of about `BLOCK` entries, one after the other: rows of `a`, or parts of one row."""
+    for part in _parts(a, b.columns.size):
+        for piece in _parts(b, part.columns.size) if part.rows.size == 1 else [b]:
+            yield _times(part, piece)
+
+
 def _parts(a: _Relation, times: int) -> Iterator[_Relation]:
-    """Rows of `a`, cut into parts of about `BLOCK` entries each when every entry is to become so many."""
+    """Cut `a` between rows into parts that become about `BLOCK` entries when each entry becomes so many."""
     parts = min(a.rows.size, a.columns.size * times // BLOCK + 1)
     cuts = np.linspace(0, a.rows.size, parts + 1).astype(np.int64)
     entries = np.append(_starts(a.counts), a.columns.size)[cuts]
     for start, stop, begin, end in zip(cuts[:-1], cuts[1:], entries[:-1], entries[1:], strict=True):
-        yield _Relation(
-            a.shape, a.rows[start:stop], a.counts[start:stop], a.columns[begin:end], a.places[begin:end]
-        )
+        yield _Relation(a.shape, a.rows[start:stop], a.counts[start:stop], a.columns[begin:end], a.places[begin:end])
 
 
 def _starts(counts: Indices) -> Indices:

@@ -3,6 +3,15 @@
 #     phase 0   a b c d ...          y   a A b B c C d D ...      (pixel shuffle)
 #     phase 1   A B C D ...
 
+cdef extern from *:
+    """
+    #ifdef __GNUC__
+      static inline __attribute__((always_inline)) void interleave(
+          int, const real *, Py_ssize_t, Py_ssize_t, const real *, real *);
+    #endif
+    """
+
+
 cdef inline void store_line(const real* c, Py_ssize_t n, real bias, real* y, Py_ssize_t step) noexcept nogil:
     """``y[j*step] = c[j] + bias``."""
     cdef Py_ssize_t j
@@ -14,7 +23,7 @@ cdef inline void store_line(const real* c, Py_ssize_t n, real bias, real* y, Py_
             y[j * step] = c[j] + bias
 
 
-cdef inline void interleave(
+cdef inline void interleave "interleave" (
     int rows, const real* c, Py_ssize_t pitch, Py_ssize_t n, const real* bias, real* y,
 ) noexcept nogil:
     """``y[j*rows + i] = c[i, j] + bias[i]``, for a literal number of rows: the compiler shuffles whole vectors."""

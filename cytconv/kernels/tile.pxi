@@ -14,7 +14,7 @@
 
 cdef extern from *:
     """
-    #if defined(__GNUC__) || defined(__clang__)
+    #ifdef __GNUC__  /* clang too */
       #if defined(__AVX512F__)
         #define VECTOR_BYTES 64
       #elif defined(__AVX__)
@@ -28,20 +28,28 @@ cdef extern from *:
       typedef real vec;  /* no vector types: vectors of one lane, which the compiler may widen */
     #endif
     #define ZEROS ((vec){0})
+
+    typedef struct {
+        Py_ssize_t a;  /* where it starts in a */
+        Py_ssize_t b;  /* where it starts in b */
+        Py_ssize_t n;  /* number of steps */
+    } Segment;
+
+    #ifdef __GNUC__
+      /* Literal arguments only become literals in a copy of the function at each call. */
+      static inline __attribute__((always_inline)) void tile(
+          int, int, const real *, const real *, const Segment *, Py_ssize_t, Py_ssize_t, real *, const Py_ssize_t *, int);
+    #endif
     """
     # Cython only needs to know that vectors add and multiply; it takes them for scalars.
     ctypedef real vec
     const Py_ssize_t LANES "(Py_ssize_t) (sizeof(vec) / sizeof(real))"
     const vec ZEROS
+    ctypedef struct Segment:
+        Py_ssize_t a, b, n
 
 
-cdef struct Segment:
-    Py_ssize_t a  # where it starts in a
-    Py_ssize_t b  # where it starts in b
-    Py_ssize_t n  # number of steps
-
-
-cdef inline void tile(
+cdef inline void tile "tile" (
     int MR, int NV, const real* a, const real* b, const Segment* segments, Py_ssize_t count, Py_ssize_t ldb,
     real* c, const Py_ssize_t* rows, bint accumulate,
 ) noexcept nogil:

@@ -1,0 +1,322 @@
+"""`ConvTranspose`: a transposed convolution as scipy's linear operator."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from functools import partial
+from threading import Lock
+from typing import Any, SupportsIndex
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.sparse.linalg import LinearOperator
+
+from ._api import coerce, native
+from ._geometry import Channels, Geometry, Ints, Padding
+from ._methods import Method, choose
+from ._runtime import resolve_workers
+from ._sparse import check_format, matrix, whole_shape
+
+__all__ = ["ConvTranspose"]
+
+Array = NDArray[Any]
+Shape = tuple[int, ...]
+
+
+class _Reading(LinearOperator):
+    """The matrix of a `ConvTranspose`, transposed or not, conjugated or not; the weights stay in one place.
+
+    scipy reaches the adjoint of what is at hand as `_rmatvec`: that is the reading with both reversed.
+    """
+
+    shape: tuple[int, int]
+    dtype: np.dtype[Any]
+    dims: Shape
+    dimsd: Shape
+    name: str
+    clinear = True
+    explicit = False
+
+    _transposed = _conjugated = False
+
+    def __init__(self, owner: ConvTranspose, transposed: bool, conjugated: bool) -> None:
+        self._base, self._transposed, self._conjugated = owner, transposed, conjugated
+        turn = -1 if transposed else 1
+        super().__init__(owner.dtype, owner.shape[::turn])
+        self.dims, self.dimsd = (owner.dims, owner.dimsd)[::turn]
+        # scipy has no name for the conjugate alone, but reaches it as the transpose of the adjoint.
+        self.name = owner.name + (".T" if not conjugated else ".H" if transposed else ".H.T")
+
+    def _owner(self) -> ConvTranspose:
+        """The operator that holds the weights."""
+        return self._base
+
+    def _matvec(self, x: Array) -> Array:
+        return self._apply(x, False)
+
+    def _rmatvec(self, x: Array) -> Array:
+        return self._apply(x, True)
+
+    def _matmat(self, X: Array) -> Array:
+        return self._apply(X.swapaxes(-1, -2), False).swapaxes(-1, -2)
+
+    def _rmatmat(self, X: Array) -> Array:
+        return self._apply(X.swapaxes(-1, -2), True).swapaxes(-1, -2)
+
+    def _apply(self, x: Array, reverse: bool) -> Array:
+        x = np.asarray(x)
+        if x.shape == (self.shape[0 if reverse else 1], 1):  # one column; a batch of vectors ends in the longer axis
+            x = x.reshape(-1)
+        return self._owner()._product(x, self._transposed ^ reverse, self._conjugated ^ reverse)
+
+    def _adjoint(self) -> _Reading:
+        return self._owner()._reading(not self._transposed, not self._conjugated)
+
+    def _transpose(self) -> _Reading:
+        return self._owner()._reading(not self._transposed, self._conjugated)
+
+    def __call__(self, x: Any) -> Any:
+        """The operator applied: an array of shape `dims` gives one of shape `dimsd`, anything else is ``self @ x``."""
+        if not hasattr(x, "matvec") and np.shape(x) == self.dims:
+            return np.asarray(self.matvec(np.asarray(x).reshape(-1))).reshape(self.dimsd)
+        return self @ x
+
+    def tosparse(self, format: str = "csr") -> Any:
+        """The same matrix with its entries, as a scipy sparse array.
+
+        Parameters
+        ----------
+        format : {"csr", "csc", "coo", "bsr"}
+            Storage of the result, as in `conv_transpose_matrix`.
+
+        Returns
+        -------
+        scipy.sparse.sparray
+            Of this operator's shape and dtype.
+        """
+        check_format(format)
+        result = self._owner()._matrix()
+        if self._conjugated:
+            np.conjugate(result.data, out=result.data)
+        return (result.T if self._transposed else result).asformat(format)
+
+    def __repr__(self) -> str:
+        return f"<{self.name} {self.dims} -> {self.dimsd}, {self._owner()._description()}>"
+
+
+class ConvTranspose(_Reading):
+    """Transposed convolution by fixed weights, as a `scipy.sparse.linalg.LinearOperator`.
+
+    It stands for the matrix ``conv_transpose_matrix(w, input_shape, ...)`` without forming it: any solver or
+    composition of scipy takes it, ``pylops.aslinearoperator`` too.  The weights are copied and packed once.
+
+    Parameters
+    ----------
+    w : array_like
+        Weights, as in `conv_transpose`: ``(*K)`` for plain arrays, else ``(C_in, C_out // groups, *K)``.
+        Half precision becomes single, as scipy's solvers have none.
+    input_shape : int or tuple of int
+        The whole shape of x, batch and channels included.
+    stride, padding, output_padding, output_shape, dilation, groups, channels, axes, method, workers
+        As in `conv_transpose`.
+
+    Attributes
+    ----------
+    shape : (int, int)
+        ``(y.size, x.size)``.
+    dtype : numpy.dtype
+        The type of the weights.
+    dims, dimsd : tuple of int
+        The shapes of x and of y: ``A(x)`` takes the one and returns the other.
+    T, H : LinearOperator
+        The transpose, which does not conjugate the weights, and the adjoint, which does.  Both share the
+        weights of this operator.
+    name, clinear, explicit
+        What PyLops asks for: a name, complex linear, and not a matrix.
+
+    Raises
+    ------
+    ValueError
+        For shapes and values that do not fit.
+    TypeError
+        For arguments of the wrong type, and for a vector that is not a number: integers and booleans are
+        cast to `dtype`, objects are refused.
+
+    See Also
+    --------
+    conv_transpose : The same in one call.
+    conv_transpose_matrix : The matrix itself.
+
+    Notes
+    -----
+    Products are computed in ``numpy.result_type`` of the weights and the vector; real weights meet the real
+    and the imaginary part of a complex vector as two items of a batch, and so do the columns of a matrix.
+    It may be called from several threads at once, and pickled.
+
+    References
+    ----------
+    .. [1] W. Shi et al., "Is the deconvolution layer the same as a convolutional layer?", 2016,
+       arXiv:1609.07009.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from scipy.sparse.linalg import lsqr
+    >>> from cytconv import ConvTranspose
+    >>> A = ConvTranspose(np.array([[1.0, 2.0], [3.0, 4.0]]), (3, 5), stride=2)
+    >>> A
+    <ConvTranspose (3, 5) -> (6, 10), w (2, 2) of float64, stride (2, 2), method 'auto'>
+    >>> x = np.arange(15.0).reshape(3, 5)
+    >>> y = A(x)
+    >>> bool(np.vdot(y, A @ x.ravel()) == np.vdot(x, A.H(y)))
+    True
+    >>> np.allclose(lsqr(A, y.ravel())[0], x.ravel())
+    True
+    """
+
+    def __init__(
+        self,
+        w: ArrayLike,
+        input_shape: Ints,
+        *,
+        stride: Ints = 1,
+        padding: Padding = 0,
+        output_padding: Ints = 0,
+        output_shape: Ints | None = None,
+        dilation: Ints = 1,
+        groups: SupportsIndex = 1,
+        channels: Channels = None,
+        axes: Ints | None = None,
+        method: str = "auto",
+        workers: SupportsIndex | None = None,
+    ) -> None:
+        self._method = choose(method)
+        resolve_workers(workers)  # for its errors: None is to mean what OpenMP would use at the time of the call
+        (w,), _, dtype = coerce(w=w)
+        self._w: Array = np.array(w, dtype, order="C")
+        self._w.flags.writeable = False
+        self._geometry = Geometry.forward(
+            whole_shape(input_shape),
+            self._w.shape,
+            stride=stride,
+            padding=padding,
+            output_padding=output_padding,
+            output_shape=output_shape,
+            dilation=dilation,
+            groups=groups,
+            channels=channels,
+            axes=axes,
+            x_name="input_shape",
+        )
+        self.method, self.workers = method, workers
+        self._prepared: dict[np.dtype[Any], Method] = {}
+        self._lock = Lock()
+        geometry = self._geometry
+        super(_Reading, self).__init__(dtype, (math.prod(geometry.y_shape), math.prod(geometry.x_shape)))
+        self.dims, self.dimsd, self.name = geometry.x_shape, geometry.y_shape, "ConvTranspose"
+
+    def _owner(self) -> ConvTranspose:
+        return self
+
+    def _reading(self, transposed: bool, conjugated: bool) -> _Reading:
+        conjugated = conjugated and self.dtype.kind == "c"
+        return _Reading(self, transposed, conjugated) if transposed or conjugated else self
+
+    def _product(self, v: Array, transposed: bool, conjugated: bool) -> Array:
+        """One reading applied to each vector along the last axis of `v`."""
+        v = self._vector(v)
+        out = np.empty((*v.shape[:-1], self.shape[1 if transposed else 0]), v.dtype)
+        if self.dtype.kind != "c":  # no weight to conjugate
+            parts = _parts if v.dtype.kind == "c" else np.asarray
+            self._run(parts(v), parts(out), transposed)
+        elif transposed == conjugated:
+            self._run(v, out, transposed)
+        else:  # the methods conjugate in the adjoint and only there
+            self._run(v.conj(), out, transposed)
+            np.conjugate(out, out=out)
+        return out
+
+    def _vector(self, v: Array) -> Array:
+        """`v` in the type of its product with the weights."""
+        if v.dtype.kind in "biu":
+            return v.astype(self.dtype)
+        if v.dtype.kind in "fc":
+            dtype = np.result_type(self.dtype, v.dtype)
+            if dtype.char in "fdFD":
+                return native(v, dtype)
+        raise TypeError(
+            f"vector of {v.dtype} by w of {self.dtype}: the product must be float32, float64, complex64 or complex128"
+        )
+
+    def _run(self, v: Array, out: Array, adjoint: bool) -> None:
+        """The method's own forward or adjoint, the leading axes of both arrays as batch; fills `out`."""
+        if not v.size:  # no channel to sum over
+            out[...] = 0
+        elif out.size:
+            geometry, threads = _batched(self._geometry, v.shape[:-1]), resolve_workers(self.workers)
+            method = self._prepare(v.dtype)
+            if adjoint:
+                y, x = v.reshape(geometry.y_shape), out.reshape(geometry.x_shape)
+                method.adjoint(geometry.split_y(y), geometry.split_x(x), threads)
+            else:
+                x, y = v.reshape(geometry.x_shape), out.reshape(geometry.y_shape)
+                method.forward(geometry.split_x(x), None, geometry.split_y(y), threads)
+
+    def _prepare(self, dtype: np.dtype[Any]) -> Method:
+        """The method with the weights packed in the type to compute in: once for each type that is met."""
+        with self._lock:
+            if dtype not in self._prepared:
+                w = self._geometry.split_w(self._w.astype(dtype, copy=False))
+                self._prepared[dtype] = self._method(self._geometry.axes, w)
+            return self._prepared[dtype]
+
+    def _matrix(self) -> Any:
+        return matrix(self._geometry, self._w)
+
+    def _description(self) -> str:
+        geometry = self._geometry
+        words = [f"w {geometry.w_shape} of {self.dtype}", f"stride {tuple(axis.stride for axis in geometry.axes)}"]
+        low = tuple(axis.low for axis in geometry.axes)
+        if any(low):
+            words.append(f"low padding {low}")
+        dilation = tuple(axis.dilation for axis in geometry.axes)
+        if any(d > 1 for d in dilation):
+            words.append(f"dilation {dilation}")
+        if geometry.channels is not None:
+            words.append(f"channels {geometry.channels!r}")
+        if geometry.groups > 1:
+            words.append(f"groups {geometry.groups}")
+        return ", ".join([*words, f"method {self.method!r}"])
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Rebuild from the weights and the geometry: packed weights are not carried along."""
+        geometry = self._geometry
+        rebuild = partial(
+            type(self),
+            stride=[axis.stride for axis in geometry.axes],
+            padding=[(axis.low, 0) for axis in geometry.axes],
+            output_shape=[axis.m for axis in geometry.axes],
+            dilation=[axis.dilation for axis in geometry.axes],
+            groups=geometry.groups,
+            channels=geometry.channels,
+            axes=geometry.order[-len(geometry.axes) :] if geometry.channels is None else None,
+            method=self.method,
+            workers=self.workers,
+        )
+        return rebuild, (self._w, geometry.x_shape)
+
+
+def _batched(geometry: Geometry, lead: Shape) -> Geometry:
+    """The same convolution of arrays with the batch axes `lead` in front."""
+    return replace(
+        geometry,
+        x_shape=(*lead, *geometry.x_shape),
+        y_shape=(*lead, *geometry.y_shape),
+        order=(*range(len(lead)), *(len(lead) + a for a in geometry.order)),
+    )
+
+
+def _parts(a: Array) -> Array:
+    """View a complex array as real, its real and imaginary part along a new first axis."""
+    return np.moveaxis(a[..., None].view(a.real.dtype), -1, 0)
