@@ -47,6 +47,8 @@ K_BLOCK = 320  # products that a tile sums up before it passes its sums on: one 
 ROWS = 144  # rows of results in one task: their packed weights for one K_BLOCK stay in L2
 SOURCE_BYTES = 256 * 1024  # size of the padded copy of the source that a task works on
 RESULT_BYTES = 128 * 1024  # size of the results that a task holds before it stores them
+CHANNELS = 96  # of either side in one task of the adjoint in the weights
+SUM_BYTES = 16 * 1024 * 1024  # size of the sums that the shares of the positions may take together
 TASKS = 16  # split the work at least this fine where it can be
 
 
@@ -76,7 +78,17 @@ class Direct:
     @staticmethod
     def weight_adjoint(axes: tuple[Axis, ...], x: Array, y: Array, w: Array, workers: int) -> None:
         """``w[k] = sum conj(x[i]) * y[o]``."""
-        _taps.weight_adjoint(axes, x, y, w)
+        module = _runtime.kernels(w.dtype)
+        parts = _parts(w.dtype)
+        plan = _weight_adjoint(
+            module, axes, (*x.shape, parts), _strides(x), (*y.shape, parts), _strides(y), w.itemsize // parts
+        )
+        workers = _runtime.team(workers, plan.tasks, plan.work)
+        scratch = _scratch(plan.kernel.scratch_size * workers, _real(w.dtype))
+        sums = _scratch(math.prod(plan.shape), scratch.dtype)
+        left, right = (x, y) if plan.x_is_left else (y, x)
+        plan.kernel.run(*_flat(left), *_flat(right), sums, scratch, plan.tasks, workers)
+        _unpack_weights(plan, sums.reshape(plan.shape), w)
 
     def _correlate(
         self, direction: Direction, source: Array, bias: Array | None, result: Array, workers: int
@@ -158,6 +170,27 @@ def _real_weights(w: Array) -> Array:
     real[:, :, 0, :, 1] = w.imag
     np.negative(w.imag, out=real[:, :, 1, :, 0])
     return real.reshape(groups, inputs * 2, outputs * 2, *taps)
+
+
+def _unpack_weights(plan: WeightAdjoint, sums: Array, w: Array) -> None:
+    """Add up the shares, take the panels apart, and put real and imaginary parts together."""
+    total = sums[:, 0]
+    for share in range(1, sums.shape[1]):
+        total = total + sums[:, share]
+    groups, taps, left, right, rows, columns = total.shape
+    total = total.transpose(0, 2, 4, 3, 5, 1).reshape(groups, left * rows, right * columns, taps)
+    if not plan.x_is_left:
+        total = total.transpose(0, 2, 1, 3)
+    _, inputs, outputs = w.shape[:3]
+    if math.prod(w.shape[3:]) > taps:
+        w[...] = 0  # some taps meet no sample
+    where = (slice(None), slice(None), slice(None), *plan.taps)
+    if w.dtype.kind == "c":  # conj(x)*y = (re x*re y + im x*im y) + 1j*(re x*im y - im x*re y)
+        p = total[:, : inputs * 2, : outputs * 2].reshape(groups, inputs, 2, outputs, 2, taps)
+        w.real[where] = p[:, :, 0, :, 0] + p[:, :, 1, :, 1]
+        w.imag[where] = p[:, :, 0, :, 1] - p[:, :, 1, :, 0]
+    else:
+        w[where] = total[:, :inputs, :outputs]
 
 
 def _scratch(size: int, dtype: np.dtype[Any]) -> Array:
@@ -635,3 +668,147 @@ def _pitch(size: int, itemsize: int) -> int:
     """Round up to an odd number of cache lines, so that a column through many rows spreads over all cache sets."""
     line = 64 // itemsize
     return (-(-size // line) | 1) * line
+
+
+# ---- the weights -----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class WeightAdjoint:
+    """The tables of the adjoint in the weights, in the terms of ``kernels/weights.pxi``."""
+
+    kernel: Any
+    tasks: int
+    work: int
+    shape: tuple[int, ...]  # of the sums: group, share, tap, panels and rows of either side
+    taps: tuple[Index, ...]  # index of each of the taps along the axes of the kernel
+    x_is_left: bool
+
+
+@lru_cache(maxsize=256)
+def _weight_adjoint(
+    module: Any,
+    axes: tuple[Axis, ...],
+    x_shape: tuple[int, ...],
+    x_strides: tuple[int, ...],
+    y_shape: tuple[int, ...],
+    y_strides: tuple[int, ...],
+    itemsize: int,
+) -> WeightAdjoint:
+    """Plan for split arrays ``(*batch, groups, channels, *spatial, parts)`` of these shapes and strides."""
+    ndim = len(axes)
+    lead = len(x_shape) - ndim - 3
+    groups, parts = x_shape[lead], x_shape[-1]
+    sizes = x_shape[lead + 1] * parts, y_shape[lead + 1] * parts
+    spatial = range(lead + 2, lead + 2 + ndim)
+    splits = [_split(axis, "adjoint") for axis in axes]
+
+    # The side whose channels fill whole vectors goes right, the other one left, in tiles of the best height.
+    def cost(left: int, right: int, tile: int) -> float:
+        width = TILES[tile][0] * module.lanes
+        return -(-left // tile) * tile * -(-right // width) * width / TILES[tile][1]
+
+    tile, x_is_left = min(
+        ((tile, x_is_left) for tile in TILES for x_is_left in (True, False)),
+        key=lambda choice: cost(*(sizes if choice[1] else sizes[::-1]), choice[0]),
+    )
+    width = TILES[tile][0] * module.lanes
+
+    dims = _batch_dims(x_shape[:lead], y_strides[:lead], x_strides[:lead])
+    dims += [_Dim(splits[a], a, y_strides[p], x_strides[p]) for a, p in enumerate(spatial)]
+    dims.sort(key=lambda dim: -abs(dim.source_stride) - abs(dim.result_stride))
+    keep = [dim for dim in dims if dim.axis >= 0 or dim.split.positions > 1]
+    dims = keep or dims[-1:]
+    extent = np.array([dim.split.positions for dim in dims], np.intp)
+    halo = np.array([dim.split.halo for dim in dims], np.intp)
+
+    # Phases of y and taps, over all axes of the kernel; both sides' channels in panels.
+    phase_grid = np.indices([split.source_start.size for split in splits], np.intp).reshape(ndim, -1)
+    phases = phase_grid.shape[1]
+    panels = tuple(-(-n // w) for n, w in zip(sizes if x_is_left else sizes[::-1], (tile, width), strict=True))
+    task_panels = tuple(min(n, -(-CHANNELS // w)) for n, w in zip(panels, (tile, width), strict=True))
+    channels_y = task_panels[1 if x_is_left else 0] * (width if x_is_left else tile)
+    channels_x = task_panels[0 if x_is_left else 1] * (tile if x_is_left else width)
+    box = _box(
+        extent, halo, (channels_y * phases + channels_x) * itemsize, width * itemsize * 4, width, TASKS
+    )
+    padded = box + halo
+
+    def pitches(size: Index) -> Index:
+        return np.append(np.cumprod(size[:0:-1])[::-1], 1).astype(np.intp)
+
+    x_pitch, y_pitch = pitches(box), pitches(padded)
+    start = np.zeros(phases, np.intp)
+    valid = np.empty((phases, len(dims), 2), np.intp)
+    for d, dim in enumerate(dims):
+        s = dim.split
+        low, high = _inside(s.source_start, s.source_step, s.source_size, s.positions + s.halo)
+        which = phase_grid[dim.axis] if dim.axis >= 0 else np.zeros(phases, np.intp)
+        start += s.source_start[which] * dim.source_stride
+        valid[:, d, 0], valid[:, d, 1] = low[which], high[which]
+
+    def side(is_x: bool) -> Any:
+        strides, number = (x_strides, sizes[0]) if is_x else (y_strides, sizes[1])
+        channel = np.arange(number)
+        left = is_x == x_is_left
+        whole = np.stack([np.zeros_like(extent), extent], axis=1)
+        return module.Side(
+            width=tile if left else width,
+            panels=task_panels[0 if left else 1],
+            channel=channel // parts * strides[lead + 1] + channel % parts * strides[-1],
+            group=strides[lead],
+            step=np.array([dim.result_stride if is_x else dim.split.source_step * dim.source_stride for dim in dims]),
+            start=np.zeros(1, np.intp) if is_x else start,
+            valid=(whole if is_x else valid).ravel(),
+            padded=box if is_x else padded,
+            pitch=x_pitch if is_x else y_pitch,
+            plane=math.prod((box if is_x else padded).tolist()) * (tile if left else width),
+        )
+
+    # One row for each tap: its phase, its offset and, along every axis, the positions that it meets.
+    steps = [
+        [(run.phase, run.k + j * s.kernel_step, run.offset + j * s.tap_step) for run in s.classes[0] for j in range(run.count)]
+        for s in splits
+    ]
+    tables = [np.array(table, np.intp).reshape(-1, 3).T for table in steps]
+    grid = np.indices([table.shape[1] for table in tables], np.intp).reshape(ndim, -1)
+    taps = grid.shape[1]
+    phase, offset = np.zeros(taps, np.intp), np.zeros(taps, np.intp)
+    for a, split in enumerate(splits):
+        phase = phase * split.source_start.size + tables[a][0][grid[a]]
+    tap_range = np.empty((taps, len(dims), 2), np.intp)
+    for d, dim in enumerate(dims):
+        shift = tables[dim.axis][2][grid[dim.axis]] if dim.axis >= 0 else np.zeros(taps, np.intp)
+        offset += shift * y_pitch[d]
+        tap_range[:, d] = np.clip(valid[phase, d] - shift[:, None], 0, extent[d])
+    width_y = width if x_is_left else tile
+    plane_y = math.prod(padded.tolist()) * width_y
+
+    counts = -(-extent // box)
+    boxes = math.prod(counts.tolist())
+    pieces = groups * math.prod(-(-n // m) for n, m in zip(panels, task_panels, strict=True))
+    sums = groups * taps * math.prod(panels) * tile * width
+    shares = max(1, min(boxes, -(-TASKS // pieces), SUM_BYTES // max(sums * itemsize, 1)))
+    kernel = module.WeightAdjoint(
+        side(x_is_left),
+        side(not x_is_left),
+        shift_left=not x_is_left,
+        extent=extent,
+        box=box,
+        counts=counts,
+        tap_offset=phase * plane_y + offset * width_y,
+        tap_range=tap_range.ravel(),
+        shares=shares,
+        boxes=boxes,
+        lines=math.prod(box[:-1].tolist()) + 1,
+        left_panels=panels[0],
+        right_panels=panels[1],
+    )
+    return WeightAdjoint(
+        kernel,
+        tasks=pieces * shares,
+        work=sums * math.prod(extent.tolist()),
+        shape=(groups, shares, taps, *panels, tile, width),
+        taps=tuple(table[1][index] for table, index in zip(tables, grid, strict=True)),
+        x_is_left=x_is_left,
+    )

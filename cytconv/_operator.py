@@ -16,7 +16,7 @@ from ._api import coerce, native
 from ._geometry import Channels, Geometry, Ints, Padding
 from ._methods import Method, choose
 from ._runtime import resolve_workers
-from ._sparse import check_format, matrix, whole_shape
+from ._sparse import check_format, in_format, matrix, whole_shape
 
 __all__ = ["ConvTranspose"]
 
@@ -99,7 +99,7 @@ class _Reading(LinearOperator):
         result = self._owner()._matrix()
         if self._conjugated:
             np.conjugate(result.data, out=result.data)
-        return (result.T if self._transposed else result).asformat(format)
+        return in_format(result.T if self._transposed else result, format)
 
     def __repr__(self) -> str:
         return f"<{self.name} {self.dims} -> {self.dimsd}, {self._owner()._description()}>"

@@ -22,7 +22,7 @@ from scipy.sparse import csc_array, csr_array
 
 from ._geometry import Axis, Channels, Geometry, Ints, Padding, _ints
 
-__all__ = ["Sparse", "check_format", "conv_matrix", "conv_transpose_matrix", "matrix", "whole_shape"]
+__all__ = ["Sparse", "check_format", "conv_matrix", "conv_transpose_matrix", "in_format", "matrix", "whole_shape"]
 
 Array = NDArray[Any]
 Indices = NDArray[np.int64]
@@ -122,7 +122,7 @@ def conv_transpose_matrix(
         axes=axes,
         x_name="input_shape",
     )
-    return matrix(geometry, w).asformat(format)
+    return in_format(matrix(geometry, w), format)
 
 
 def conv_matrix(
@@ -192,7 +192,7 @@ def conv_matrix(
         channels=channels,
         axes=axes,
     )
-    return transposed.T.asformat(format)
+    return in_format(transposed.T, format)
 
 
 def check_format(format: str) -> None:
@@ -201,6 +201,11 @@ def check_format(format: str) -> None:
         raise TypeError(f"format={format!r} must be a string")
     if format not in FORMATS:
         raise ValueError(f"format={format!r} must be one of {', '.join(map(repr, FORMATS))}")
+
+
+def in_format(matrix: Any, format: str) -> Any:
+    """A CSR or CSC array in another format, by way of rows: that leaves each of them canonical."""
+    return matrix if matrix.format == format else matrix.tocsr().asformat(format)
 
 
 def whole_shape(input_shape: Any) -> tuple[int, ...]:

@@ -10,10 +10,6 @@
 # A task is one box of positions, one group of rows and one group of channels.  Each output element belongs to one
 # task, which sums it in one order: results do not depend on the number of workers.
 
-cdef enum:
-    MAX_DIMS = 64
-
-
 cdef struct Scratch:
     real* source  # the planes of the box packed last
     real* result  # the rows of the task
@@ -267,16 +263,6 @@ cdef class Correlation:
                             y + i + begin * self.result_step[last], self.result_step[last],
                         )
                 advance(last, size, e)
-
-
-cdef inline void advance(Py_ssize_t dims, const Py_ssize_t* size, Py_ssize_t* e) noexcept nogil:
-    """Step an odometer of `dims` wheels."""
-    cdef Py_ssize_t d
-    for d in range(dims - 1, -1, -1):
-        e[d] += 1
-        if e[d] < size[d]:
-            return
-        e[d] = 0
 
 
 def pack_weights(

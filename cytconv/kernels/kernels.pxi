@@ -5,10 +5,12 @@ from cython.parallel cimport prange
 from libc.stdlib cimport calloc, free
 
 include "openmp.pxi"
+include "odometer.pxi"
 include "tile.pxi"
 include "pack.pxi"
 include "store.pxi"
 include "correlate.pxi"
+include "weights.pxi"
 
 lanes = LANES  # how many numbers a vector holds
 
