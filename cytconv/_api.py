@@ -33,7 +33,103 @@ def conv_transpose(
     workers: SupportsIndex | None = None,
     out: Array | None = None,
 ) -> Array:
-    """Transposed convolution."""
+    """Transposed convolution along any number of axes.
+
+    Each sample of `x` spreads over the output, weighted by the kernel: along every axis ::
+
+        y[o] = bias + sum of x[i] * w[k] over all i, k with  o = i*stride + k*dilation - low
+
+    It is what PyTorch calls ``ConvTranspose1d`` to ``ConvTranspose3d``, for any number of axes, real and complex.
+
+    Parameters
+    ----------
+    x : array_like
+        Samples.  Plain arrays (``channels=None``) are convolved along their last ``w.ndim`` axes, or along `axes`; all
+        other axes are batch.  With ``channels="first"`` the shape is ``(..., C_in, *n)``, with ``channels="last"`` it
+        is ``(..., *n, C_in)``, with any number of batch axes in front, none included.
+    w : array_like
+        Kernel of shape ``K``, or ``(C_in, C_out // groups, *K)`` with channels.
+    stride, dilation : int or sequence of int, optional
+        Outputs from one sample to the next, and from one tap to the next; one for all axes or one for each.
+    padding : int or sequence of int or of (low, high), optional
+        Outputs to crop at the two ends of each axis.  Negative values extend the output.
+    output_padding : int or sequence of int, optional
+        Outputs to add at the high end; smaller than the stride or the dilation of the axis.
+    output_shape : int or sequence of int, optional
+        Size of the output along each axis, outright: the high side of `padding` then plays no part.
+    groups : int, optional
+        Blocks of channels that do not see each other.  Must divide ``C_in``.
+    bias : array_like, optional
+        Shape ``(C_out,)``, a scalar for plain arrays: added to every element of the output.
+    channels : {None, "first", "last"}, optional
+        Layout of `x` and of the result.
+    axes : int or sequence of int, optional
+        For plain arrays, the axis of `x` along which each axis of `w` is convolved.
+    method : {"auto", "direct", "sparse"}, optional
+        "direct" computes the sums in compiled kernels, "sparse" multiplies by `conv_transpose_matrix`.
+    workers : int, optional
+        Threads to use at most.  None is what OpenMP would use (so ``OMP_NUM_THREADS`` and threadpoolctl apply), -1 is
+        every CPU, -2 all but one.  Results are bitwise equal for every number of workers.
+    out : ndarray, optional
+        Where to put the result: of its shape and dtype, with any strides, not overlapping an input.
+
+    Returns
+    -------
+    y : ndarray
+        Shape of `x` with the output channels in the place of its channels and, for each convolved axis of n samples and
+        k taps, ``(n - 1)*stride + dilation*(k - 1) + 1 - low - high + output_padding`` outputs.  Its dtype is
+        ``np.result_type(x, w)``; float16 is computed in float32.
+
+    Raises
+    ------
+    ValueError
+        If a shape or a value does not fit; the message names the argument and the rule.
+    TypeError
+        If the result would be neither float16, float32, float64, complex64 nor complex128, or an argument that must be
+        an integer is not.
+    numpy.exceptions.AxisError
+        If `axes` names an axis that `x` does not have.
+
+    See Also
+    --------
+    conv_transpose_adjoint : the adjoint in `x`.
+    conv_transpose_weight_adjoint : the adjoint in `w`.
+    conv : the transpose, a strided convolution.
+    ConvTranspose : the same as a LinearOperator that keeps the weights packed.
+    conv_transpose_matrix : the same as a sparse matrix.
+
+    Notes
+    -----
+    With stride 1 and no padding this equals ``scipy.signal.convolve(x, w, "full")``.  Method "direct" splits the
+    output into the phases of the stride, as in [1]_: no zero is inserted between samples, and beyond the output it
+    takes memory for one box of samples per worker only (about 0.5 MB) and for the packed weights.
+
+    Non-finite samples reach exactly the outputs whose windows hold them; padding never multiplies them.
+
+    References
+    ----------
+    .. [1] W. Shi et al., "Is the deconvolution layer the same as a convolutional layer?", 2016, arXiv:1609.07009.
+
+    Examples
+    --------
+    With as many taps as the stride, each sample becomes a region of its own, the kernel times that sample:
+
+    >>> import numpy as np
+    >>> from cytconv import conv_transpose
+    >>> x = np.array([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]])
+    >>> w = np.array([[1.0, 10.0], [100.0, 1000.0]])
+    >>> conv_transpose(x, w, stride=2).astype(int)
+    array([[   1,   10,    2,   20,    3,   30],
+           [ 100, 1000,  200, 2000,  300, 3000],
+           [   4,   40,    5,   50,    6,   60],
+           [ 400, 4000,  500, 5000,  600, 6000]])
+
+    A layer of a U-Net, from 8 channels to 4:
+
+    >>> x, w = np.ones((1, 8, 16, 16), np.float32), np.ones((8, 4, 2, 2), np.float32)
+    >>> conv_transpose(x, w, stride=2, channels="first").shape
+    (1, 4, 32, 32)
+    """
     chosen, threads = choose(method), resolve_workers(workers)
     (x, w), dtype, compute = coerce(x=x, w=w)
     geometry = Geometry.forward(
@@ -76,7 +172,51 @@ def conv(
     workers: SupportsIndex | None = None,
     out: Array | None = None,
 ) -> Array:
-    """Strided convolution as deep learning has it: the transpose of `conv_transpose`."""
+    """Strided convolution as deep learning has it: the transpose of `conv_transpose`.
+
+    Along every axis ``x[i] = bias + sum of y[i*stride + k*dilation - low] * w[k]`` over the taps k whose sample exists.
+    The kernel is neither flipped nor conjugated.
+
+    Parameters
+    ----------
+    y : array_like
+        Samples, in the layouts of `conv_transpose`, with ``C_out`` channels.
+    w : array_like
+        The *same* kernel as that of the `conv_transpose` which this transposes: shape ``K``, or
+        ``(C_in, C_out // groups, *K)`` with channels.  It is PyTorch's weight of ``conv2d``, which calls the first of
+        its axes the output channels, as they are here.
+    stride, dilation, groups : optional
+        As for `conv_transpose`.
+    padding : int or sequence of int or of (low, high), optional
+        Zeros to add at the two ends of each axis of `y`; negative values crop.
+    bias : array_like, optional
+        Shape ``(C_in,)``, a scalar for plain arrays.
+    channels, axes, method, workers, out : optional
+        As for `conv_transpose`.
+
+    Returns
+    -------
+    x : ndarray
+        With ``(m + low + high - dilation*(k - 1) - 1)//stride + 1`` samples for each axis of m samples and k taps.
+        Trailing samples of `y` that no window reaches are ignored.
+
+    Raises
+    ------
+    ValueError, TypeError, numpy.exceptions.AxisError
+        As for `conv_transpose`, and if the kernel does not fit into `y`.
+
+    See Also
+    --------
+    conv_transpose_adjoint : the same with the conjugate of `w`, for any size of the result.
+
+    Examples
+    --------
+    Halve a signal, taking the mean of two samples each:
+
+    >>> from cytconv import conv
+    >>> conv([1.0, 3.0, 5.0, 7.0], [0.5, 0.5], stride=2)
+    array([2., 6.])
+    """
     chosen, threads = choose(method), resolve_workers(workers)
     (y, w), dtype, compute = coerce(y=y, w=w)
     geometry = Geometry.adjoint(
@@ -114,7 +254,51 @@ def conv_transpose_adjoint(
     workers: SupportsIndex | None = None,
     out: Array | None = None,
 ) -> Array:
-    """Adjoint of `conv_transpose` in x."""
+    """Adjoint of `conv_transpose` in its samples.
+
+    For ``A(x) = conv_transpose(x, w, ...)`` this is the operator for which ``<A(x), y> = <x, adjoint(y)>``: along every
+    axis ``x[i] = sum of y[i*stride + k*dilation - low] * conj(w[k])``.  In deep learning it is the gradient with
+    respect to the input of the layer.
+
+    Parameters
+    ----------
+    y : array_like
+        An output of `conv_transpose`, whatever its size: it is the window on the full result.
+    w : array_like
+        The kernel of `conv_transpose`.
+    input_shape : int or sequence of int, optional
+        Spatial sizes of x.  By default ``(m + low + high - dilation*(k - 1) - 1 - output_padding)//stride + 1`` for
+        each axis of m samples and k taps; several sizes of x can lead to one size of y.
+    stride, padding, output_padding, output_shape, dilation, groups : optional
+        As for `conv_transpose`.  An `output_shape` must be that of `y`.
+    channels, axes, method, workers, out : optional
+        As for `conv_transpose`.
+
+    Returns
+    -------
+    x : ndarray
+        Of dtype ``np.result_type(y, w)``.
+
+    Raises
+    ------
+    ValueError, TypeError, numpy.exceptions.AxisError
+        As for `conv_transpose`.
+
+    Notes
+    -----
+    With stride 1 and no padding this equals ``scipy.signal.correlate(y, w, "valid")``.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from cytconv import conv_transpose, conv_transpose_adjoint
+    >>> rng = np.random.default_rng(0)
+    >>> x, w = rng.standard_normal((5, 6)), rng.standard_normal((3, 3))
+    >>> Ax = conv_transpose(x, w, stride=2, padding=1)
+    >>> y = rng.standard_normal(Ax.shape)
+    >>> bool(np.isclose(np.vdot(Ax, y), np.vdot(x, conv_transpose_adjoint(y, w, stride=2, padding=1))))
+    True
+    """
     chosen, threads = choose(method), resolve_workers(workers)
     (y, w), dtype, compute = coerce(y=y, w=w)
     geometry = Geometry.adjoint(
@@ -159,7 +343,45 @@ def conv_transpose_weight_adjoint(
     workers: SupportsIndex | None = None,
     out: Array | None = None,
 ) -> Array:
-    """Adjoint of `conv_transpose` in w."""
+    """Adjoint of `conv_transpose` in its kernel.
+
+    For ``B(w) = conv_transpose(x, w, ...)`` this is the operator for which ``<B(w), y> = <w, adjoint(y)>``: along every
+    axis ``w[k] = sum of conj(x[i]) * y[i*stride + k*dilation - low]``.  In deep learning it is the gradient with
+    respect to the weights of the layer.
+
+    Parameters
+    ----------
+    x : array_like
+        Samples, as for `conv_transpose`.
+    y : array_like
+        An output of `conv_transpose`, whatever its size: it is the window on the full result.
+    kernel_shape : int or sequence of int
+        Spatial sizes of w.  For plain arrays it sets the number of axes, and an int means one axis unless `axes` names
+        more; with channels it must name every axis.
+    stride, padding, output_padding, output_shape, dilation, groups : optional
+        As for `conv_transpose`.  An `output_shape` must be that of `y`.
+    channels, axes, method, workers, out : optional
+        As for `conv_transpose`.
+
+    Returns
+    -------
+    w : ndarray
+        Shape ``kernel_shape``, or ``(C_in, C_out // groups, *kernel_shape)`` with channels; dtype
+        ``np.result_type(x, y)``.
+
+    Raises
+    ------
+    ValueError, TypeError, numpy.exceptions.AxisError
+        As for `conv_transpose`, and if the batch axes of `x` and `y` differ.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from cytconv import conv_transpose_weight_adjoint
+    >>> x, y = np.array([1.0, 2.0]), np.array([1.0, 0.0, 10.0, 0.0, 0.0])
+    >>> conv_transpose_weight_adjoint(x, y, kernel_shape=3, stride=2)
+    array([21.,  0., 10.])
+    """
     chosen, threads = choose(method), resolve_workers(workers)
     (x, y), dtype, compute = coerce(x=x, y=y)
     geometry = Geometry.weight_adjoint(
@@ -251,7 +473,7 @@ def _result(out: Array | None, shape: tuple[int, ...], dtype: np.dtype[Any], **i
 
 def _overlap(a: Array, b: Array) -> bool:
     try:
-        return np.shares_memory(a, b, max_work=10_000)
+        return np.shares_memory(a, b, max_work=10_000)  # type: ignore[arg-type]  # the stubs know -1 and 0 only
     except np.exceptions.TooHardError:  # overlapping ranges: err on the safe side
         return True
 

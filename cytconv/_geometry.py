@@ -407,12 +407,13 @@ def _per_axis(name: str, value: Any, ndim: int, least: int) -> Shape:
 def _pairs(padding: Any, ndim: int) -> tuple[Shape, Shape]:
     """Expand an int, one int per axis or a ``(low, high)`` pair per axis, mixed at will."""
     if _is_scalar(padding):
-        p = _index("padding", padding)
-        return (p,) * ndim, (p,) * ndim
+        both = (_index("padding", padding),) * ndim
+        return both, both
     entries = [_ints("padding", p) for p in padding]
     if len(entries) != ndim:
         raise ValueError(
-            f"padding={padding!r} must be an int or have one int or (low, high) pair for each of the {ndim} axes of the kernel"
+            f"padding={padding!r} must be an int or have an int or a (low, high) pair for each of the {ndim} axes "
+            "of the kernel"
         )
     pairs = []
     for a, p in enumerate(entries):

@@ -39,9 +39,10 @@ def _choose_isa() -> str:
 
 ISA = _choose_isa()
 _KERNELS = {
-    np.dtype(real): importlib.import_module(f"cytconv.kernels.{ISA}_{real}") for real in ("float32", "float64")
+    np.dtype(name): importlib.import_module(f"cytconv.kernels.{ISA}_{real}")
+    for real, names in (("float32", ("f4", "c8")), ("float64", ("f8", "c16")))
+    for name in names
 }
-_KERNELS |= {np.dtype(np.complex64): _KERNELS[np.dtype(np.float32)], np.dtype(np.complex128): _KERNELS[np.dtype(float)]}
 
 
 def kernels(dtype: np.dtype[Any]) -> ModuleType:
@@ -74,7 +75,7 @@ def resolve_workers(workers: SupportsIndex | None) -> int:
 
 
 def _threads() -> int | None:
-    threads: int | None = _KERNELS[np.dtype(np.float32)].openmp_threads()
+    threads: int | None = _KERNELS[np.dtype("f4")].openmp_threads()
     return threads
 
 

@@ -204,8 +204,13 @@ def check_format(format: str) -> None:
 
 
 def in_format(matrix: Any, format: str) -> Any:
-    """A CSR or CSC array in another format, by way of rows: that leaves each of them canonical."""
-    return matrix if matrix.format == format else matrix.tocsr().asformat(format)
+    """A canonical CSR or CSC array in another format, by way of rows: that leaves each of them canonical."""
+    if matrix.format == format:
+        return matrix
+    result = matrix.tocsr().asformat(format)
+    if format == "coo":
+        result.has_canonical_format = True  # older scipy forgets
+    return result
 
 
 def whole_shape(input_shape: Any) -> tuple[int, ...]:

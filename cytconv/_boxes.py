@@ -1,0 +1,104 @@
+"""The axes of positions, batch and kernel alike, and boxes of positions that fit the caches."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from ._geometry import Axis
+from ._phases import Index, Split, inside, split_axis
+
+__all__ = ["TASKS", "Dim", "box_shape", "dims_of", "line_pitch", "pitches", "source_phases"]
+
+SOURCE_BYTES = 256 * 1024  # size of the packed copy of the source that a task works on
+RESULT_BYTES = 128 * 1024  # size of the results that a task holds before it stores them
+TASKS = 16  # split the work at least this fine where it can be
+
+
+class Dim(NamedTuple):
+    """One axis of positions: an axis of the kernel, or a batch axis, which is an axis with one tap."""
+
+    split: Split
+    axis: int  # its number among the axes of the kernel; -1 for batch
+    source_stride: int
+    result_stride: int
+
+    def along(self, phases: Index) -> Index:
+        """Column of a table that has one for each axis of the kernel; zeros for batch."""
+        return phases[:, self.axis] if self.axis >= 0 else np.zeros(len(phases), np.intp)
+
+
+def dims_of(
+    splits: Sequence[Split], shape: Sequence[int], source: Sequence[int], result: Sequence[int]
+) -> tuple[list[Dim], Index, Index]:
+    """The axes of positions, outermost first, with their extents and halos.
+
+    `shape` holds the sizes of the batch axes, the strides those of all axes, batch in front.  The axes that lie nearest
+    in memory come last, whichever they are, and those with a single position first.
+    """
+    lead = len(shape)
+    # Neighbouring batch axes are one where both arrays step through them evenly.
+    merged: list[tuple[int, int, int]] = []
+    for n, s, r in zip(shape, source[:lead], result[:lead], strict=True):
+        if n == 1:
+            continue
+        if merged and merged[-1][1:] == (n * s, n * r):
+            merged[-1] = (merged[-1][0] * n, s, r)
+        else:
+            merged.append((n, s, r))
+    dims = [Dim(split_axis(Axis(n, 1, n), "adjoint"), -1, s, r) for n, s, r in merged]
+    dims += [Dim(*entry) for entry in zip(splits, range(len(splits)), source[lead:], result[lead:], strict=True)]
+    dims.sort(key=lambda dim: (dim.split.positions > 1, -abs(dim.source_stride) - abs(dim.result_stride)))
+    extent = np.array([dim.split.positions for dim in dims], np.intp)
+    return dims, extent, np.array([dim.split.halo for dim in dims], np.intp)
+
+
+def source_phases(splits: Sequence[Split], dims: Sequence[Dim]) -> tuple[Index, Index]:
+    """For each phase of the source, counted over all axes: where it starts, and ``[first, last)`` along every dim."""
+    sizes = [s.source_start.size for s in splits]
+    grid = np.indices(sizes, np.intp).reshape(len(sizes), -1).T
+    start = np.zeros(len(grid), np.intp)
+    valid = np.empty((len(grid), len(dims), 2), np.intp)
+    for d, dim in enumerate(dims):
+        s, which = dim.split, dim.along(grid)
+        start += s.source_start[which] * dim.source_stride
+        bounds = inside(s.source_start, s.source_step, s.source_size, s.positions + s.halo)
+        valid[:, d] = np.stack(bounds, axis=1)[which]
+    return start, valid
+
+
+def box_shape(extent: Index, halo: Index, source_bytes: int, result_bytes: int, least: int, splits: int) -> Index:
+    """How many positions along each axis make a task: as many as the caches hold, in a shape with little halo.
+
+    `source_bytes` and `result_bytes` are those of one position.  A box has no fewer than `least` positions where there
+    are as many, even if the work, which other things split in `splits` already, then comes in few tasks.
+    """
+    total = math.prod(extent.tolist())
+    budget = min(SOURCE_BYTES // max(source_bytes, 1), RESULT_BYTES // result_bytes, -(-total * splits // TASKS))
+    budget = max(budget, least)
+    box = np.minimum(extent, np.append(np.ones(extent.size - 1, np.intp), least))
+    inward = 1e-9 * np.arange(1, extent.size + 1)
+    while (box < extent).any():
+        # Grow where the halo weighs most; the innermost axis if none does.
+        a = int(np.where(box < extent, (halo + inward) / box, -1.0).argmax())
+        room = budget // math.prod(np.delete(box, a).tolist())
+        grown = min(2 * int(box[a]), int(extent[a]), room)
+        if grown <= box[a]:
+            break
+        box[a] = grown
+    boxes = -(-extent // box)
+    return np.asarray(-(-extent // boxes))  # all of equal size
+
+
+def pitches(size: Index) -> Index:
+    """Strides of a contiguous array of this shape."""
+    return np.append(np.cumprod(size[:0:-1])[::-1], 1).astype(np.intp)
+
+
+def line_pitch(size: int, itemsize: int) -> int:
+    """Round up to an odd number of cache lines, so that a column through many lines spreads over all cache sets."""
+    line = 64 // itemsize
+    return (-(-size // line) | 1) * line

@@ -1,0 +1,331 @@
+"""Plans of the forward operator and its adjoint, which are one correlation (see `cytconv._phases`).
+
+In a flat copy of a box of the source, padded with zeros, every tap is one constant offset, however many axes there
+are.  What is left is a matrix product: rows of results (channels and phases) times a sum over channels and taps times
+positions.
+
+Rows whose taps sit at the same offsets form a *class*: they share one list of segments (see ``kernels/tile.pxi``), so
+that no tap is ever filled up with zeros.  `_layout` multiplies the axes out into rows, classes and segments, which
+fixes the order of the packed weights, and `correlation` adds strides and boxes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from ._boxes import box_shape, dims_of, line_pitch, pitches, source_phases
+from ._geometry import Axis
+from ._phases import Direction, Index, Run, Split, inside, split_axis
+
+# Numbers of rows that a register tile can have, with the vectors of positions beside them (kernels/tile.pxi), and
+# how near to the peak each tile was seen to come.
+TILES = {6: (2, 1.0), 4: (3, 1.0), 3: (4, 0.8), 2: (6, 0.7), 1: (8, 0.5)}
+
+K_BLOCK = 320  # products that a tile sums up before it passes its sums on: one panel of weights stays in L1
+ROWS = 144  # rows of results in one task: their packed weights for one K_BLOCK stay in L2
+
+
+@dataclass(frozen=True)
+class _Class:
+    """The sum behind a class of rows: one entry for each segment, in the order of the packed weights."""
+
+    channel: Index  # first channel
+    phase: Index  # phase of the source, counted over all axes
+    offset: Index  # offsets along the axes, one column for each
+    length: Index
+    blocks: Index  # segment at which each K_BLOCK begins, and the number of segments
+    weights: Index  # where in w each of the products finds its weight, counted from the row's own
+
+
+@dataclass(frozen=True, eq=False)
+class Layout:
+    """Rows of results and the order in which their weights are packed; knows nothing of strides or batches."""
+
+    splits: tuple[Split, ...]
+    tile: int  # rows in a register tile
+    inner: int  # what a segment runs along: an axis, or -1 for channels
+    classes: tuple[_Class, ...]
+    row_channel: Index
+    row_phase: Index  # one column for each axis
+    groups: Index  # row at which each group of rows begins, and the number of rows
+    panels: Index  # for each group and class, the first panel; and the number of panels
+    panel_class: Index
+    panel_rows: Index  # rows of each panel, counted within its group; the last row is a spare one
+    panel_weights: Index  # where in w the rows of each panel begin
+    panel_start: Index  # where each panel begins in the packed weights, and their size
+
+
+@lru_cache(maxsize=256)
+def _layout(direction: Direction, axes: tuple[Axis, ...], sources: int, results: int, channels_inside: bool) -> Layout:
+    """Multiply the axes out, for `sources` channels summed over and `results` channels of results."""
+    splits = tuple(split_axis(axis, direction) for axis in axes)
+    ndim = len(axes)
+    kernel = [axis.taps for axis in axes]
+    strides = np.array([math.prod(kernel[a + 1 :]) for a in range(ndim)], np.intp)
+    # w is (C_in, C_out, *kernel): its channel axes swap roles between the directions.
+    size = math.prod(kernel)
+    source_stride, result_stride = (results * size, size) if direction == "forward" else (size, sources * size)
+
+    # Rows: every channel of results in every phase, in the order in which the result lies in memory.
+    shape = [split.result_start.size for split in splits]
+    shape = [*shape, results] if channels_inside else [results, *shape]
+    grid = np.indices(shape, np.intp).reshape(ndim + 1, -1)
+    row_channel, row_phase = (grid[-1], grid[:-1].T) if channels_inside else (grid[0], grid[1:].T)
+    rows = row_channel.size
+    row_class = np.zeros(rows, np.intp)
+    row_weights = row_channel * result_stride
+    for a, split in enumerate(splits):
+        row_class = row_class * len(split.classes) + split.class_of[row_phase[:, a]]
+        row_weights = row_weights + split.tap_of[row_phase[:, a]] * strides[a]
+
+    # Segments run along whatever is longest: channels, or the taps of one axis.
+    longest = [max((run.length for c in split.classes for run in c), default=0) for split in splits]
+    inner = int(np.argmax(longest))
+    inner = -1 if sources >= longest[inner] else inner
+    used, row_class = np.unique(row_class, return_inverse=True)
+    classes = []
+    for code in used:
+        choice = np.unravel_index(code, [len(split.classes) for split in splits])
+        runs = [split.classes[c] for split, c in zip(splits, choice, strict=True)]
+        classes.append(_class(splits, runs, inner, sources, strides, source_stride))
+
+    # Tiles: the height that wastes least, weighed by the work of each class.
+    work = np.array([c.weights.size for c in classes]) + 1
+    count = np.bincount(row_class, minlength=len(classes))
+    tile = min(TILES, key=lambda t: float((work * -(-count // t) * t).sum()) / TILES[t][1])
+
+    # Groups of rows, of equal size and whole tiles.
+    phases = rows // results
+    unit = tile * (phases if phases * tile <= ROWS else 1)
+    parts = 1 if rows <= ROWS * 4 // 3 else -(-rows // ROWS)
+    step = rows if parts == 1 else -(-rows // (parts * unit)) * unit
+    groups = np.append(np.arange(0, rows, step), rows)
+
+    panels, panel_class, panel_rows, panel_weights = [0], [], [], []
+    for begin, end in zip(groups[:-1], groups[1:], strict=True):
+        for c in range(len(classes)):
+            members = begin + np.flatnonzero(row_class[begin:end] == c)
+            number = -(-members.size // tile)
+            padded = np.full(number * tile, end)
+            padded[: members.size] = members
+            panel_rows.append(padded - begin)
+            panel_weights.append(row_weights[np.minimum(padded, members[-1] if members.size else 0)])
+            panel_class += [c] * number
+            panels.append(panels[-1] + number)
+    sizes = np.array([classes[c].weights.size * tile for c in panel_class], np.intp)
+    return Layout(
+        splits=splits,
+        tile=tile,
+        inner=inner,
+        classes=tuple(classes),
+        row_channel=row_channel,
+        row_phase=row_phase,
+        groups=groups,
+        panels=np.array(panels),
+        panel_class=np.array(panel_class, np.intp),
+        panel_rows=np.concatenate(panel_rows),
+        panel_weights=np.concatenate(panel_weights),
+        panel_start=np.append(0, np.cumsum(sizes)),
+    )
+
+
+def _class(
+    splits: tuple[Split, ...],
+    runs: Sequence[tuple[Run, ...]],
+    inner: int,
+    sources: int,
+    strides: Index,
+    source_stride: int,
+) -> _Class:
+    """List the segments of the rows that have `runs` of taps along the axes."""
+    ndim = len(splits)
+    # Along each axis: phase, tap, offset and length of every step of the outer loops.
+    steps = []
+    for a, (split, axis_runs) in enumerate(zip(splits, runs, strict=True)):
+        table = [
+            (run.phase, run.k + j * split.kernel_step, run.offset + j * split.tap_step, run.length if a == inner else 1)
+            for run in axis_runs
+            for j in range(1 if a == inner else run.length)
+        ]
+        steps.append(np.array(table, np.intp).reshape(-1, 4))
+    grid = np.indices([len(t) for t in steps], np.intp).reshape(ndim, -1)
+    phase = np.zeros(grid.shape[1], np.intp)
+    tap = np.zeros(grid.shape[1], np.intp)
+    length = np.ones(grid.shape[1], np.intp)
+    offset = np.zeros((grid.shape[1], ndim), np.intp)
+    for a, split in enumerate(splits):
+        columns = steps[a][grid[a]]
+        phase = phase * max(split.source_start.size, 1) + columns[:, 0]
+        tap = tap + columns[:, 1] * strides[a]
+        offset[:, a] = columns[:, 2]
+        length = length * columns[:, 3]
+
+    # Channels: one by one around runs of taps, or in blocks that the segments run along.
+    block = 1 if inner >= 0 else min(sources, max(16, K_BLOCK // max(tap.size, 1)))
+    first = np.arange(0, sources, block, dtype=np.intp)
+    number = tap.size
+    channel = np.repeat(first, number)
+    phase, tap, offset = np.tile(phase, first.size), np.tile(tap, first.size), np.tile(offset, (first.size, 1))
+    length = np.tile(length, first.size) if inner >= 0 else np.minimum(block, sources - channel)
+    step = source_stride if inner < 0 else splits[inner].kernel_step * int(strides[inner])
+    begin = np.append(0, np.cumsum(length))
+    weights = np.repeat(tap + channel * source_stride - begin[:-1] * step, length) + np.arange(begin[-1]) * step
+
+    # Blocks: as many whole segments as fit.
+    blocks = [0]
+    for s in range(channel.size):
+        if begin[s + 1] - begin[blocks[-1]] > K_BLOCK and s > blocks[-1]:
+            blocks.append(s)
+    return _Class(channel, phase, offset, length, np.array([*blocks, channel.size], np.intp), weights)
+
+
+@dataclass(frozen=True, eq=False)
+class Correlation:
+    """The tables of one call, in the terms of ``kernels/correlate.pxi``; strides and offsets count elements."""
+
+    layout: Layout
+    kernel: Any  # the compiled counterpart, which holds the same tables
+    tasks: int
+    work: int  # multiplications, padding included
+
+
+@lru_cache(maxsize=256)
+def correlation(
+    module: Any,
+    direction: Direction,
+    axes: tuple[Axis, ...],
+    sources: int,
+    results: int,
+    source_shape: tuple[int, ...],
+    source_strides: tuple[int, ...],
+    result_strides: tuple[int, ...],
+    itemsize: int,
+) -> Correlation:
+    """Plan for split arrays ``(*batch, groups, channels, *spatial, parts)`` of these shapes and strides.
+
+    The last axis holds the real and imaginary parts; it and the channels together are `sources` and `results` real
+    channels.
+    """
+    ndim = len(axes)
+    lanes = module.lanes
+    lead = len(source_shape) - ndim - 3
+    groups, parts = source_shape[lead], source_shape[-1]
+    source_channel, result_channel = source_strides[lead + 1], result_strides[lead + 1]
+    spatial = range(lead + 2, lead + 2 + ndim)
+
+    nearest = min(abs(result_strides[a]) for a in spatial)
+    layout = _layout(direction, axes, sources, results, 0 < result_channel < nearest)
+    tile, (vectors, _) = layout.tile, TILES[layout.tile]
+    axes_of = (*range(lead), *spatial)
+    dims, extent, halo = dims_of(
+        layout.splits,
+        source_shape[:lead],
+        [source_strides[a] for a in axes_of],
+        [result_strides[a] for a in axes_of],
+    )
+    phase_source, phase_range = source_phases(layout.splits, dims)
+    phases = len(phase_source)
+    planes = sources * phases
+
+    # Where each row goes, and the positions at which it is within the result.
+    rows = layout.row_channel.size
+    row_result = layout.row_channel // parts * result_channel + layout.row_channel % parts * result_strides[-1]
+    row_range = np.empty((rows, len(dims), 2), np.intp)
+    for d, dim in enumerate(dims):
+        s, which = dim.split, dim.along(layout.row_phase)
+        row_result = row_result + s.result_start[which] * dim.result_stride
+        bounds = inside(s.result_start, s.result_step, s.result_size, s.positions)
+        row_range[:, d] = np.stack(bounds, axis=1)[which]
+
+    widest = int(np.diff(layout.groups).max())
+    splits = groups * (layout.groups.size - 1)
+    box = box_shape(extent, halo, planes * itemsize, widest * itemsize, 2 * lanes * vectors, splits)
+    padded = box + halo
+    pitch = pitches(padded)
+    # Round up so that a tile may read past the end, and keep planes off each other's cache sets.
+    plane = line_pitch(int(padded[0] * pitch[0]) + lanes * vectors, itemsize)
+
+    # The positions from axis `flat` on are computed as one run, junk between rows and all.
+    def run(a: int, size: Index) -> int:
+        return int(((size[a:] - 1) * pitch[a:]).sum()) + 1
+
+    flat = min(range(len(dims)), key=lambda a: math.prod(box[:a].tolist()) * -(-run(a, box) // lanes))
+    run_pitch = -(-run(flat, box) // (lanes * vectors)) * lanes * vectors
+    row_pitch = line_pitch(math.prod(box[:flat].tolist()) * run_pitch, itemsize)
+
+    # Blocks of rows that lie next to each other in the result: same place along all axes but the last, one after
+    # the other along that.
+    same = (np.diff(row_range[:, :-1].reshape(rows, -1), axis=0) == 0).all(axis=1) & (np.diff(row_result) == 1)
+    same[layout.groups[1:-1] - 1] = False
+    blocks = np.append(np.flatnonzero(np.append(True, ~same)), rows)
+
+    segments = [
+        np.stack(
+            [
+                np.append(0, np.cumsum(c.length))[:-1] * tile,
+                (c.channel * phases + c.phase) * plane
+                + sum((c.offset[:, dim.axis] * pitch[d] for d, dim in enumerate(dims) if dim.axis >= 0), 0),
+                c.length,
+            ],
+            axis=1,
+        )
+        for c in layout.classes
+    ]
+    if layout.inner < 0:
+        step = phases * plane
+    else:
+        d = next(d for d, dim in enumerate(dims) if dim.axis == layout.inner)
+        step = layout.splits[layout.inner].tap_step * int(pitch[d])
+
+    counts = -(-extent // box)
+    tasks = groups * math.prod(counts.tolist()) * (layout.groups.size - 1)
+    class_segment = np.cumsum([0, *(len(s) for s in segments)])
+    class_block = np.cumsum([0, *(c.blocks.size - 1 for c in layout.classes)])
+    channel = np.arange(sources)
+    kernel = module.Correlation(
+        tile=tile,
+        extent=extent,
+        box=box,
+        counts=counts,
+        padded=padded,
+        pitch=pitch,
+        flat=flat,
+        source_step=np.array([dim.split.source_step * dim.source_stride for dim in dims]),
+        source_channel=channel // parts * source_channel + channel % parts * source_strides[-1],
+        source_group=source_strides[lead],
+        phase_source=phase_source,
+        phase_range=phase_range.ravel(),
+        plane=plane,
+        segments=np.concatenate(segments).ravel(),
+        segment_step=step,
+        block_segment=np.concatenate(
+            [c.blocks[:-1] + begin for c, begin in zip(layout.classes, class_segment, strict=False)]
+            + [class_segment[-1:]]
+        ),
+        class_block=class_block,
+        group_panel=layout.panels,
+        panel_rows=layout.panel_rows * row_pitch,
+        panel_start=layout.panel_start,
+        run_pitch=run_pitch,
+        row_pitch=row_pitch,
+        result_step=np.array([dim.split.result_step * dim.result_stride for dim in dims]),
+        result_group=result_strides[lead],
+        results=results,
+        group_row=layout.groups,
+        widest=widest,
+        group_rows_block=np.searchsorted(blocks, layout.groups),
+        rows_block=blocks,
+        row_result=row_result,
+        row_range=row_range.ravel(),
+        row_channel=layout.row_channel,
+        source_size=planes * plane,
+        result_size=(widest + 1) * row_pitch,
+    )
+    work = groups * math.prod(extent.tolist()) * int(layout.panel_start[-1])
+    return Correlation(layout, kernel, tasks, work)

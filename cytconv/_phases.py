@@ -1,0 +1,133 @@
+"""One axis taken apart into phases, for either direction of method "direct".
+
+Write ``o + low = q*stride + r`` with ``0 <= r < stride``.  Tap ``k`` reaches the outputs of *phase*
+``r = k*dilation mod stride`` only, and reads the input at the fixed *shift* ``t = k*dilation // stride``:
+``i = q - t``.  With unit stride on both sides, what is left is a correlation:
+
+    forward   positions are the q; each channel of y has one row of results for each phase, and the store interleaves
+              them (pixel shuffle: Shi et al. 2016, arXiv:1609.05158)
+    adjoint   positions are the i; each channel of y has one plane of samples for each phase, and the load takes them
+              apart (pixel unshuffle)
+
+Example, stride 2 and 3 taps::
+
+    x        a     b     c             phase 0 has taps 0 and 2:   y[2q]   = x[q]*w[0] + x[q-1]*w[2]
+    y     0  1  2  3  4  5  6          phase 1 has tap 1:          y[2q+1] = x[q]*w[1]
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ._geometry import Axis
+
+__all__ = ["Direction", "Index", "Run", "Split", "inside", "split_axis"]
+
+Index = NDArray[np.intp]
+Direction = Literal["forward", "adjoint"]
+
+
+class Run(NamedTuple):
+    """Taps ``k, k + kernel_step, ...`` that read `phase` of the source at ``offset, offset + tap_step, ...``."""
+
+    phase: int
+    k: int
+    offset: int
+    length: int
+
+
+@dataclass(frozen=True)
+class Split:
+    """One axis, taken apart.  Position ``p`` of phase ``f`` is sample ``start[f] + p*step`` of its array."""
+
+    positions: int
+    halo: int  # a padded row of the source is this much longer than the row of positions
+    source_step: int
+    source_start: Index
+    source_size: int
+    result_step: int
+    result_start: Index
+    result_size: int
+    kernel_step: int
+    tap_step: int
+    classes: tuple[tuple[Run, ...], ...]
+    class_of: Index  # for each phase of the result, its class ...
+    tap_of: Index  # ... and the tap that the class counts from
+
+
+@lru_cache(maxsize=512)
+def split_axis(axis: Axis, direction: Direction) -> Split:
+    if axis.n == 1:  # with one sample the stride is of no account: let every tap be a phase of its own
+        axis = Axis(1, axis.taps, axis.m, axis.taps * axis.dilation, axis.dilation, axis.low)
+    n, m, s, d, low = axis.n, axis.m, axis.stride, axis.dilation, axis.low
+    common = math.gcd(s, d)
+    kernel_step = s // common  # from one tap of a phase to the next,
+    shift_step = d // common  # which reads this much earlier
+    first, last = axis.reach()
+    k = np.flatnonzero(first < last)  # taps that reach the output: of each phase, a contiguous run
+    shift, phase = np.divmod(k * d, s)
+    low_shift, high_shift = (int(shift.min()), int(shift.max())) if k.size else (0, 0)
+    halo = high_shift - low_shift
+
+    # Of each phase that has taps: its first tap, the shift of that, the number of taps.
+    phases, start, count = np.unique(phase, return_index=True, return_counts=True)
+
+    if direction == "adjoint":
+        runs = tuple(
+            Run(f, int(k[start[f]]), int(shift[start[f]]) - low_shift, int(count[f])) for f in range(phases.size)
+        )
+        return Split(
+            positions=n,
+            halo=halo,
+            source_step=s,
+            source_start=s * low_shift + phases - low,
+            source_size=m,
+            result_step=1,
+            result_start=np.zeros(1, np.intp),
+            result_size=n,
+            kernel_step=kernel_step,
+            tap_step=shift_step,
+            classes=(runs,),
+            class_of=np.zeros(1, np.intp),
+            tap_of=np.zeros(1, np.intp),
+        )
+
+    q = low // s
+    present = np.sort((low + np.arange(min(s, m))) % s)  # the phases that have outputs in the window
+    classes: dict[tuple[Run, ...], int] = {}
+    class_of, tap_of = np.zeros(present.size, np.intp), np.zeros(present.size, np.intp)
+    where = np.searchsorted(phases, present)
+    for f, r in enumerate(present):
+        key: tuple[Run, ...] = ()  # no taps: nothing but the bias
+        if where[f] < phases.size and phases[where[f]] == r:
+            begin = start[where[f]]
+            key = (Run(0, 0, high_shift - int(shift[begin]), int(count[where[f]])),)
+            tap_of[f] = k[begin]
+        class_of[f] = classes.setdefault(key, len(classes))
+    return Split(
+        positions=(low + m - 1) // s + 1 - q,
+        halo=halo,
+        source_step=1,
+        source_start=np.array([q - high_shift]),
+        source_size=n,
+        result_step=s,
+        result_start=q * s + present - low,
+        result_size=m,
+        kernel_step=kernel_step,
+        tap_step=-shift_step,
+        classes=tuple(classes),
+        class_of=class_of,
+        tap_of=tap_of,
+    )
+
+
+def inside(start: Index, step: int, size: int, positions: int) -> tuple[Index, Index]:
+    """First and past-the-last position whose sample ``start + p*step`` lies in ``[0, size)``."""
+    low = np.clip(-(start // step), 0, positions)
+    return low, np.clip(-((start - size) // step), low, positions)

@@ -1,0 +1,149 @@
+"""Plans of the adjoint in the weights: the products of the correlation, summed over positions instead of channels."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from ._boxes import TASKS, box_shape, dims_of, pitches, source_phases
+from ._correlation import TILES
+from ._geometry import Axis
+from ._phases import Index, split_axis
+
+__all__ = ["WeightAdjoint", "weight_adjoint"]
+
+CHANNELS = 96  # of either side in one task
+SUM_BYTES = 16 * 1024 * 1024  # size of the sums that the shares of the positions may take together
+
+
+@dataclass(frozen=True, eq=False)
+class WeightAdjoint:
+    """The tables of the adjoint in the weights, in the terms of ``kernels/weights.pxi``."""
+
+    kernel: Any
+    tasks: int
+    work: int
+    shape: tuple[int, ...]  # of the sums: group, share, tap, panels and rows of either side
+    taps: tuple[Index, ...]  # index of each of the taps along the axes of the kernel
+    x_is_left: bool
+
+
+@lru_cache(maxsize=256)
+def weight_adjoint(
+    module: Any,
+    axes: tuple[Axis, ...],
+    x_shape: tuple[int, ...],
+    x_strides: tuple[int, ...],
+    y_shape: tuple[int, ...],
+    y_strides: tuple[int, ...],
+    itemsize: int,
+) -> WeightAdjoint:
+    """Plan for split arrays ``(*batch, groups, channels, *spatial, parts)`` of these shapes and strides."""
+    ndim = len(axes)
+    lead = len(x_shape) - ndim - 3
+    groups, parts = x_shape[lead], x_shape[-1]
+    sizes = x_shape[lead + 1] * parts, y_shape[lead + 1] * parts
+    spatial = range(lead + 2, lead + 2 + ndim)
+    splits = [split_axis(axis, "adjoint") for axis in axes]
+
+    # The side whose channels fill whole vectors goes right, the other one left, in tiles of the best height.
+    def cost(left: int, right: int, tile: int) -> float:
+        width = TILES[tile][0] * module.lanes
+        return float(-(-left // tile) * tile * -(-right // width) * width) / TILES[tile][1]
+
+    tile, x_is_left = min(
+        ((tile, x_is_left) for tile in TILES for x_is_left in (True, False)),
+        key=lambda choice: cost(*(sizes if choice[1] else sizes[::-1]), choice[0]),
+    )
+    width = TILES[tile][0] * module.lanes
+
+    # The plan is that of the correlation whose source is y and whose positions are those of x.
+    axes_of = (*range(lead), *spatial)
+    dims, extent, halo = dims_of(
+        splits, x_shape[:lead], [y_strides[a] for a in axes_of], [x_strides[a] for a in axes_of]
+    )
+    start, valid = source_phases(splits, dims)
+    phases = len(start)
+
+    # Both sides' channels come in panels, some of them in one task.
+    panels = tuple(-(-n // w) for n, w in zip(sizes if x_is_left else sizes[::-1], (tile, width), strict=True))
+    task_panels = tuple(min(n, -(-CHANNELS // w)) for n, w in zip(panels, (tile, width), strict=True))
+    channels_y = task_panels[1 if x_is_left else 0] * (width if x_is_left else tile)
+    channels_x = task_panels[0 if x_is_left else 1] * (tile if x_is_left else width)
+    box = box_shape(extent, halo, (channels_y * phases + channels_x) * itemsize, width * itemsize * 4, 2 * width, TASKS)
+    padded = box + halo
+    x_pitch, y_pitch = pitches(box), pitches(padded)
+
+    def side(is_x: bool) -> Any:
+        strides, number = (x_strides, sizes[0]) if is_x else (y_strides, sizes[1])
+        channel = np.arange(number)
+        left = is_x == x_is_left
+        whole = np.stack([np.zeros_like(extent), extent], axis=1)
+        return module.Side(
+            width=tile if left else width,
+            panels=task_panels[0 if left else 1],
+            channel=channel // parts * strides[lead + 1] + channel % parts * strides[-1],
+            group=strides[lead],
+            step=np.array([dim.result_stride if is_x else dim.split.source_step * dim.source_stride for dim in dims]),
+            start=np.zeros(1, np.intp) if is_x else start,
+            valid=(whole if is_x else valid).ravel(),
+            padded=box if is_x else padded,
+            pitch=x_pitch if is_x else y_pitch,
+            plane=math.prod((box if is_x else padded).tolist()) * (tile if left else width),
+        )
+
+    # One row for each tap: its phase, its offset and, along every axis, the positions that it meets.
+    steps = [
+        [
+            (run.phase, run.k + j * s.kernel_step, run.offset + j * s.tap_step)
+            for run in s.classes[0]
+            for j in range(run.length)
+        ]
+        for s in splits
+    ]
+    tables = [np.array(table, np.intp).reshape(-1, 3).T for table in steps]
+    grid = np.indices([table.shape[1] for table in tables], np.intp).reshape(ndim, -1)
+    taps = grid.shape[1]
+    phase, offset = np.zeros(taps, np.intp), np.zeros(taps, np.intp)
+    for a, s in enumerate(splits):
+        phase = phase * s.source_start.size + tables[a][0][grid[a]]
+    tap_range = np.empty((taps, len(dims), 2), np.intp)
+    for d, dim in enumerate(dims):
+        shift = tables[dim.axis][2][grid[dim.axis]] if dim.axis >= 0 else np.zeros(taps, np.intp)
+        offset += shift * y_pitch[d]
+        tap_range[:, d] = np.clip(valid[phase, d] - shift[:, None], 0, extent[d])
+    width_y = width if x_is_left else tile
+    plane_y = math.prod(padded.tolist()) * width_y
+
+    counts = -(-extent // box)
+    boxes = math.prod(counts.tolist())
+    pieces = groups * math.prod(-(-n // m) for n, m in zip(panels, task_panels, strict=True))
+    sums = groups * taps * math.prod(panels) * tile * width
+    shares = max(1, min(boxes, -(-TASKS // pieces), SUM_BYTES // max(sums * itemsize, 1)))
+    kernel = module.WeightAdjoint(
+        side(x_is_left),
+        side(not x_is_left),
+        shift_left=not x_is_left,
+        extent=extent,
+        box=box,
+        counts=counts,
+        tap_offset=phase * plane_y + offset * width_y,
+        tap_range=tap_range.ravel(),
+        shares=shares,
+        boxes=boxes,
+        lines=math.prod(box[:-1].tolist()) + 1,
+        left_panels=panels[0],
+        right_panels=panels[1],
+    )
+    return WeightAdjoint(
+        kernel,
+        tasks=pieces * shares,
+        work=sums * math.prod(extent.tolist()),
+        shape=(groups, shares, taps, *panels, tile, width),
+        taps=tuple(table[1][index] for table, index in zip(tables, grid, strict=True)),
+        x_is_left=x_is_left,
+    )
