@@ -27,8 +27,8 @@ from ._phases import Direction, Index, Run, Split, inside, split_axis
 # how near to the peak each tile was seen to come.
 TILES = {6: (2, 1.0), 4: (3, 1.0), 3: (4, 0.8), 2: (6, 0.7), 1: (8, 0.5)}
 
-K_BLOCK = 320  # products that a tile sums up before it passes its sums on: one panel of weights stays in L1
-ROWS = 144  # rows of results in one task: their packed weights for one K_BLOCK stay in L2
+STRIP_BYTES = 24 * 1024  # of the source, that a tile reads before it passes its sums on: they stay in L1 meanwhile
+ROWS = 144  # rows of results in one task: what they multiply such a strip with stays in L2
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class _Class:
     phase: Index  # phase of the source, counted over all axes
     offset: Index  # offsets along the axes, one column for each
     length: Index
-    blocks: Index  # segment at which each K_BLOCK begins, and the number of segments
+    blocks: Index  # segment at which each strip begins, and the number of segments
     weights: Index  # where in w each of the products finds its weight, counted from the row's own
 
 
@@ -62,7 +62,9 @@ class Layout:
 
 
 @lru_cache(maxsize=256)
-def _layout(direction: Direction, axes: tuple[Axis, ...], sources: int, results: int, channels_inside: bool) -> Layout:
+def _layout(
+    direction: Direction, axes: tuple[Axis, ...], sources: int, results: int, channels_inside: bool, vector_bytes: int
+) -> Layout:
     """Multiply the axes out, for `sources` channels summed over and `results` channels of results."""
     splits = tuple(split_axis(axis, direction) for axis in axes)
     ndim = len(axes)
@@ -89,16 +91,15 @@ def _layout(direction: Direction, axes: tuple[Axis, ...], sources: int, results:
     inner = int(np.argmax(longest))
     inner = -1 if sources >= longest[inner] else inner
     used, row_class = np.unique(row_class, return_inverse=True)
-    classes = []
-    for code in used:
-        choice = np.unravel_index(code, [len(split.classes) for split in splits])
-        runs = [split.classes[c] for split, c in zip(splits, choice, strict=True)]
-        classes.append(_class(splits, runs, inner, sources, strides, source_stride))
+    choices = [np.unravel_index(code, [len(split.classes) for split in splits]) for code in used]
+    runs = [[split.classes[c] for split, c in zip(splits, choice, strict=True)] for choice in choices]
 
     # Tiles: the height that wastes least, weighed by the work of each class.
-    work = np.array([c.weights.size for c in classes]) + 1
-    count = np.bincount(row_class, minlength=len(classes))
-    tile = min(TILES, key=lambda t: float((work * -(-count // t) * t).sum()) / TILES[t][1])
+    work = [1 + sources * math.prod(sum(run.length for run in axis_runs) for axis_runs in each) for each in runs]
+    count = np.bincount(row_class, minlength=len(runs))
+    tile = min(TILES, key=lambda t: float((np.array(work) * -(-count // t) * t).sum()) / TILES[t][1])
+    strip = STRIP_BYTES // (vector_bytes * TILES[tile][0])
+    classes = [_class(splits, each, inner, sources, strides, source_stride, strip) for each in runs]
 
     # Groups of rows, of equal size and whole tiles.
     phases = rows // results
@@ -142,6 +143,7 @@ def _class(
     sources: int,
     strides: Index,
     source_stride: int,
+    strip: int,
 ) -> _Class:
     """List the segments of the rows that have `runs` of taps along the axes."""
     ndim = len(splits)
@@ -167,7 +169,7 @@ def _class(
         length = length * columns[:, 3]
 
     # Channels: one by one around runs of taps, or in blocks that the segments run along.
-    block = 1 if inner >= 0 else min(sources, max(16, K_BLOCK // max(tap.size, 1)))
+    block = 1 if inner >= 0 else min(sources, max(16, strip // max(tap.size, 1)))
     first = np.arange(0, sources, block, dtype=np.intp)
     number = tap.size
     channel = np.repeat(first, number)
@@ -177,10 +179,10 @@ def _class(
     begin = np.append(0, np.cumsum(length))
     weights = np.repeat(tap + channel * source_stride - begin[:-1] * step, length) + np.arange(begin[-1]) * step
 
-    # Blocks: as many whole segments as fit.
+    # Strips: as many whole segments as fit.
     blocks = [0]
     for s in range(channel.size):
-        if begin[s + 1] - begin[blocks[-1]] > K_BLOCK and s > blocks[-1]:
+        if begin[s + 1] - begin[blocks[-1]] > strip and s > blocks[-1]:
             blocks.append(s)
     return _Class(channel, phase, offset, length, np.array([*blocks, channel.size], np.intp), weights)
 
@@ -220,7 +222,7 @@ def correlation(
     spatial = range(lead + 2, lead + 2 + ndim)
 
     nearest = min(abs(result_strides[a]) for a in spatial)
-    layout = _layout(direction, axes, sources, results, 0 < result_channel < nearest)
+    layout = _layout(direction, axes, sources, results, 0 < result_channel < nearest, lanes * itemsize)
     tile, (vectors, _) = layout.tile, TILES[layout.tile]
     axes_of = (*range(lead), *spatial)
     dims, extent, halo = dims_of(

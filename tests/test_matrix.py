@@ -1,0 +1,300 @@
+"""The sparse matrices against the definition, column by column, and what is particular to method "sparse"."""
+
+import math
+import sys
+import tracemalloc
+
+import numpy as np
+import pytest
+import reference
+import scipy.sparse
+from reference import DTYPES, integers, uniform
+
+import cytconv
+from cytconv import _sparse, conv, conv_matrix, conv_transpose, conv_transpose_matrix
+
+# input_shape, shape of w, the rest
+CASES = {
+    "one axis": ((5,), (3,), {}),
+    "int shape": (5, (3,), {"stride": 2, "dilation": 3, "padding": 2}),
+    "gaps": ((4,), (2,), {"stride": 5}),
+    "dilated past the stride": ((3,), (3,), {"stride": 2, "dilation": 7}),
+    "samples and taps out of reach": ((6,), (4,), {"stride": 2, "padding": (6,), "output_shape": 3}),
+    "two axes": ((4, 5), (3, 2), {"stride": (2, 3), "padding": ((1, -2), 0), "output_padding": (1, 2)}),
+    "batch": ((2, 3, 4), (3,), {"stride": 2}),
+    "axes": ((3, 2, 4), (2, 3), {"axes": (2, 0), "stride": (2, 1), "dilation": (1, 2)}),
+    "inner batch": ((3, 4, 2), (2, 3), {"axes": (0, 1)}),
+    "channels first": ((3, 4), (3, 2, 3), {"channels": "first", "stride": 2}),
+    "channels last": ((2, 3, 3, 2), (2, 3, 2, 2), {"channels": "last", "stride": (2, 1), "padding": 1}),
+    "groups": ((4, 3, 2), (4, 3, 2, 2), {"channels": "first", "groups": 2, "stride": 2}),
+    "depthwise last": ((2, 4, 3), (3, 2, 2), {"channels": "last", "groups": 3}),
+    "batch and groups": ((2, 1, 4, 3), (4, 1, 2), {"channels": "first", "groups": 2, "dilation": 2}),
+    "three axes": ((2, 3, 2), (2, 1, 3), {"stride": (1, 3, 2), "padding": (0, -1, 1)}),
+    "four axes": ((2, 2, 1, 3), (2, 1, 2, 2), {"stride": 2, "dilation": (1, 1, 2, 1)}),
+    "five axes": ((2, 1, 2, 1, 2), (1, 2, 2, 1, 2), {"stride": (1, 2, 1, 1, 2)}),
+    "empty output": ((3,), (2,), {"padding": 2}),
+    "no channel": ((0, 3), (0, 2, 2), {"channels": "first"}),
+    "no batch": ((0, 3), (2,), {}),
+}
+cases = pytest.mark.parametrize(("input_shape", "w_shape", "kwargs"), CASES.values(), ids=CASES.keys())
+
+
+def dense(w, input_shape, **kwargs):
+    """The matrix by the definition: column j is the image of the j-th unit vector."""
+    shape = (input_shape,) if isinstance(input_shape, int) else input_shape
+    units = np.eye(math.prod(shape)).reshape(math.prod(shape), *shape)
+    like = reference.conv_transpose(np.zeros(shape), w, **kwargs)
+    columns = [reference.conv_transpose(unit, w, **kwargs).ravel() for unit in units]
+    return np.stack(columns, axis=1) if columns else np.zeros((like.size, 0))
+
+
+def assert_canonical(matrix):
+    """Sorted and free of duplicates: found afresh, and flagged."""
+    assert matrix.has_sorted_indices
+    assert matrix.has_canonical_format
+    afresh = type(matrix)((matrix.data, matrix.indices, matrix.indptr), shape=matrix.shape)
+    assert afresh.has_sorted_indices
+    assert afresh.has_canonical_format
+
+
+# ---- the numbers -------------------------------------------------------------------------------------
+
+
+@cases
+@pytest.mark.parametrize("dtype", [np.float64, np.complex128])
+def test_definition(rng, input_shape, w_shape, kwargs, dtype):
+    w = integers(rng, w_shape, dtype)
+    matrix = conv_transpose_matrix(w, input_shape, **kwargs)
+    assert isinstance(matrix, scipy.sparse.csr_array)
+    assert matrix.dtype == dtype
+    np.testing.assert_array_equal(matrix.toarray(), dense(w, input_shape, **kwargs))
+    assert_canonical(matrix)
+
+
+@cases
+def test_function(rng, input_shape, w_shape, kwargs):
+    w = integers(rng, w_shape, np.float64)
+    x = integers(rng, input_shape, np.float64)
+    matrix = conv_transpose_matrix(w, input_shape, **kwargs)
+    np.testing.assert_array_equal(matrix @ x.ravel(), conv_transpose(x, w, **kwargs).ravel())
+
+
+@cases
+def test_transpose(rng, input_shape, w_shape, kwargs):
+    w = integers(rng, w_shape, np.complex128)
+    matrix = conv_transpose_matrix(w, input_shape, **kwargs)
+    transposed = conv_matrix(w, input_shape, **kwargs)
+    assert isinstance(transposed, scipy.sparse.csr_array)
+    assert_canonical(transposed)
+    expected = matrix.T.tocsr()
+    for name in ("data", "indices", "indptr"):
+        np.testing.assert_array_equal(getattr(transposed, name), getattr(expected, name))
+    assert transposed.shape == expected.shape
+
+
+def test_conv(rng):
+    w = integers(rng, (4, 3, 3, 2), np.complex128)
+    kwargs = {"channels": "first", "groups": 2, "stride": 2, "padding": ((1, 0), (0, 1)), "dilation": (1, 2)}
+    y = integers(rng, (2, 6, 8, 9), np.complex128)
+    x = conv(y, w, **kwargs)
+    matrix = conv_matrix(w, x.shape, output_shape=y.shape[-2:], **kwargs)
+    np.testing.assert_array_equal(matrix @ y.ravel(), x.ravel())
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_dtypes(rng, dtype):
+    w = integers(rng, (3, 2), dtype)
+    matrix = conv_transpose_matrix(w.astype(w.dtype.newbyteorder()), (2, 3))
+    assert matrix.dtype == dtype
+    assert matrix.dtype.isnative
+    np.testing.assert_array_equal(matrix.toarray(), dense(w, (2, 3)))
+
+
+def test_half_becomes_single():
+    matrix = conv_transpose_matrix(np.array([1, 2], np.float16), 3)
+    assert matrix.dtype == np.float32
+
+
+def test_layouts_of_w(rng):
+    w = integers(rng, (4, 6), np.float64)
+    expected = conv_transpose_matrix(w, (2, 3)).toarray()
+    backwards = w[::-1, ::-1].copy()[::-1, ::-1]
+    frozen = w.copy()
+    frozen.flags.writeable = False
+    for same in (np.asfortranarray(w), backwards, frozen, w.tolist()):
+        np.testing.assert_array_equal(conv_transpose_matrix(same, (2, 3)).toarray(), expected)
+
+
+def test_does_not_share_w():
+    w = np.ones(1)
+    matrix = conv_transpose_matrix(w, 1)
+    w[0] = 7
+    assert matrix[0, 0] == 1
+
+
+# ---- the structure -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("build", [conv_transpose_matrix, conv_matrix])
+@pytest.mark.parametrize("format", ["csr", "csc", "coo", "bsr"])
+def test_formats(rng, build, format):
+    w = integers(rng, (2, 2, 3), np.float64)
+    matrix = build(w, (2, 4), channels="first", stride=2, format=format)
+    assert isinstance(matrix, getattr(scipy.sparse, f"{format}_array"))
+    assert matrix.has_canonical_format
+    expected = dense(w, (2, 4), channels="first", stride=2)
+    np.testing.assert_array_equal(matrix.toarray(), expected if build is conv_transpose_matrix else expected.T)
+
+
+@pytest.mark.parametrize("format", ["csr", "csc", "coo"])
+def test_zero_weights_are_stored(format):
+    matrix = conv_transpose_matrix(np.zeros((2, 3)), (4, 5), format=format)
+    assert matrix.nnz == 2 * 3 * 4 * 5
+    assert conv_matrix(np.zeros((2, 3)), (4, 5), format=format).nnz == 2 * 3 * 4 * 5
+
+
+@pytest.mark.parametrize("format", ["csr", "csc", "coo", "bsr"])
+@pytest.mark.parametrize(("limit", "index"), [(2**31 - 1, np.int32), (40, np.int32), (39, np.int64)])
+def test_index_type(monkeypatch, rng, format, limit, index):
+    """Whatever is the largest of rows, columns and entries decides; here it is the 40 entries."""
+    monkeypatch.setattr(_sparse, "INT32_MAX", limit)
+    w = integers(rng, (2, 2), np.float64)
+    matrix = conv_transpose_matrix(w, (2, 5), stride=1, format=format)
+    assert conv_transpose_matrix(w, (2, 5)).nnz == 40
+    indices = matrix.coords if format == "coo" else (matrix.indices, matrix.indptr)
+    assert {a.dtype for a in indices} == {np.dtype(index)}
+    np.testing.assert_array_equal(matrix.toarray(), dense(w, (2, 5)))
+
+
+def test_int64_by_columns():
+    """A real matrix that is too wide for int32 indices, of few entries."""
+    matrix = conv_transpose_matrix(np.ones(1), 2**31, padding=2**30, output_shape=3)
+    assert matrix.shape == (3, 2**31)
+    assert matrix.indices.dtype == matrix.indptr.dtype == np.int64
+    np.testing.assert_array_equal(matrix.indices, 2**30 + np.arange(3))
+
+
+@pytest.mark.parametrize("block", [1, 5, 10**6])
+def test_blocks(monkeypatch, rng, block):
+    """However the fill is cut, the matrix is the same."""
+    monkeypatch.setattr(_sparse, "BLOCK", block)
+    for input_shape, w_shape, kwargs in CASES.values():
+        w = integers(rng, w_shape, np.float64)
+        matrix = conv_transpose_matrix(w, input_shape, **kwargs)
+        np.testing.assert_array_equal(matrix.toarray(), dense(w, input_shape, **kwargs))
+        assert_canonical(matrix)
+
+
+@pytest.mark.parametrize(
+    ("w_shape", "input_shape", "kwargs", "most"),
+    [
+        ((5, 5), (200, 200), {}, 2),
+        ((16, 16, 3, 3), (16, 24, 24), {"channels": "first", "stride": 2}, 2),
+        ((9,), 10**5, {}, 6),
+        ((1, 1), (300, 300), {"stride": 7}, 2),
+    ],
+)
+def test_memory(w_shape, input_shape, kwargs, most):
+    """A small multiple of the result: about its own size beyond one axis, where only one axis is ever laid out."""
+    w = np.ones(w_shape)
+    tracemalloc.start()
+    try:
+        matrix = conv_transpose_matrix(w, input_shape, **kwargs)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    workspace = 2**25  # the fill's block, whatever the size of the matrix
+    assert peak <= most * (matrix.data.nbytes + matrix.indices.nbytes + matrix.indptr.nbytes) + workspace
+
+
+@pytest.mark.parametrize(
+    ("n", "stride", "dilation", "taps", "expected"),
+    [
+        (1, 2**40, 1, 3, [[1], [2], [3]]),
+        (3, 1, 2**40, 1, np.eye(3)),
+        (2, 2**40, 2**40, 2, [[1, 0], [0, 0], [0, 0]]),
+    ],
+)
+def test_far_apart(n, stride, dilation, taps, expected):
+    """Work follows the samples and taps there are."""
+    w = np.arange(1.0, taps + 1)
+    matrix = conv_transpose_matrix(w, n, stride=stride, dilation=dilation, output_shape=3)
+    np.testing.assert_array_equal(matrix.toarray(), expected)
+
+
+# ---- errors ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("build", [conv_transpose_matrix, conv_matrix])
+class TestErrors:
+    @pytest.mark.parametrize("format", ["dok", "dia", "", "CSR"])
+    def test_format(self, build, format):
+        with pytest.raises(ValueError, match=f"format='{format}' must be one of 'csr', 'csc', 'coo', 'bsr'"):
+            build(np.ones(2), 3, format=format)
+
+    def test_format_type(self, build):
+        with pytest.raises(TypeError, match="format=None must be a string"):
+            build(np.ones(2), 3, format=None)
+
+    @pytest.mark.parametrize("dtype", [np.int64, bool, object, np.longdouble, "U3"])
+    def test_dtype(self, build, dtype):
+        with pytest.raises(TypeError, match=r"w of .* must be float16, float32, float64, complex64 or complex128"):
+            build(np.ones(2).astype(dtype), 3)
+
+    def test_input_shape_type(self, build):
+        with pytest.raises(TypeError, match="input_shape"):
+            build(np.ones(2), 3.0)
+
+    def test_negative(self, build):
+        with pytest.raises(ValueError, match=r"input_shape=\(-1, 3\) must have no negative size"):
+            build(np.ones(2), (-1, 3))
+
+    @pytest.mark.parametrize("input_shape", [0, (), (3, 0)])
+    def test_input_shape(self, build, input_shape):
+        with pytest.raises(ValueError, match="input_shape of shape"):
+            build(np.ones(2), input_shape)
+
+    def test_channels(self, build):
+        with pytest.raises(ValueError, match=r"input_shape of shape .* has 3 channels on axis 0"):
+            build(np.ones((2, 2, 2)), (3, 3), channels="first")
+
+    def test_past_the_address_space(self, build):
+        with pytest.raises(ValueError, match=r"entries: its .* bytes must fit the address space"):
+            build(np.ones(9), 2**59, padding=4)
+
+    @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere memory may be promised without limit")
+    def test_too_large_for_memory(self, build):
+        with pytest.raises(MemoryError):
+            build(np.ones(9), 2**55, padding=4)
+
+
+# ---- the method --------------------------------------------------------------------------------------
+
+
+def test_method_with_int64_indices(monkeypatch, rng):
+    w, x = uniform(rng, (3, 2), np.float64), uniform(rng, (2, 4, 5), np.float64)
+    expected = conv_transpose(x, w, stride=2, method="sparse")
+    monkeypatch.setattr(_sparse, "INT32_MAX", 0)
+    np.testing.assert_array_equal(conv_transpose(x, w, stride=2, method="sparse"), expected)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_exact_windows(bad):
+    """One sample that is not finite reaches the outputs that hold it, in all three readings."""
+    geometry = {"stride": 2, "dilation": 3, "padding": 1}
+    x, w = np.zeros((2, 6)), np.array([1.0, 0.0, 2.0])
+    held = reference.conv_transpose(np.arange(6) == 2, np.ones(3), **geometry) != 0
+    x[1, 2] = bad
+    y = conv_transpose(x, w, method="sparse", **geometry)
+    np.testing.assert_array_equal(~np.isfinite(y), [np.zeros_like(held), held])
+
+    y = np.zeros((2, held.size))
+    y[0, 5] = bad
+    held = reference.conv_transpose_adjoint(np.arange(y.shape[1]) == 5, np.ones(3), input_shape=6, **geometry) != 0
+    x = cytconv.conv_transpose_adjoint(y, w, input_shape=6, method="sparse", **geometry)
+    np.testing.assert_array_equal(~np.isfinite(x), [held, np.zeros_like(held)])
+
+    x = np.zeros((2, 6))
+    g = cytconv.conv_transpose_weight_adjoint(x, y, kernel_shape=3, method="sparse", **geometry)
+    meets = [any(2 * i + 3 * k - 1 == 5 for i in range(6)) for k in range(3)]
+    np.testing.assert_array_equal(~np.isfinite(g), meets)
