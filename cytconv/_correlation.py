@@ -266,6 +266,13 @@ def correlation(
     same = (np.diff(row_range[:, :-1].reshape(rows, -1), axis=0) == 0).all(axis=1) & (np.diff(row_result) == 1)
     same[layout.groups[1:-1] - 1] = False
     blocks = np.append(np.flatnonzero(np.append(True, ~same)), rows)
+    # The positions at which all rows of a block are within the result; along the last axis, some rows may have more.
+    block_range = row_range[blocks[:-1]]
+    low = np.maximum.reduceat(row_range[:, -1, 0], blocks[:-1])
+    high = np.minimum.reduceat(row_range[:, -1, 1], blocks[:-1])
+    block_range[:, -1] = np.stack([low, np.maximum(low, high)], axis=1)
+    shared = np.repeat(block_range[:, -1], np.diff(blocks), axis=0)
+    block_ragged = np.logical_or.reduceat((row_range[:, -1] != shared).any(axis=1), blocks[:-1])
 
     segments = [
         np.stack(
@@ -321,10 +328,12 @@ def correlation(
         results=results,
         group_row=layout.groups,
         widest=widest,
-        group_rows_block=np.searchsorted(blocks, layout.groups),
-        rows_block=blocks,
+        group_block=np.searchsorted(blocks, layout.groups),
+        block_row=blocks,
+        block_range=block_range.ravel(),
+        block_ragged=block_ragged.astype(np.intp),
         row_result=row_result,
-        row_range=row_range.ravel(),
+        row_range=row_range[:, -1].ravel(),
         row_channel=layout.row_channel,
         source_size=planes * plane,
         result_size=(widest + 1) * row_pitch,

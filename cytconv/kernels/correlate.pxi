@@ -29,7 +29,8 @@ cdef class Correlation:
     cdef const Py_ssize_t[::1] source_step, source_channel, phase_source, phase_range
     cdef const Py_ssize_t[::1] segments, block_segment, class_block
     cdef const Py_ssize_t[::1] group_panel, panel_rows, panel_start
-    cdef const Py_ssize_t[::1] result_step, group_row, group_rows_block, rows_block, row_result, row_range, row_channel
+    cdef const Py_ssize_t[::1] result_step, group_row, group_block, row_result, row_range, row_channel
+    cdef const Py_ssize_t[::1] block_row, block_range, block_ragged
 
     def __init__(self, **tables):
         self.tile_rows = tables["tile"]
@@ -45,7 +46,8 @@ cdef class Correlation:
         self.run_pitch, self.row_pitch = tables["run_pitch"], tables["row_pitch"]
         self.result_step, self.result_group = tables["result_step"], tables["result_group"]
         self.results, self.group_row = tables["results"], tables["group_row"]
-        self.group_rows_block, self.rows_block = tables["group_rows_block"], tables["rows_block"]
+        self.group_block, self.block_row = tables["group_block"], tables["block_row"]
+        self.block_range, self.block_ragged = tables["block_range"], tables["block_ragged"]
         self.row_result, self.row_range = tables["row_result"], tables["row_range"]
         self.row_channel = tables["row_channel"]
         self.source_size, self.result_size = tables["source_size"], tables["result_size"]
@@ -209,31 +211,29 @@ cdef class Correlation:
         """Blocks of neighbouring rows to their places in the result."""
         cdef Py_ssize_t last = self.dims - 1
         cdef Py_ssize_t first = self.group_row[rows]
-        cdef Py_ssize_t b, d, i, n, row, lines = 1, run, flat, low, high, begin, end
+        cdef Py_ssize_t step = self.result_step[last]
+        cdef Py_ssize_t block, d, i, n, row, run, flat, low, high, lines = 1
         cdef Py_ssize_t e[MAX_DIMS]
         cdef const Py_ssize_t* within
         cdef const real* c
+        cdef const real* b
         cdef real* y
         cdef bint outside
         for i in range(self.group_row[rows + 1] - first):
             s.bias[i] = bias[self.row_channel[first + i]] if bias != NULL else 0
         for d in range(last):
             lines *= size[d]
-        for b in range(self.group_rows_block[rows], self.group_rows_block[rows + 1]):
-            row = self.rows_block[b]
-            n = self.rows_block[b + 1] - row
-            # The rows of a block share the places that are within the result, but for the first and the last.
-            low, high = 0, size[last]
-            for i in range(n):
-                within = &self.row_range[((row + i) * self.dims + last) * 2]
-                low = max(low, within[0] - at[last])
-                high = min(high, within[1] - at[last])
-            high = max(low, high)
-            within = &self.row_range[row * self.dims * 2]
+        for block in range(self.group_block[rows], self.group_block[rows + 1]):
+            row = self.block_row[block]
+            n = self.block_row[block + 1] - row
+            b = s.bias + row - first
+            within = &self.block_range[block * self.dims * 2]
+            low = min(max(within[2 * last] - at[last], 0), size[last])
+            high = max(min(within[2 * last + 1] - at[last], size[last]), low)
             for d in range(last):
                 e[d] = 0
             for _ in range(lines):
-                y = result + self.row_result[row] + at[last] * self.result_step[last]
+                y = result + self.row_result[row] + at[last] * step
                 run = flat = 0
                 outside = False
                 for d in range(last):
@@ -246,23 +246,26 @@ cdef class Correlation:
                         outside = True
                 if not outside:
                     c = s.result + (row - first) * self.row_pitch + run * self.run_pitch + flat
-                    store_block(
-                        n, c + low, self.row_pitch, high - low, s.bias + row - first,
-                        y + low * self.result_step[last], self.result_step[last],
-                    )
-                    for i in range(n):
-                        begin = max(self.row_range[((row + i) * self.dims + last) * 2] - at[last], 0)
-                        end = min(self.row_range[((row + i) * self.dims + last) * 2 + 1] - at[last], size[last])
-                        store_line(
-                            c + i * self.row_pitch + begin, min(low, end) - begin, s.bias[row - first + i],
-                            y + i + begin * self.result_step[last], self.result_step[last],
-                        )
-                        begin = max(begin, high)
-                        store_line(
-                            c + i * self.row_pitch + begin, end - begin, s.bias[row - first + i],
-                            y + i + begin * self.result_step[last], self.result_step[last],
-                        )
+                    store_block(n, c + low, self.row_pitch, high - low, b, y + low * step, step)
+                    if self.block_ragged[block]:
+                        for i in range(n):
+                            within = &self.row_range[(row + i) * 2]
+                            self.store_ends(c + i * self.row_pitch, within, at[last], size[last], low, high, b[i], y + i)
+                        within = &self.block_range[block * self.dims * 2]
                 advance(last, size, e)
+
+    @final
+    cdef void store_ends(
+        self, const real* c, const Py_ssize_t* within, Py_ssize_t at, Py_ssize_t size, Py_ssize_t low, Py_ssize_t high,
+        real bias, real* y,
+    ) noexcept nogil:
+        """What one row has before and after the positions `low` to `high` that its whole block has."""
+        cdef Py_ssize_t step = self.result_step[self.dims - 1]
+        cdef Py_ssize_t begin = max(within[0] - at, 0)
+        cdef Py_ssize_t end = min(within[1] - at, size)
+        store_line(c + begin, min(low, end) - begin, bias, y + begin * step, step)
+        begin = max(begin, high)
+        store_line(c + begin, end - begin, bias, y + begin * step, step)
 
 
 def pack_weights(
