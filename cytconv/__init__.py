@@ -1,5 +1,9 @@
 """N-dimensional transposed convolution, its adjoints and its matrix."""
 
+from . import _checkout
+
+__path__ = _checkout.compiled(__path__)  # an uncompiled checkout steps aside for the installed package
+
 from ._api import conv, conv_transpose, conv_transpose_adjoint, conv_transpose_weight_adjoint
 from ._operator import ConvTranspose
 from ._runtime import show_config

@@ -463,7 +463,7 @@ def _result(out: Array | None, shape: tuple[int, ...], dtype: np.dtype[Any], **i
         raise TypeError(f"out of {out.dtype} must have the dtype of the result, {dtype}")
     if not out.flags.writeable:
         raise ValueError("out must be writeable")
-    if any(stride == 0 and size > 1 for stride, size in zip(out.strides, shape, strict=True)):
+    if out.size and any(stride == 0 and size > 1 for stride, size in zip(out.strides, shape, strict=True)):
         raise ValueError(f"out with strides {out.strides} must not overlap itself")
     for name, a in inputs.items():
         if isinstance(a, np.ndarray) and _overlap(out, a):

@@ -51,12 +51,12 @@ class Axis:
     def reach(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """First and past-the-last sample ``i`` that each tap carries into the output.
 
-        A tap that reaches no output gets an empty range.
+        A tap that reaches no output gets the range from 0 to 0.
         """
         shift = np.arange(self.taps, dtype=np.int64) * self.dilation - self.low  # o = i*stride + shift
         first = np.maximum(-(shift // self.stride), 0)
         last = np.minimum((self.m - 1 - shift) // self.stride + 1, self.n)
-        return first, np.maximum(first, last)
+        return first * (first < last), last * (first < last)
 
     def outputs(self, k: int, first: int, last: int) -> slice:
         """The outputs that samples ``first`` to ``last - 1``, all within `reach`, meet through tap `k`."""
@@ -144,9 +144,10 @@ class Geometry:
         x_name: str = "x",
     ) -> Geometry:
         """Fix the shape of y, given those of x and w."""
+        layout = _layout(groups, channels, axes)
         ndim = _kernel_ndim(w_shape, channels)
         window = _window(ndim, stride, padding, output_padding, output_shape, dilation)
-        return _forward(x_shape, w_shape, window, *_layout(groups, channels, axes), x_name)
+        return _forward(x_shape, w_shape, window, *layout, x_name)
 
     @classmethod
     def adjoint(
@@ -165,10 +166,11 @@ class Geometry:
         axes: Ints | None = None,
     ) -> Geometry:
         """Fix the shape of x, given those of y and w.  The window on the full result is y itself."""
+        layout = _layout(groups, channels, axes)
         ndim = _kernel_ndim(w_shape, channels)
         window = _window(ndim, stride, padding, output_padding, output_shape, dilation)
         n = None if input_shape is None else _per_axis("input_shape", input_shape, ndim, 1)
-        return _adjoint(y_shape, w_shape, window, n, *_layout(groups, channels, axes))
+        return _adjoint(y_shape, w_shape, window, n, *layout)
 
     @classmethod
     def weight_adjoint(

@@ -1,0 +1,193 @@
+"""Threads: the same bits for every number of workers, calls from many threads at once, and children that fork."""
+
+import os
+import subprocess
+import sys
+import textwrap
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+from reference import DTYPES, assert_exact, uniform
+
+from cytconv import conv, conv_transpose, conv_transpose_adjoint, conv_transpose_weight_adjoint
+from cytconv._runtime import available_cpus, config, resolve_workers
+
+OPENMP = config()["OpenMP"].startswith("yes")
+
+SHAPES = [
+    # x, w, keywords
+    ((5,), (3,), {}),
+    ((1000,), (7,), {"stride": 2}),
+    ((64, 65), (3, 3), {}),
+    ((7, 33, 20), (2, 2), {"stride": 2, "axes": (2, 0)}),
+    ((12, 5, 9, 5), (2, 3, 2), {"stride": (1, 2, 2), "padding": ((1, 0), 1, 0)}),
+    ((1, 70, 9, 11), (70, 30, 3, 3), {"channels": "first", "stride": 2, "padding": 1}),
+    ((3, 8, 31, 17), (8, 1, 5, 5), {"channels": "first", "stride": 3}),
+    ((2, 3, 6, 40), (40, 1, 3, 2), {"channels": "last", "groups": 40}),
+    ((300, 4, 8), (4, 6, 4), {"channels": "first", "groups": 2, "dilation": 2}),
+    ((1, 260, 2, 2), (260, 60, 2, 2), {"channels": "first", "stride": 2}),
+]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(
+    ("x_shape", "w_shape", "kwargs", "method"),
+    [(*shape, "direct") for shape in SHAPES] + [(*shape, "sparse") for shape in SHAPES[:4]],
+    ids=str,
+)
+def test_the_same_bits_for_every_number_of_workers(rng, x_shape, w_shape, kwargs, method, dtype):
+    x, w = uniform(rng, x_shape, dtype), uniform(rng, w_shape, dtype)
+    taps = w_shape[2:] if "channels" in kwargs else w_shape
+    y = conv_transpose(x, w, **kwargs)
+    for function, a, b, extra in (
+        (conv_transpose, x, w, {}),
+        (conv, y, w, {}),
+        (conv_transpose_adjoint, y, w, {}),
+        (conv_transpose_weight_adjoint, x, y, {"kernel_shape": taps}),
+    ):
+        one, *more = (
+            function(a, b, method=method, workers=n, **extra, **kwargs).tobytes() for n in (1, 2, 3, 64, None)
+        )
+        assert any(one)
+        assert all(other == one for other in more)
+
+
+# ---- how many -----------------------------------------------------------------------------------------
+
+
+def test_how_many_workers():
+    cpus = available_cpus()
+    assert cpus >= 1
+    assert resolve_workers(1) == 1
+    assert resolve_workers(cpus + 5) == cpus + 5
+    assert resolve_workers(-1) == cpus
+    assert resolve_workers(-cpus) == 1
+    assert resolve_workers(np.int8(3)) == 3
+    assert resolve_workers(None) >= 1
+
+
+@pytest.mark.parametrize("function", [conv_transpose, conv, conv_transpose_adjoint, conv_transpose_weight_adjoint])
+def test_wrong_numbers_of_workers(function):
+    kwargs = {"kernel_shape": 1} if function is conv_transpose_weight_adjoint else {}
+    a, b = np.ones(3), np.ones(2)
+    with pytest.raises(ValueError, match="workers=0 must not be 0"):
+        function(a, b, workers=0, **kwargs)
+    low = -available_cpus() - 1
+    with pytest.raises(ValueError, match=f"workers={low} must not be .*below {low + 1}"):
+        function(a, b, workers=low, **kwargs)
+    for wrong in (1.0, "2", [1]):
+        with pytest.raises(TypeError, match="workers=.* must be an integer or None"):
+            function(a, b, workers=wrong, **kwargs)
+
+
+def run(script, **environment):
+    """What `script` prints, in an interpreter of its own that gets a minute."""
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(script)],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+COUNT_THREADS = """
+    import os
+    import numpy as np
+    from cytconv import conv_transpose
+
+    def threads():
+        return len(os.listdir("/proc/self/task"))
+
+    x, w = np.ones((4, 64, 64, 64), np.float32), np.ones((64, 32, 3, 3), np.float32)
+    before = threads()
+    conv_transpose(x, w, channels="first", workers={workers})
+    print(threads() - before)
+"""
+
+needs_proc = pytest.mark.skipif(not os.path.isdir("/proc/self/task"), reason="counts threads in /proc")
+
+
+@needs_proc
+@pytest.mark.parametrize(("asked", "started"), [("1", 0), ("2", 1), ("3", 2)])
+def test_workers_none_does_what_openmp_would(asked, started):
+    assert int(run(COUNT_THREADS.format(workers=None), OMP_NUM_THREADS=asked)) == (started if OPENMP else 0)
+
+
+@needs_proc
+@pytest.mark.parametrize(("workers", "started"), [(1, 0), (2, 1), (3, 2)])
+def test_workers_set_the_number_of_threads(workers, started):
+    assert int(run(COUNT_THREADS.format(workers=workers), OMP_NUM_THREADS="2")) == (started if OPENMP else 0)
+
+
+def test_workers_none_heeds_threadpoolctl():
+    threadpoolctl = pytest.importorskip("threadpoolctl")
+    for limit in (1, 3):
+        with threadpoolctl.threadpool_limits(limit, user_api="openmp"):
+            assert resolve_workers(None) == (limit if OPENMP else 1)
+
+
+@needs_proc
+def test_small_calls_start_no_threads():
+    script = COUNT_THREADS.replace("(4, 64, 64, 64)", "(64, 1, 2, 2)").replace("(64, 32, 3, 3)", "(1, 1, 2, 2)")
+    assert int(run(script.format(workers=8))) == 0
+
+
+# ---- at once -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_calls_from_many_threads_at_once(rng, workers):
+    """Of one geometry and of many: nothing is shared but what is never written."""
+    jobs = []
+    for n in range(24):
+        x = uniform(rng, (2, 6, 9, 20 + n % 3), np.float32)
+        w = uniform(rng, (6, 5, 3, 3), np.float32)
+        jobs.append((x, w, {"channels": "first", "stride": 1 + n % 2, "workers": workers}))
+
+    def work(job):
+        x, w, kwargs = job
+        y = conv_transpose(x, w, **kwargs)
+        return (
+            y,
+            conv_transpose_adjoint(y, w, **kwargs),
+            conv_transpose_weight_adjoint(x, y, kernel_shape=(3, 3), **kwargs),
+        )
+
+    expected = [work(job) for job in jobs]
+    with ThreadPoolExecutor(8) as pool:
+        for _ in range(5):
+            for got, want in zip(pool.map(work, jobs), expected, strict=True):
+                for a, b in zip(got, want, strict=True):
+                    assert_exact(a, b, np.float32)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_a_forked_child_works():
+    """libgomp alone would hang in the child."""
+    script = """
+        import os
+        import numpy as np
+        from cytconv import conv_transpose, conv_transpose_adjoint, conv_transpose_weight_adjoint
+
+        rng = np.random.default_rng(1)
+        x, w = rng.uniform(size=(4, 30, 40, 40)), rng.uniform(size=(30, 20, 3, 3))
+        kwargs = {"channels": "first", "workers": 2}
+
+        def work():
+            y = conv_transpose(x, w, **kwargs)
+            adjoint = conv_transpose_adjoint(y, w, **kwargs)
+            weights = conv_transpose_weight_adjoint(x, y, kernel_shape=(3, 3), **kwargs)
+            return y.tobytes() + adjoint.tobytes() + weights.tobytes()
+
+        before = work()
+        child = os.fork()
+        if child == 0:
+            os._exit(0 if work() == before else 3)
+        print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+        print(work() == before)
+    """
+    assert run(script, OMP_NUM_THREADS="2").split() == ["0", "True"]
