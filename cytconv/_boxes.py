@@ -14,7 +14,7 @@ from ._phases import Index, Split, inside, split_axis
 __all__ = ["TASKS", "Dim", "box_shape", "dims_of", "line_pitch", "pitches", "source_phases"]
 
 SOURCE_BYTES = 256 * 1024  # size of the packed copy of the source that a task works on
-RESULT_BYTES = 128 * 1024  # size of the results that a task holds before it stores them
+RESULT_BYTES = 32 * 1024  # size of the results that a task holds before it stores them
 TASKS = 16  # split the work at least this fine where it can be
 
 

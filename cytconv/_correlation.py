@@ -29,6 +29,7 @@ TILES = {6: (2, 1.0), 4: (3, 1.0), 3: (4, 0.8), 2: (6, 0.7), 1: (8, 0.5)}
 
 STRIP_BYTES = 24 * 1024  # of the source, that a tile reads before it passes its sums on: they stay in L1 meanwhile
 ROWS = 144  # rows of results in one task: what they multiply such a strip with stays in L2
+STREAM_BYTES = 16 * 1024 * 1024  # a result larger than this is written past the caches
 
 
 @dataclass(frozen=True)
@@ -337,6 +338,7 @@ def correlation(
         row_channel=layout.row_channel,
         source_size=planes * plane,
         result_size=(widest + 1) * row_pitch,
+        stream=groups * rows * math.prod(extent.tolist()) * itemsize > STREAM_BYTES,
     )
     work = groups * math.prod(extent.tolist()) * int(layout.panel_start[-1])
     return Correlation(layout, kernel, tasks, work)

@@ -135,6 +135,7 @@ def weight_adjoint(
         tap_range=tap_range.ravel(),
         shares=shares,
         boxes=boxes,
+        places=np.add.outer(np.arange(task_panels[0]) * panels[1] * tile * width, np.arange(tile) * width).ravel(),
         lines=math.prod(box[:-1].tolist()) + 1,
         left_panels=panels[0],
         right_panels=panels[1],

@@ -14,6 +14,7 @@ cdef struct Scratch:
     real* source  # the planes of the box packed last
     real* result  # the rows of the task
     real* bias
+    real* line  # of the result, on its way past the caches
     Py_ssize_t packed  # which box that was
 
 
@@ -24,7 +25,7 @@ cdef class Correlation:
     cdef int tile_rows
     cdef readonly Py_ssize_t scratch_size
     cdef Py_ssize_t flat, source_group, plane, planes, phases, segment_step
-    cdef Py_ssize_t run_pitch, row_pitch, result_group, results, source_size, result_size, widest
+    cdef Py_ssize_t run_pitch, row_pitch, result_group, results, source_size, result_size, widest, line_size
     cdef const Py_ssize_t[::1] extent, box, counts, padded, pitch
     cdef const Py_ssize_t[::1] source_step, source_channel, phase_source, phase_range
     cdef const Py_ssize_t[::1] segments, block_segment, class_block
@@ -62,8 +63,11 @@ cdef class Correlation:
             self.boxes *= count
         if self.dims > MAX_DIMS:
             raise ValueError(f"arrays must have at most {MAX_DIMS} axes")
-        # Elements of scratch for each worker: the packed box, the results, the bias of each row.
-        self.scratch_size = self.source_size + self.result_size + self.widest
+        # Lines of the result that are stored whole may go past the caches.
+        self.line_size = self.box[self.dims - 1] * abs(self.result_step[self.dims - 1]) if tables["stream"] else 0
+        self.line_size *= STREAMS
+        # Elements of scratch for each worker: the packed box, the results, the bias of each row, a line.
+        self.scratch_size = self.source_size + self.result_size + self.widest + self.line_size
 
     def run(
         self, const real[::1] source, Py_ssize_t source_start, const real[::1] weights, const real[::1] bias,
@@ -87,6 +91,7 @@ cdef class Correlation:
                 states[worker].source = memory + worker * self.scratch_size
                 states[worker].result = states[worker].source + self.source_size
                 states[worker].bias = states[worker].result + self.result_size
+                states[worker].line = states[worker].bias + self.widest
                 states[worker].packed = -1
             for t in prange(tasks, schedule="dynamic", chunksize=chunk, num_threads=workers):
                 s = states + thread_number()
@@ -158,50 +163,41 @@ cdef class Correlation:
         self, Py_ssize_t rows, const real* weights, const Py_ssize_t* size, Scratch* s,
     ) noexcept nogil:
         """Every panel of weights of the group times every run of positions in the box."""
-        cdef Py_ssize_t c, block, first, count, d, p, run, length, start, runs = 1
+        cdef Py_ssize_t c, block, segment, first, panels, panel, d, run, start, done, length = 1, runs = 1
         cdef Py_ssize_t e[MAX_DIMS]
         cdef const Segment* segments = <const Segment*> &self.segments[0] if self.segments.shape[0] else NULL
-        cdef bint accumulate
-        length = 1
+        cdef bint wide
         for d in range(self.dims):
             if d < self.flat:
                 runs *= size[d]
             else:
                 length += (size[d] - 1) * self.pitch[d]
         for c in range(self.classes):
-            p = rows * self.classes + c
+            first = self.group_panel[rows * self.classes + c]
+            panels = self.group_panel[rows * self.classes + c + 1] - first
+            if panels == 0:
+                continue
+            panel = self.panel_start[first + 1] - self.panel_start[first]
             for block in range(self.class_block[c], self.class_block[c + 1]):
-                first = self.block_segment[block]
-                count = self.block_segment[block + 1] - first
-                accumulate = block > self.class_block[c]
+                segment = self.block_segment[block]
                 for d in range(self.flat):
                     e[d] = 0
                 for run in range(runs):
                     start = 0
                     for d in range(self.flat):
                         start += e[d] * self.pitch[d]
-                    self.multiply_run(
-                        self.group_panel[p], self.group_panel[p + 1], weights, s.source + start, segments + first,
-                        count, length, s.result + run * self.run_pitch, accumulate,
-                    )
+                    # A strip of positions, as wide as a tile, stays in L1 while it meets all panels.
+                    done = 0
+                    while done < length:
+                        wide = length - done > LANES
+                        multiply_panels(
+                            self.tile_rows, wide, panels, panel, weights + self.panel_start[first],
+                            s.source + start + done, segments + segment, self.block_segment[block + 1] - segment,
+                            self.segment_step, s.result + run * self.run_pitch + done,
+                            &self.panel_rows[first * self.tile_rows], block > self.class_block[c],
+                        )
+                        done += tile_width(self.tile_rows) * LANES if wide else LANES
                     advance(self.flat, size, e)
-
-    @final
-    cdef void multiply_run(
-        self, Py_ssize_t first, Py_ssize_t last, const real* weights, const real* source, const Segment* segments,
-        Py_ssize_t count, Py_ssize_t length, real* result, bint accumulate,
-    ) noexcept nogil:
-        """Panels `first` to `last` times `length` flat positions: a strip of them stays in L1 for all panels."""
-        cdef Py_ssize_t panel, done = 0
-        cdef int wide
-        while done < length:
-            wide = tile_width(self.tile_rows) if length - done > LANES else 1
-            for panel in range(first, last):
-                multiply_tile(
-                    self.tile_rows, wide, weights + self.panel_start[panel], source + done, segments, count,
-                    self.segment_step, result + done, &self.panel_rows[panel * self.tile_rows], accumulate,
-                )
-            done += wide * LANES
 
     @final
     cdef void store(
@@ -246,13 +242,21 @@ cdef class Correlation:
                         outside = True
                 if not outside:
                     c = s.result + (row - first) * self.row_pitch + run * self.run_pitch + flat
-                    store_block(n, c + low, self.row_pitch, high - low, b, y + low * step, step)
+                    if self.line_size and n == step:
+                        store_block(n, c + low, self.row_pitch, high - low, b, s.line, step)
+                        stream_line(s.line, (high - low) * step, y + low * step)
+                    else:
+                        store_block(n, c + low, self.row_pitch, high - low, b, y + low * step, step)
                     if self.block_ragged[block]:
                         for i in range(n):
                             within = &self.row_range[(row + i) * 2]
-                            self.store_ends(c + i * self.row_pitch, within, at[last], size[last], low, high, b[i], y + i)
+                            self.store_ends(
+                                c + i * self.row_pitch, within, at[last], size[last], low, high, b[i], y + i,
+                            )
                         within = &self.block_range[block * self.dims * 2]
                 advance(last, size, e)
+        if self.line_size:
+            stream_fence()
 
     @final
     cdef void store_ends(

@@ -3,6 +3,7 @@
 from cython cimport final
 from cython.parallel cimport prange
 from libc.stdlib cimport calloc, free
+from libc.string cimport memcpy
 
 include "openmp.pxi"
 include "odometer.pxi"

@@ -9,7 +9,44 @@ cdef extern from *:
       static inline __attribute__((always_inline)) void interleave(
           int, const real *, Py_ssize_t, Py_ssize_t, const real *, real *);
     #endif
+
+    /* Write n aligned vectors past the caches: what is far larger than they are need not be read into them first. */
+    #if defined(__GNUC__) && defined(__AVX__)
+      #include <immintrin.h>
+      #define STREAMS 1
+      static inline void stream_vectors(const real *line, Py_ssize_t n, real *y) {
+          for (Py_ssize_t j = 0; j < n; j++) {
+    #ifdef __AVX512F__
+              _mm512_stream_si512((void *) (y + j * LANES), _mm512_loadu_si512((const void *) (line + j * LANES)));
+    #else
+              __m256i v = _mm256_loadu_si256((const __m256i *) (line + j * LANES));
+              _mm256_stream_si256((__m256i *) (y + j * LANES), v);
+    #endif
+          }
+      }
+      #define stream_fence() _mm_sfence()
+    #else
+      #define STREAMS 0
+      static inline void stream_vectors(const real *line, Py_ssize_t n, real *y) {
+          memcpy(y, line, n * sizeof(vec));
+      }
+      #define stream_fence()
+    #endif
     """
+    const bint STREAMS
+    void stream_vectors(const real* line, Py_ssize_t n, real* y) noexcept nogil
+    void stream_fence() noexcept nogil
+
+
+cdef inline void stream_line(const real* line, Py_ssize_t n, real* y) noexcept nogil:
+    """Copy a line past the caches."""
+    cdef Py_ssize_t vector = sizeof(vec)
+    cdef Py_ssize_t head = min(n, <Py_ssize_t> (-(<size_t> y) % vector) // <Py_ssize_t> sizeof(real))
+    cdef Py_ssize_t whole = (n - head) // LANES
+    memcpy(y, line, head * sizeof(real))
+    stream_vectors(line + head, whole, y + head)
+    head += whole * LANES
+    memcpy(y + head, line + head, (n - head) * sizeof(real))
 
 
 cdef inline void store_line(const real* c, Py_ssize_t n, real bias, real* y, Py_ssize_t step) noexcept nogil:

@@ -9,8 +9,8 @@
 #           [ MR]      [                          ]      of n steps that start anywhere in a and b.
 #
 # All three directions are this product: a segment is a run of channels under one tap, a run of taps within
-# one channel, or a run of positions.  MR and NV are literals wherever `tile` is called, so that the compiler
-# unrolls the loops over them and keeps `acc` in registers.
+# one channel, or a run of positions.  A call does several *panels* of a, `panel` apart, with the same b, which
+# stays in L1.  MR and NV are literals wherever `tile` is called, so that the compiler unrolls the loops over them.
 
 cdef extern from *:
     """
@@ -28,6 +28,7 @@ cdef extern from *:
       typedef real vec;  /* no vector types: vectors of one lane, which the compiler may widen */
     #endif
     #define ZEROS ((vec){0})
+    #define LANES ((Py_ssize_t) (sizeof(vec) / sizeof(real)))
 
     typedef struct {
         Py_ssize_t a;  /* where it starts in a */
@@ -38,46 +39,55 @@ cdef extern from *:
     #ifdef __GNUC__
       /* Literal arguments only become literals in a copy of the function at each call. */
       static inline __attribute__((always_inline)) void tile(
-          int, int, const real *, const real *, const Segment *, Py_ssize_t, Py_ssize_t, real *, const Py_ssize_t *, int);
+          int, int, Py_ssize_t, Py_ssize_t, const real *, const real *, const Segment *, Py_ssize_t, Py_ssize_t,
+          real *, const Py_ssize_t *, int);
     #endif
     """
     # Cython only needs to know that vectors add and multiply; it takes them for scalars.
     ctypedef real vec
-    const Py_ssize_t LANES "(Py_ssize_t) (sizeof(vec) / sizeof(real))"
+    const Py_ssize_t LANES
     const vec ZEROS
     ctypedef struct Segment:
         Py_ssize_t a, b, n
 
 
 cdef inline void tile "tile" (
-    int MR, int NV, const real* a, const real* b, const Segment* segments, Py_ssize_t count, Py_ssize_t ldb,
-    real* c, const Py_ssize_t* rows, bint accumulate,
+    int MR, int NV, Py_ssize_t panels, Py_ssize_t panel, const real* a, const real* b, const Segment* segments,
+    Py_ssize_t count, Py_ssize_t ldb, real* c, const Py_ssize_t* rows, bint accumulate,
 ) noexcept nogil:
     cdef vec acc[12]
     cdef vec bv[8]
     cdef const real* ak
     cdef const real* bk
-    cdef vec* ci
+    cdef vec* cv
     cdef Py_ssize_t s, k, n
     cdef int i, v
-    for i in range(MR * NV):
-        acc[i] = ZEROS
-    for s in range(count):
-        ak = a + segments[s].a
-        bk = b + segments[s].b
-        n = segments[s].n
-        for k in range(n):
-            for v in range(NV):
-                bv[v] = (<const vec*> bk)[v]
-            for i in range(MR):
+    for _ in range(panels):
+        # Each loop over the sums is flat and within another loop: only such loops are unrolled early enough for GCC
+        # to keep all of `acc` in registers from beginning to end.
+        for i in range(MR * NV):
+            acc[i] = ZEROS
+        for s in range(count):
+            ak = a + segments[s].a
+            bk = b + segments[s].b
+            n = segments[s].n
+            for k in range(n):
                 for v in range(NV):
-                    acc[i * NV + v] = acc[i * NV + v] + ak[i] * bv[v]
-            ak += MR
-            bk += ldb
-    for i in range(MR):
-        ci = <vec*> (c + rows[i])
-        for v in range(NV):
-            ci[v] = ci[v] + acc[i * NV + v] if accumulate else acc[i * NV + v]
+                    bv[v] = (<const vec*> bk)[v]
+                for i in range(MR * NV):
+                    acc[i] = acc[i] + ak[i // NV] * bv[i % NV]
+                ak += MR
+                bk += ldb
+        if accumulate:
+            for i in range(MR * NV):
+                cv = <vec*> (c + rows[i // NV]) + i % NV
+                cv[0] = cv[0] + acc[i]
+        else:
+            for i in range(MR * NV):
+                cv = <vec*> (c + rows[i // NV]) + i % NV
+                cv[0] = acc[i]
+        a += panel
+        rows += MR
 
 
 # The tiles there are: as many sums as the 16 vector registers of AVX2 hold beside one row of b.  The second
@@ -87,31 +97,31 @@ cdef inline int tile_width(int rows) noexcept nogil:
     return 2 if rows == 6 else 3 if rows == 4 else 4 if rows == 3 else 6 if rows == 2 else 8
 
 
-cdef void multiply_tile(
-    int rows, int width, const real* a, const real* b, const Segment* segments, Py_ssize_t count, Py_ssize_t ldb,
-    real* c, const Py_ssize_t* places, bint accumulate,
+cdef void multiply_panels(
+    int rows, bint wide, Py_ssize_t panels, Py_ssize_t panel, const real* a, const real* b, const Segment* segments,
+    Py_ssize_t count, Py_ssize_t ldb, real* c, const Py_ssize_t* places, bint accumulate,
 ) noexcept nogil:
     if rows == 6:
-        if width == 2:
-            tile(6, 2, a, b, segments, count, ldb, c, places, accumulate)
+        if wide:
+            tile(6, 2, panels, panel, a, b, segments, count, ldb, c, places, accumulate)
         else:
-            tile(6, 1, a, b, segments, count, ldb, c, places, accumulate)
+            tile(6, 1, panels, panel, a, b, segments, count, ldb, c, places, accumulate)
     elif rows == 4:
-        if width == 3:
-            tile(4, 3, a, b, segments, count, ldb, c, places, accumulate)
+        if wide:
+            tile(4, 3, panels, panel, a, b, segments, count, ldb, c, places, accumulate)
         else:
-            tile(4, 1, a, b, segments, count, ldb, c, places, accumulate)
+            tile(4, 1, panels, panel, a, b, segments, count, ldb, c, places, accumulate)
     elif rows == 3:
-        if width == 4:
-            tile(3, 4, a, b, segments, count, ldb, c, places, accumulate)
+        if wide:
+            tile(3, 4, panels, panel, a, b, segments, count, ldb, c, places, accumulate)
         else:
-            tile(3, 1, a, b, segments, count, ldb, c, places, accumulate)
+            tile(3, 1, panels, panel, a, b, segments, count, ldb, c, places, accumulate)
     elif rows == 2:
-        if width == 6:
-            tile(2, 6, a, b, segments, count, ldb, c, places, accumulate)
+        if wide:
+            tile(2, 6, panels, panel, a, b, segments, count, ldb, c, places, accumulate)
         else:
-            tile(2, 1, a, b, segments, count, ldb, c, places, accumulate)
-    elif width == 8:
-        tile(1, 8, a, b, segments, count, ldb, c, places, accumulate)
+            tile(2, 1, panels, panel, a, b, segments, count, ldb, c, places, accumulate)
+    elif wide:
+        tile(1, 8, panels, panel, a, b, segments, count, ldb, c, places, accumulate)
     else:
-        tile(1, 1, a, b, segments, count, ldb, c, places, accumulate)
+        tile(1, 1, panels, panel, a, b, segments, count, ldb, c, places, accumulate)

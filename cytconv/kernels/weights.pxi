@@ -32,7 +32,7 @@ cdef class Side:
         self, const real* source, Py_ssize_t first, Py_ssize_t panels, const Py_ssize_t* at, const Py_ssize_t* size,
         const Py_ssize_t* box, real* packed,
     ) noexcept nogil:
-        """The box at `at` of `panels` panels of channels from `first` on: ``packed[phase, panel, position, channel]``."""
+        """The box at `at` of `panels` panels from `first` on: ``packed[panel, phase, position, channel]``."""
         cdef Py_ssize_t last = self.dims - 1
         cdef Py_ssize_t phase, panel, lane, c, d, j, low, high, step = self.step[last], lines = 1
         cdef Py_ssize_t e[MAX_DIMS]
@@ -80,7 +80,7 @@ cdef class WeightAdjoint:
     cdef bint shift_left
     cdef Py_ssize_t dims, taps, boxes, shares, left_groups, right_groups, left_panels, right_panels, lines
     cdef readonly Py_ssize_t scratch_size
-    cdef const Py_ssize_t[::1] extent, box, counts, tap_offset, tap_range
+    cdef const Py_ssize_t[::1] extent, box, counts, tap_offset, tap_range, places
 
     def __init__(self, Side left, Side right, **tables):
         self.left, self.right = left, right
@@ -88,6 +88,7 @@ cdef class WeightAdjoint:
         self.shift_left = tables["shift_left"]  # which side the taps shift: that of y
         self.extent, self.box, self.counts = tables["extent"], tables["box"], tables["counts"]
         self.tap_offset, self.tap_range = tables["tap_offset"], tables["tap_range"]
+        self.places = tables["places"]  # of the rows of the left panels of a task, among the tiles
         self.shares, self.boxes, self.lines = tables["shares"], tables["boxes"], tables["lines"]
         self.left_panels, self.right_panels = tables["left_panels"], tables["right_panels"]  # in all
         self.left_groups = (self.left_panels + left.panels - 1) // left.panels
@@ -133,15 +134,11 @@ cdef class WeightAdjoint:
         cdef Py_ssize_t lefts = min(self.left.panels, self.left_panels - first_left)
         cdef Py_ssize_t rights = min(self.right.panels, self.right_panels - first_right)
         cdef Py_ssize_t box, begin = share * self.boxes // self.shares
-        cdef Py_ssize_t d, rest, tap, count, l, r, tile_size = self.left.width * self.right.width
+        cdef Py_ssize_t d, rest, tap, count, j, tile_size = self.left.width * self.right.width
         cdef Py_ssize_t at[MAX_DIMS]
         cdef Py_ssize_t size[MAX_DIMS]
-        cdef Py_ssize_t places[6]
         cdef real* packed_right = scratch + self.left.size
         cdef real* tiles
-        for d in range(self.tile_rows):
-            places[d] = d * self.right.width
-        # w is laid out as [group, share]: a group's shares lie next to each other
         sums += outer * groups_of_tiles * tile_size
         for box in range(begin, (share + 1) * self.boxes // self.shares):
             rest = box
@@ -156,16 +153,13 @@ cdef class WeightAdjoint:
             for tap in range(self.taps):
                 count = self.segments(tap, at, size, segments)
                 tiles = sums + tap * self.left_panels * self.right_panels * tile_size
-                for r in range(rights):
-                    for l in range(lefts):
-                        multiply_tile(
-                            self.tile_rows, tile_width(self.tile_rows),
-                            scratch + l * self.left.phases * self.left.plane,
-                            packed_right + r * self.right.phases * self.right.plane,
-                            segments, count, self.right.width,
-                            tiles + ((first_left + l) * self.right_panels + first_right + r) * tile_size,
-                            places, box > begin,
-                        )
+                for j in range(rights):
+                    multiply_panels(
+                        self.tile_rows, True, lefts, self.left.phases * self.left.plane, scratch,
+                        packed_right + j * self.right.phases * self.right.plane, segments, count, self.right.width,
+                        tiles + (first_left * self.right_panels + first_right + j) * tile_size, &self.places[0],
+                        box > begin,
+                    )
 
     @final
     cdef Py_ssize_t segments(
