@@ -10,11 +10,13 @@ import numpy as np
 
 from ._geometry import Axis
 from ._phases import Index, Split, inside, split_axis
+from .kernels import cpu
 
 __all__ = ["TASKS", "Dim", "box_shape", "dims_of", "line_pitch", "pitches", "source_phases"]
 
-SOURCE_BYTES = 256 * 1024  # size of the packed copy of the source that a task works on
-RESULT_BYTES = 32 * 1024  # size of the results that a task holds before it stores them
+L2_BYTES = min(max(cpu.cache_bytes(), 256 * 1024), 2 * 1024 * 1024)
+SOURCE_BYTES = L2_BYTES // 2  # size of the packed copy of the source that a task works on
+RESULT_BYTES = L2_BYTES // 4  # size of the results that a task holds before it stores them
 TASKS = 16  # split the work at least this fine where it can be
 
 

@@ -1,4 +1,4 @@
-"""What the CPU and the operating system can run, and what OpenMP would do."""
+"""What the CPU has, and the operating system lets run."""
 
 cdef extern from *:
     """
@@ -13,11 +13,29 @@ cdef extern from *:
       static int has_avx2(void) { return 0; }
       static int has_avx512(void) { return 0; }
     #endif
+
+    #if defined(__unix__) || defined(__APPLE__)
+      #include <unistd.h>
+    #endif
+    static long level2_cache(void) {
+    #ifdef _SC_LEVEL2_CACHE_SIZE
+        return sysconf(_SC_LEVEL2_CACHE_SIZE);
+    #else
+        return 0;
+    #endif
+    }
     """
     bint has_avx2() noexcept
     bint has_avx512() noexcept
+    long level2_cache() noexcept
 
 
 def supported():
     """Names of the instruction sets that run here, best first."""
     return [*(["avx512"] if has_avx512() else []), *(["avx2"] if has_avx2() else []), "baseline"]
+
+
+def cache_bytes():
+    """Size of one core's second-level cache; 512 KiB, as many CPUs have it, if the system does not tell."""
+    cdef long size = level2_cache()
+    return size if size > 0 else 512 * 1024

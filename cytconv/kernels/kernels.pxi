@@ -19,3 +19,28 @@ lanes = LANES  # how many numbers a vector holds
 def openmp_threads():
     """Threads that OpenMP would use now; None if the build has no OpenMP."""
     return max_threads() if OPENMP else None
+
+
+def fused_multiply_add(Py_ssize_t rounds, int workers):
+    """Multiply and add in registers only, to find out how fast the CPU can; returns the number of operations."""
+    cdef Py_ssize_t t
+    cdef real total = 0
+    for t in prange(workers, nogil=True, schedule="static", num_threads=workers):
+        total += spin(rounds)
+    return 24 * rounds * LANES * workers if total != 1 else 0
+
+
+cdef real spin(Py_ssize_t rounds) noexcept nogil:
+    cdef vec acc[12]
+    cdef vec x = ZEROS + <real> 0.999
+    cdef Py_ssize_t r
+    cdef int i
+    for _ in range(1):  # within a loop, as in `tile`
+        for i in range(12):
+            acc[i] = x + <real> i
+        for r in range(rounds):
+            for i in range(12):
+                acc[i] = acc[i] * x + x
+        for i in range(12):
+            x = x + acc[i]
+    return (<real*> &x)[0]
