@@ -463,12 +463,23 @@ def _result(out: Array | None, shape: tuple[int, ...], dtype: np.dtype[Any], **i
         raise TypeError(f"out of {out.dtype} must have the dtype of the result, {dtype}")
     if not out.flags.writeable:
         raise ValueError("out must be writeable")
-    if out.size and any(stride == 0 and size > 1 for stride, size in zip(out.strides, shape, strict=True)):
-        raise ValueError(f"out with strides {out.strides} must not overlap itself")
+    if _overlaps_itself(out):
+        raise ValueError(f"out of shape {out.shape} with strides {out.strides} must not overlap itself")
     for name, a in inputs.items():
         if isinstance(a, np.ndarray) and _overlap(out, a):
             raise ValueError(f"out must not overlap {name}")
     return out
+
+
+def _overlaps_itself(a: Array) -> bool:
+    """Whether two elements may share memory: each axis must step over all that lies within a shorter step."""
+    reach = a.itemsize
+    for stride, size in sorted((abs(stride), size) for stride, size in zip(a.strides, a.shape, strict=True)):
+        if size > 1 and a.size:
+            if stride < reach:
+                return True
+            reach += stride * (size - 1)
+    return False
 
 
 def _overlap(a: Array, b: Array) -> bool:

@@ -40,7 +40,7 @@ class _Class:
     phase: Index  # phase of the source, counted over all axes
     offset: Index  # offsets along the axes, one column for each
     length: Index
-    blocks: Index  # segment at which each strip begins, and the number of segments
+    strips: Index  # segment at which each strip begins, and the number of segments
     weights: Index  # where in w each of the products finds its weight, counted from the row's own
 
 
@@ -181,11 +181,11 @@ def _class(
     weights = np.repeat(tap + channel * source_stride - begin[:-1] * step, length) + np.arange(begin[-1]) * step
 
     # Strips: as many whole segments as fit.
-    blocks = [0]
+    strips = [0]
     for s in range(channel.size):
-        if begin[s + 1] - begin[blocks[-1]] > strip and s > blocks[-1]:
-            blocks.append(s)
-    return _Class(channel, phase, offset, length, np.array([*blocks, channel.size], np.intp), weights)
+        if begin[s + 1] - begin[strips[-1]] > strip and s > strips[-1]:
+            strips.append(s)
+    return _Class(channel, phase, offset, length, np.array([*strips, channel.size], np.intp), weights)
 
 
 @dataclass(frozen=True, eq=False)
@@ -262,41 +262,16 @@ def correlation(
     run_pitch = -(-run(flat, box) // (lanes * vectors)) * lanes * vectors
     row_pitch = line_pitch(math.prod(box[:flat].tolist()) * run_pitch, itemsize)
 
-    # Blocks of rows that lie next to each other in the result: same place along all axes but the last, one after
-    # the other along that.
-    same = (np.diff(row_range[:, :-1].reshape(rows, -1), axis=0) == 0).all(axis=1) & (np.diff(row_result) == 1)
-    same[layout.groups[1:-1] - 1] = False
-    blocks = np.append(np.flatnonzero(np.append(True, ~same)), rows)
-    # The positions at which all rows of a block are within the result; along the last axis, some rows may have more.
-    block_range = row_range[blocks[:-1]]
-    low = np.maximum.reduceat(row_range[:, -1, 0], blocks[:-1])
-    high = np.minimum.reduceat(row_range[:, -1, 1], blocks[:-1])
-    block_range[:, -1] = np.stack([low, np.maximum(low, high)], axis=1)
-    shared = np.repeat(block_range[:, -1], np.diff(blocks), axis=0)
-    block_ragged = np.logical_or.reduceat((row_range[:, -1] != shared).any(axis=1), blocks[:-1])
-
-    segments = [
-        np.stack(
-            [
-                np.append(0, np.cumsum(c.length))[:-1] * tile,
-                (c.channel * phases + c.phase) * plane
-                + sum((c.offset[:, dim.axis] * pitch[d] for d, dim in enumerate(dims) if dim.axis >= 0), 0),
-                c.length,
-            ],
-            axis=1,
-        )
-        for c in layout.classes
-    ]
-    if layout.inner < 0:
-        step = phases * plane
-    else:
-        d = next(d for d, dim in enumerate(dims) if dim.axis == layout.inner)
-        step = layout.splits[layout.inner].tap_step * int(pitch[d])
-
+    blocks, block_range, block_ragged = _blocks(row_result, row_range, layout.groups)
+    pitch_of = np.zeros(ndim, np.intp)  # for each axis of the kernel
+    for d, dim in enumerate(dims):
+        if dim.axis >= 0:
+            pitch_of[dim.axis] = pitch[d]
+    segments, strip_segment, class_strip = _segments(layout, phases, plane, pitch_of)
+    inner = layout.inner
+    step = phases * plane if inner < 0 else layout.splits[inner].tap_step * int(pitch_of[inner])
     counts = -(-extent // box)
     tasks = groups * math.prod(counts.tolist()) * (layout.groups.size - 1)
-    class_segment = np.cumsum([0, *(len(s) for s in segments)])
-    class_block = np.cumsum([0, *(c.blocks.size - 1 for c in layout.classes)])
     channel = np.arange(sources)
     kernel = module.Correlation(
         tile=tile,
@@ -312,13 +287,10 @@ def correlation(
         phase_source=phase_source,
         phase_range=phase_range.ravel(),
         plane=plane,
-        segments=np.concatenate(segments).ravel(),
+        segments=segments.ravel(),
         segment_step=step,
-        block_segment=np.concatenate(
-            [c.blocks[:-1] + begin for c, begin in zip(layout.classes, class_segment, strict=False)]
-            + [class_segment[-1:]]
-        ),
-        class_block=class_block,
+        strip_segment=strip_segment,
+        class_strip=class_strip,
         group_panel=layout.panels,
         panel_rows=layout.panel_rows * row_pitch,
         panel_start=layout.panel_start,
@@ -342,3 +314,35 @@ def correlation(
     )
     work = groups * math.prod(extent.tolist()) * int(layout.panel_start[-1])
     return Correlation(layout, kernel, tasks, work)
+
+
+def _blocks(row_result: Index, row_range: Index, groups: Index) -> tuple[Index, Index, Index]:
+    """Blocks of rows that lie next to each other in the result, so that they can be stored interleaved.
+
+    Returns the first row of each block, and the number of rows; the positions at which all rows of a block are within
+    the result; and whether some of its rows have more positions than that along the last axis.
+    """
+    rows = row_result.size
+    together = (np.diff(row_range[:, :-1].reshape(rows, -1), axis=0) == 0).all(axis=1) & (np.diff(row_result) == 1)
+    together[groups[1:-1] - 1] = False
+    first = np.flatnonzero(np.append(True, ~together))
+    shared = row_range[first]
+    shared[:, -1, 0] = np.maximum.reduceat(row_range[:, -1, 0], first)
+    shared[:, -1, 1] = np.maximum(shared[:, -1, 0], np.minimum.reduceat(row_range[:, -1, 1], first))
+    blocks = np.append(first, rows)
+    differs = (row_range[:, -1] != np.repeat(shared[:, -1], np.diff(blocks), axis=0)).any(axis=1)
+    return blocks, shared, np.logical_or.reduceat(differs, first).astype(np.intp)
+
+
+def _segments(layout: Layout, phases: int, plane: int, pitch: Index) -> tuple[Index, Index, Index]:
+    """The segments ``(a, b, n)`` of all classes, the first segment of each strip, and the first strip of each class."""
+    tables, strips = [], [np.zeros(0, np.intp)]
+    before = 0
+    for c in layout.classes:
+        a = (np.cumsum(c.length) - c.length) * layout.tile
+        b = (c.channel * phases + c.phase) * plane + c.offset @ pitch
+        tables.append(np.stack([a, b, c.length], axis=1))
+        strips.append(c.strips[:-1] + before)
+        before += c.length.size
+    class_strip = np.cumsum([0, *(c.strips.size - 1 for c in layout.classes)])
+    return np.concatenate(tables), np.append(np.concatenate(strips), before), class_strip

@@ -265,8 +265,11 @@ def test_out_that_cannot_hold_the_result():
     with pytest.raises(ValueError, match="out must be writeable"):
         conv_transpose(x, w, out=readonly)
     same = np.lib.stride_tricks.as_strided(np.ones(1, np.float32), (6,), (0,))
-    with pytest.raises(ValueError, match=r"out with strides \(0,\) must not overlap itself"):
+    with pytest.raises(ValueError, match=r"out of shape \(6,\) with strides \(0,\) must not overlap itself"):
         conv_transpose(x, w, out=same)
+    windows = np.lib.stride_tricks.sliding_window_view(np.zeros(8, np.float32), 6, writeable=True)[:2]
+    with pytest.raises(ValueError, match="must not overlap itself"):
+        conv_transpose(np.ones((2, 5), np.float32), w, out=windows)
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,7 @@ cdef class Correlation:
     cdef Py_ssize_t run_pitch, row_pitch, result_group, results, source_size, result_size, widest, line_size
     cdef const Py_ssize_t[::1] extent, box, counts, padded, pitch
     cdef const Py_ssize_t[::1] source_step, source_channel, phase_source, phase_range
-    cdef const Py_ssize_t[::1] segments, block_segment, class_block
+    cdef const Py_ssize_t[::1] segments, strip_segment, class_strip
     cdef const Py_ssize_t[::1] group_panel, panel_rows, panel_start
     cdef const Py_ssize_t[::1] result_step, group_row, group_block, row_result, row_range, row_channel
     cdef const Py_ssize_t[::1] block_row, block_range, block_ragged
@@ -41,7 +41,7 @@ cdef class Correlation:
         self.source_group, self.plane = tables["source_group"], tables["plane"]
         self.phase_source, self.phase_range = tables["phase_source"], tables["phase_range"]
         self.segments, self.segment_step = tables["segments"], tables["segment_step"]
-        self.block_segment, self.class_block = tables["block_segment"], tables["class_block"]
+        self.strip_segment, self.class_strip = tables["strip_segment"], tables["class_strip"]
         self.group_panel, self.panel_rows = tables["group_panel"], tables["panel_rows"]
         self.panel_start = tables["panel_start"]
         self.run_pitch, self.row_pitch = tables["run_pitch"], tables["row_pitch"]
@@ -55,7 +55,7 @@ cdef class Correlation:
         self.dims = self.extent.shape[0]
         self.phases = self.phase_source.shape[0]
         self.planes = self.source_channel.shape[0] * self.phases
-        self.classes = self.class_block.shape[0] - 1
+        self.classes = self.class_strip.shape[0] - 1
         self.row_groups = self.group_row.shape[0] - 1
         self.widest = tables["widest"]
         self.boxes = 1
@@ -163,7 +163,7 @@ cdef class Correlation:
         self, Py_ssize_t rows, const real* weights, const Py_ssize_t* size, Scratch* s,
     ) noexcept nogil:
         """Every panel of weights of the group times every run of positions in the box."""
-        cdef Py_ssize_t c, block, segment, first, panels, panel, d, run, start, done, length = 1, runs = 1
+        cdef Py_ssize_t c, strip, segment, first, panels, panel, d, run, start, done, length = 1, runs = 1
         cdef Py_ssize_t e[MAX_DIMS]
         cdef const Segment* segments = <const Segment*> &self.segments[0] if self.segments.shape[0] else NULL
         cdef bint wide
@@ -178,23 +178,23 @@ cdef class Correlation:
             if panels == 0:
                 continue
             panel = self.panel_start[first + 1] - self.panel_start[first]
-            for block in range(self.class_block[c], self.class_block[c + 1]):
-                segment = self.block_segment[block]
+            for strip in range(self.class_strip[c], self.class_strip[c + 1]):
+                segment = self.strip_segment[strip]
                 for d in range(self.flat):
                     e[d] = 0
                 for run in range(runs):
                     start = 0
                     for d in range(self.flat):
                         start += e[d] * self.pitch[d]
-                    # A strip of positions, as wide as a tile, stays in L1 while it meets all panels.
+                    # As many positions as a tile is wide stay in L1 while they meet all panels.
                     done = 0
                     while done < length:
                         wide = length - done > LANES
                         multiply_panels(
                             self.tile_rows, wide, panels, panel, weights + self.panel_start[first],
-                            s.source + start + done, segments + segment, self.block_segment[block + 1] - segment,
+                            s.source + start + done, segments + segment, self.strip_segment[strip + 1] - segment,
                             self.segment_step, s.result + run * self.run_pitch + done,
-                            &self.panel_rows[first * self.tile_rows], block > self.class_block[c],
+                            &self.panel_rows[first * self.tile_rows], strip > self.class_strip[c],
                         )
                         done += tile_width(self.tile_rows) * LANES if wide else LANES
                     advance(self.flat, size, e)
