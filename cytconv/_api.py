@@ -101,8 +101,10 @@ def conv_transpose(
     Notes
     -----
     With stride 1 and no padding this equals ``scipy.signal.convolve(x, w, "full")``.  Method "direct" splits the
-    output into the phases of the stride, as in [1]_: no zero is inserted between samples, and beyond the output it
-    takes memory for one box of samples per worker only (about 0.5 MB) and for the packed weights.
+    output into the phases of the stride, as in [1]_: no zero is inserted between samples.  Beyond the output it takes
+    memory for the packed weights and, for each worker, for one box of samples with its halo and the results from it:
+    about three quarters of a second-level cache, and more only where the channels or the halo of some tens of
+    neighbouring samples need more.
 
     Non-finite samples reach exactly the outputs whose windows hold them; padding never multiplies them.
 

@@ -1,4 +1,14 @@
-"""The axes of positions, batch and kernel alike, and boxes of positions that fit the caches."""
+"""The axes of positions, batch and kernel alike, and boxes of positions that fit the caches.
+
+A worker holds one packed box of the source and the results that it makes of it, in all ::
+
+    planes * prod(box + halo) + (rows + 1) * prod(box)        numbers, rounded up to whole tiles and cache lines
+
+with a plane for each channel and phase of the source, and a row for each channel and phase of the result, of which a
+task has no more than 192.  `box_shape` keeps ``planes * prod(box)`` within half of the second-level cache and
+``rows * prod(box)`` within a quarter, as far as a box of two tiles (4 to 16 vectors of positions) allows.  Nothing
+else that a call allocates grows with the arrays, but the packed weights and, in the adjoint of the weights, their sums.
+"""
 
 from __future__ import annotations
 

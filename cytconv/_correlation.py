@@ -62,7 +62,7 @@ class Layout:
     panel_start: Index  # where each panel begins in the packed weights, and their size
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=64)
 def _layout(
     direction: Direction, axes: tuple[Axis, ...], sources: int, results: int, channels_inside: bool, vector_bytes: int
 ) -> Layout:
@@ -198,7 +198,7 @@ class Correlation:
     work: int  # multiplications, padding included
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=64)
 def correlation(
     module: Any,
     direction: Direction,

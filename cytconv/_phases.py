@@ -61,7 +61,7 @@ class Split:
     tap_of: Index  # ... and the tap that the class counts from
 
 
-@lru_cache(maxsize=512)
+@lru_cache(maxsize=256)
 def split_axis(axis: Axis, direction: Direction) -> Split:
     if axis.n == 1:  # with one sample the stride is of no account: let every tap be a phase of its own
         axis = Axis(1, axis.taps, axis.m, axis.taps * axis.dilation, axis.dilation, axis.low)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from ._geometry import Axis
 
-__all__ = ["adjoint", "forward", "weight_adjoint"]
+__all__ = ["adjoint", "forward"]
 
 Array = NDArray[Any]
 Index = tuple[Any, ...]
@@ -47,14 +47,6 @@ def adjoint(axes: tuple[Axis, ...], y: Array, w: Array, x: Array) -> None:
     d = len(axes)
     for k, i, o in taps(axes):
         x[i] += np.einsum(y[o], _channel_axes(y, d, "go"), w[k].conj(), [0, 1, 2], _channel_axes(y, d, "gi"))
-
-
-def weight_adjoint(axes: tuple[Axis, ...], x: Array, y: Array, w: Array) -> None:
-    """``w[k] = sum conj(x[i]) * y[o]``."""
-    w[...] = 0
-    d = len(axes)
-    for k, i, o in taps(axes):
-        w[k] = np.einsum(x[i].conj(), _channel_axes(x, d, "gi"), y[o], _channel_axes(y, d, "go"), [0, 1, 2])
 
 
 def _channel_axes(a: Array, spatial: int, channels: str) -> list[int]:

@@ -32,7 +32,7 @@ class WeightAdjoint:
     x_is_left: bool
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=64)
 def weight_adjoint(
     module: Any,
     axes: tuple[Axis, ...],

@@ -11,7 +11,7 @@ cdef extern from *:
     #endif
 
     /* Write n aligned vectors past the caches: what is far larger than they are need not be read into them first. */
-    #if defined(__GNUC__) && defined(__AVX__)
+    #if VECTORS && defined(__AVX__)
       #include <immintrin.h>
       #define STREAMS 1
       static inline void stream_vectors(const real *line, Py_ssize_t n, real *y) {

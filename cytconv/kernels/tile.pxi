@@ -14,7 +14,8 @@
 
 cdef extern from *:
     """
-    #ifdef __GNUC__  /* clang too */
+    #if defined(__GNUC__) && !defined(CYTCONV_NO_VECTORS)  /* clang too; the macro is there to test the other case */
+      #define VECTORS 1
       #if defined(__AVX512F__)
         #define VECTOR_BYTES 64
       #elif defined(__AVX__)
@@ -25,6 +26,7 @@ cdef extern from *:
       /* aligned to its element only, and free to alias the arrays of scalars that it is laid over */
       typedef real vec __attribute__((vector_size(VECTOR_BYTES), aligned(sizeof(real)), may_alias));
     #else
+      #define VECTORS 0
       typedef real vec;  /* no vector types: vectors of one lane, which the compiler may widen */
     #endif
     #define ZEROS ((vec){0})
