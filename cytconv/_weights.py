@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
-from ._boxes import TASKS, box_shape, dims_of, pitches, source_phases
+from ._boxes import TASKS, Dim, box_shape, dims_of, pitches, source_phases
 from ._correlation import TILES
 from ._geometry import Axis
-from ._phases import Index, split_axis
+from ._phases import Index, Split, split_axis
 
 __all__ = ["WeightAdjoint", "weight_adjoint"]
 
+NARROW = 3  # a tile one vector wide comes as near to the peak as if it had this many rows more to wait for
 CHANNELS = 96  # of either side in one task
 SUM_BYTES = 16 * 1024 * 1024  # size of the sums that the shares of the positions may take together
 
@@ -50,16 +52,17 @@ def weight_adjoint(
     spatial = range(lead + 2, lead + 2 + ndim)
     splits = [split_axis(axis, "adjoint") for axis in axes]
 
-    # The side whose channels fill whole vectors goes right, the other one left, in tiles of the best height.
-    def cost(left: int, right: int, tile: int) -> float:
-        width = TILES[tile][0] * module.lanes
-        return float(-(-left // tile) * tile * -(-right // width) * width) / TILES[tile][1]
+    # The side whose channels fill whole vectors goes right, the other one left, in the tile that does it fastest.
+    def cost(choice: tuple[int, int, bool]) -> float:
+        tile, vectors, x_is_left = choice
+        left, right = sizes if x_is_left else sizes[::-1]
+        width = vectors * module.lanes
+        speed = TILES[tile][1] if vectors > 1 else tile / (tile + NARROW)
+        return float(-(-left // tile) * tile * -(-right // width) * width) / speed
 
-    tile, x_is_left = min(
-        ((tile, x_is_left) for tile in TILES for x_is_left in (True, False)),
-        key=lambda choice: cost(*(sizes if choice[1] else sizes[::-1]), choice[0]),
-    )
-    width = TILES[tile][0] * module.lanes
+    choices = [(t, vectors, x_is_left) for t in TILES for vectors in (TILES[t][0], 1) for x_is_left in (True, False)]
+    tile, vectors, x_is_left = min(choices, key=cost)
+    width = vectors * module.lanes
 
     # The plan is that of the correlation whose source is y and whose positions are those of x.
     axes_of = (*range(lead), *spatial)
@@ -96,37 +99,18 @@ def weight_adjoint(
             plane=math.prod((box if is_x else padded).tolist()) * (tile if left else width),
         )
 
-    # One row for each tap: its phase, its offset and, along every axis, the positions that it meets.
-    steps = [
-        [
-            (run.phase, run.k + j * s.kernel_step, run.offset + j * s.tap_step)
-            for run in s.classes[0]
-            for j in range(run.length)
-        ]
-        for s in splits
-    ]
-    tables = [np.array(table, np.intp).reshape(-1, 3).T for table in steps]
-    grid = np.indices([table.shape[1] for table in tables], np.intp).reshape(ndim, -1)
-    taps = grid.shape[1]
-    phase, offset = np.zeros(taps, np.intp), np.zeros(taps, np.intp)
-    for a, s in enumerate(splits):
-        phase = phase * s.source_start.size + tables[a][0][grid[a]]
-    tap_range = np.empty((taps, len(dims), 2), np.intp)
-    for d, dim in enumerate(dims):
-        shift = tables[dim.axis][2][grid[dim.axis]] if dim.axis >= 0 else np.zeros(taps, np.intp)
-        offset += shift * y_pitch[d]
-        tap_range[:, d] = np.clip(valid[phase, d] - shift[:, None], 0, extent[d])
+    taps, phase, offset, tap_range = _taps(splits, dims, valid, y_pitch, extent)
     width_y = width if x_is_left else tile
     plane_y = math.prod(padded.tolist()) * width_y
-
     counts = -(-extent // box)
     boxes = math.prod(counts.tolist())
     pieces = groups * math.prod(-(-n // m) for n, m in zip(panels, task_panels, strict=True))
-    sums = groups * taps * math.prod(panels) * tile * width
+    sums = groups * phase.size * math.prod(panels) * tile * width
     shares = max(1, min(boxes, -(-TASKS // pieces), SUM_BYTES // max(sums * itemsize, 1)))
     kernel = module.WeightAdjoint(
         side(x_is_left),
         side(not x_is_left),
+        wide=vectors > 1,
         shift_left=not x_is_left,
         extent=extent,
         box=box,
@@ -144,7 +128,30 @@ def weight_adjoint(
         kernel,
         tasks=pieces * shares,
         work=sums * math.prod(extent.tolist()),
-        shape=(groups, shares, taps, *panels, tile, width),
-        taps=tuple(table[1][index] for table, index in zip(tables, grid, strict=True)),
+        shape=(groups, shares, phase.size, *panels, tile, width),
+        taps=taps,
         x_is_left=x_is_left,
     )
+
+
+def _taps(
+    splits: Sequence[Split], dims: Sequence[Dim], valid: Index, pitch: Index, extent: Index
+) -> tuple[tuple[Index, ...], Index, Index, Index]:
+    """For each tap: its index in the kernel, its phase of y, its offset there, and the positions that it meets."""
+    tables = []
+    for s in splits:
+        (runs,) = s.classes
+        steps = [(r.phase, r.k + j * s.kernel_step, r.offset + j * s.tap_step) for r in runs for j in range(r.length)]
+        tables.append(np.array(steps, np.intp).reshape(-1, 3))
+    grid = np.indices([len(table) for table in tables], np.intp).reshape(len(tables), -1)
+    phases, taps, shifts = np.stack([table[which] for table, which in zip(tables, grid, strict=True)]).T
+    phase = np.zeros(grid.shape[1], np.intp)
+    for a, s in enumerate(splits):
+        phase = phase * s.source_start.size + phases[:, a]
+    met = np.empty((phase.size, len(dims), 2), np.intp)
+    offset = np.zeros(phase.size, np.intp)
+    for d, dim in enumerate(dims):
+        shift = dim.along(shifts)
+        offset += shift * pitch[d]
+        met[:, d] = np.clip(valid[phase, d] - shift[:, None], 0, extent[d])
+    return tuple(taps.T), phase, offset, met

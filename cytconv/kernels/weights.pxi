@@ -77,7 +77,7 @@ cdef class WeightAdjoint:
 
     cdef int tile_rows
     cdef Side left, right
-    cdef bint shift_left
+    cdef bint shift_left, wide
     cdef Py_ssize_t dims, taps, boxes, shares, left_groups, right_groups, left_panels, right_panels, lines
     cdef readonly Py_ssize_t scratch_size
     cdef const Py_ssize_t[::1] extent, box, counts, tap_offset, tap_range, places
@@ -85,6 +85,7 @@ cdef class WeightAdjoint:
     def __init__(self, Side left, Side right, **tables):
         self.left, self.right = left, right
         self.tile_rows = left.width
+        self.wide = tables["wide"]
         self.shift_left = tables["shift_left"]  # which side the taps shift: that of y
         self.extent, self.box, self.counts = tables["extent"], tables["box"], tables["counts"]
         self.tap_offset, self.tap_range = tables["tap_offset"], tables["tap_range"]
@@ -155,7 +156,7 @@ cdef class WeightAdjoint:
                 tiles = sums + tap * self.left_panels * self.right_panels * tile_size
                 for j in range(rights):
                     multiply_panels(
-                        self.tile_rows, True, lefts, self.left.phases * self.left.plane, scratch,
+                        self.tile_rows, self.wide, lefts, self.left.phases * self.left.plane, scratch,
                         packed_right + j * self.right.phases * self.right.plane, segments, count, self.right.width,
                         tiles + (first_left * self.right_panels + first_right + j) * tile_size, &self.places[0],
                         box > begin,
