@@ -40,7 +40,7 @@ ISA_FLAGS = {
 DTYPES = ["float32", "float64"]
 
 # No -ffast-math: it drops NaN and infinity, and turns subnormals off for the whole process that loads the module.
-OPTIMIZE = {"msvc": ["/O2"], "unix": ["-O3", "-g0", "-fno-math-errno", "-ffp-contract=fast"]}
+OPTIMIZE = {"msvc": ["/O2"], "unix": ["-O3", "-g0", "-fno-math-errno", "-ffp-contract=fast", "-fwrapv"]}
 
 # (compile, link) flags of OpenMP, to be tried in order.
 OPENMP = {

@@ -156,7 +156,7 @@ def conv_transpose(
             operator.forward(geometry.split_x(native(x, compute)), offset, split, threads)
         else:  # no channel to sum over
             split[...] = 0 if offset is None else offset.reshape(*offset.shape, *(1,) * len(geometry.axes))
-    return _finish(result, y)
+    return _finish(out, result, y)
 
 
 def conv(
@@ -231,12 +231,10 @@ def conv(
         split = geometry.split_x(x)
         if y.size:
             operator = chosen(geometry.axes, geometry.split_w(native(w, compute).conj()))
-            operator.adjoint(geometry.split_y(native(y, compute)), split, threads)
+            operator.adjoint(geometry.split_y(native(y, compute)), offset, split, threads)
         else:
-            split[...] = 0
-        if offset is not None:
-            split += offset.reshape(*offset.shape, *(1,) * len(geometry.axes))
-    return _finish(result, x)
+            split[...] = 0 if offset is None else offset.reshape(*offset.shape, *(1,) * len(geometry.axes))
+    return _finish(out, result, x)
 
 
 def conv_transpose_adjoint(
@@ -322,10 +320,10 @@ def conv_transpose_adjoint(
         split = geometry.split_x(x)
         if y.size:
             operator = chosen(geometry.axes, geometry.split_w(native(w, compute)))
-            operator.adjoint(geometry.split_y(native(y, compute)), split, threads)
+            operator.adjoint(geometry.split_y(native(y, compute)), None, split, threads)
         else:
             split[...] = 0
-    return _finish(result, x)
+    return _finish(out, result, x)
 
 
 def conv_transpose_weight_adjoint(
@@ -408,7 +406,7 @@ def conv_transpose_weight_adjoint(
             chosen.weight_adjoint(geometry.axes, split_x, split_y, split, threads)
         else:
             split[...] = 0
-    return _finish(result, w)
+    return _finish(out, result, w)
 
 
 # ---- coercion ----------------------------------------------------------------------------------------
@@ -417,9 +415,12 @@ def conv_transpose_weight_adjoint(
 def coerce(**arrays: ArrayLike) -> tuple[list[Array], np.dtype[Any], np.dtype[Any]]:
     """The arguments as arrays, the dtype of the result, and the dtype to compute in."""
     coerced = [np.asarray(a) for a in arrays.values()]
-    dtype = np.result_type(*(a.dtype for a in coerced)).newbyteorder("=")
+    given = " and ".join(f"{name} of {a.dtype}" for name, a in zip(arrays, coerced, strict=True))
+    try:
+        dtype = np.result_type(*(a.dtype for a in coerced)).newbyteorder("=")
+    except TypeError as error:
+        raise TypeError(f"{given} have no common type: {error}") from None
     if dtype.char not in "efdFD":
-        given = " and ".join(f"{name} of {a.dtype}" for name, a in zip(arrays, coerced, strict=True))
         raise TypeError(
             f"{given} give a result of {dtype}: it must be float16, float32, float64, complex64 or complex128"
         )
@@ -450,7 +451,8 @@ def _bias(
     shape = () if channels is None else (size,)
     if array.shape != shape:
         raise ValueError(f"bias of shape {array.shape} must have shape {shape}")
-    return array.astype(dtype).astype(compute).reshape(groups, size // groups)
+    with np.errstate(over="ignore"):  # as in the result
+        return array.astype(dtype).astype(compute).reshape(groups, size // groups)
 
 
 def _result(out: Array | None, shape: tuple[int, ...], dtype: np.dtype[Any], **inputs: Any) -> Array:
@@ -470,18 +472,20 @@ def _result(out: Array | None, shape: tuple[int, ...], dtype: np.dtype[Any], **i
     for name, a in inputs.items():
         if isinstance(a, np.ndarray) and _overlap(out, a):
             raise ValueError(f"out must not overlap {name}")
-    return out
+    return out.view(np.ndarray)
 
 
 def _overlaps_itself(a: Array) -> bool:
-    """Whether two elements may share memory: each axis must step over all that lies within a shorter step."""
-    reach = a.itemsize
-    for stride, size in sorted((abs(stride), size) for stride, size in zip(a.strides, a.shape, strict=True)):
-        if size > 1 and a.size:
-            if stride < reach:
-                return True
-            reach += stride * (size - 1)
-    return False
+    """Whether two elements share memory."""
+    steps = sorted((abs(stride), size) for stride, size in zip(a.strides, a.shape, strict=True) if size > 1)
+    reach, nested = a.itemsize, a.size > 0
+    for stride, size in steps:
+        nested = nested and stride >= reach
+        reach += stride * (size - 1)
+    if nested or not a.size:
+        return False  # each axis steps over all that lies within the shorter steps
+    offsets = sum(np.ix_(*(np.arange(size) * stride for stride, size in steps)), np.zeros((), np.intp)).ravel()
+    return bool((np.diff(np.sort(offsets)) < a.itemsize).any())
 
 
 def _overlap(a: Array, b: Array) -> bool:
@@ -498,8 +502,8 @@ def _working(result: Array, compute: np.dtype[Any]) -> Array:
     return np.empty(result.shape, compute)
 
 
-def _finish(result: Array, computed: Array) -> Array:
+def _finish(out: Array | None, result: Array, computed: Array) -> Array:
     if computed is not result:
-        with np.errstate(over="ignore"):  # float16 overflows to inf, as any float16 arithmetic
+        with np.errstate(all="ignore"):  # float16 overflows to inf and underflows to 0: a result, and no error half way
             result[...] = computed
-    return result
+    return result if out is None else out

@@ -13,7 +13,7 @@ else that a call allocates grows with the arrays, but the packed weights and, in
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -22,7 +22,7 @@ from ._geometry import Axis
 from ._phases import Index, Split, inside, split_axis
 from .kernels import cpu
 
-__all__ = ["TASKS", "Dim", "box_shape", "dims_of", "line_pitch", "pitches", "source_phases"]
+__all__ = ["TASKS", "Dim", "box_shape", "dims_of", "line_pitch", "offsets", "pitches", "source_phases"]
 
 L2_BYTES = min(max(cpu.cache_bytes(), 256 * 1024), 2 * 1024 * 1024)
 SOURCE_BYTES = L2_BYTES // 2  # size of the packed copy of the source that a task works on
@@ -108,6 +108,11 @@ def box_shape(extent: Index, halo: Index, source_bytes: int, result_bytes: int, 
 def pitches(size: Index) -> Index:
     """Strides of a contiguous array of this shape."""
     return np.append(np.cumprod(size[:0:-1])[::-1], 1).astype(np.intp)
+
+
+def offsets(values: Iterable[int]) -> Index:
+    """Offsets in memory, modulo the address space: those of samples that there are come out right in any sum."""
+    return np.array([(value + 2**63) % 2**64 - 2**63 for value in values], np.intp)
 
 
 def line_pitch(size: int, itemsize: int) -> int:

@@ -19,9 +19,10 @@ from typing import Any
 
 import numpy as np
 
-from ._boxes import box_shape, dims_of, line_pitch, pitches, source_phases
+from ._boxes import box_shape, dims_of, line_pitch, offsets, pitches, source_phases
 from ._geometry import Axis
 from ._phases import Direction, Index, Run, Split, inside, split_axis
+from ._taps import products
 
 # Numbers of rows that a register tile can have, with the vectors of positions beside them (kernels/tile.pxi), and
 # how near to the peak each tile was seen to come.
@@ -29,6 +30,9 @@ TILES = {6: (2, 1.0), 4: (3, 1.0), 3: (4, 0.8), 2: (6, 0.7), 1: (8, 0.5)}
 
 STRIP_BYTES = 24 * 1024  # of the source, that a tile reads before it passes its sums on: they stay in L1 meanwhile
 ROWS = 144  # rows of results in one task: what they multiply such a strip with stays in L2
+WASTE = 64  # how many times more than necessary the kernels may do: they are that much faster than numpy
+LITTLE = 10**7  # multiplications, or samples to copy, that are no waste worth avoiding
+MAX_ROWS = 2**18  # phases and channels of a result for which to make a plan
 STREAM_BYTES = 16 * 1024 * 1024  # a result larger than this is written past the caches
 
 
@@ -48,6 +52,7 @@ class _Class:
 class Layout:
     """Rows of results and the order in which their weights are packed; knows nothing of strides or batches."""
 
+    key: tuple[Any, ...]  # equal for equal layouts
     splits: tuple[Split, ...]
     tile: int  # rows in a register tile
     inner: int  # what a segment runs along: an axis, or -1 for channels
@@ -122,6 +127,7 @@ def _layout(
             panels.append(panels[-1] + number)
     sizes = np.array([classes[c].weights.size * tile for c in panel_class], np.intp)
     return Layout(
+        key=(direction, axes, sources, results, channels_inside, vector_bytes),
         splits=splits,
         tile=tile,
         inner=inner,
@@ -196,6 +202,8 @@ class Correlation:
     kernel: Any  # the compiled counterpart, which holds the same tables
     tasks: int
     work: int  # multiplications, padding included
+    packed: int  # samples copied, padding included
+    covers: bool  # whether the rows make up all of the result
 
 
 @lru_cache(maxsize=64)
@@ -267,6 +275,10 @@ def correlation(
     for d, dim in enumerate(dims):
         if dim.axis >= 0:
             pitch_of[dim.axis] = pitch[d]
+    # A block that fills the step from one position to the next is stored in whole lines.
+    widest_block = int(np.diff(blocks).max())
+    whole = widest_block == dims[-1].split.result_step * dims[-1].result_stride
+    stream = whole and groups * rows * math.prod(extent.tolist()) * itemsize > STREAM_BYTES
     segments, strip_segment, class_strip = _segments(layout, phases, plane, pitch_of)
     inner = layout.inner
     step = phases * plane if inner < 0 else layout.splits[inner].tap_step * int(pitch_of[inner])
@@ -281,7 +293,7 @@ def correlation(
         padded=padded,
         pitch=pitch,
         flat=flat,
-        source_step=np.array([dim.split.source_step * dim.source_stride for dim in dims]),
+        source_step=offsets(dim.split.source_step * dim.source_stride for dim in dims),
         source_channel=channel // parts * source_channel + channel % parts * source_strides[-1],
         source_group=source_strides[lead],
         phase_source=phase_source,
@@ -296,7 +308,7 @@ def correlation(
         panel_start=layout.panel_start,
         run_pitch=run_pitch,
         row_pitch=row_pitch,
-        result_step=np.array([dim.split.result_step * dim.result_stride for dim in dims]),
+        result_step=offsets(dim.split.result_step * dim.result_stride for dim in dims),
         result_group=result_strides[lead],
         results=results,
         group_row=layout.groups,
@@ -304,16 +316,36 @@ def correlation(
         group_block=np.searchsorted(blocks, layout.groups),
         block_row=blocks,
         block_range=block_range.ravel(),
-        block_ragged=block_ragged.astype(np.intp),
+        block_ragged=block_ragged,
         row_result=row_result,
         row_range=row_range[:, -1].ravel(),
         row_channel=layout.row_channel,
         source_size=planes * plane,
         result_size=(widest + 1) * row_pitch,
-        stream=groups * rows * math.prod(extent.tolist()) * itemsize > STREAM_BYTES,
+        line_size=int(box[-1]) * widest_block if stream else 0,
     )
-    work = groups * math.prod(extent.tolist()) * int(layout.panel_start[-1])
-    return Correlation(layout, kernel, tasks, work)
+    return Correlation(
+        layout,
+        kernel,
+        tasks,
+        work=groups * math.prod(extent.tolist()) * int(layout.panel_start[-1]),
+        packed=groups * math.prod(counts.tolist()) * planes * math.prod(padded.tolist()),
+        covers=all(split.covers for split in layout.splits),
+    )
+
+
+def is_wasteful(direction: Direction, axes: tuple[Axis, ...], results: int, channels: int) -> bool:
+    """Whether a plan would compute far more than there is, for so many channels of results and of the source.
+
+    In the forward direction every tap meets every position: too much for a kernel much larger than the image, or for
+    taps further apart than the image is wide.  And every phase is a row of tables.
+    """
+    if direction == "adjoint":
+        return False
+    splits = [split_axis(axis, direction) for axis in axes]
+    planned = math.prod(split.positions * axis.taps for split, axis in zip(splits, axes, strict=True))
+    rows = results * math.prod(split.result_start.size for split in splits)
+    return rows > MAX_ROWS or (planned - WASTE * products(axes)) * channels * results > LITTLE
 
 
 def _blocks(row_result: Index, row_range: Index, groups: Index) -> tuple[Index, Index, Index]:

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import _runtime, _taps
-from ._correlation import Layout, correlation
+from ._correlation import LITTLE, WASTE, Layout, correlation, is_wasteful
 from ._geometry import Axis
 from ._phases import Direction
 from ._weights import WeightAdjoint, weight_adjoint
@@ -35,19 +35,17 @@ class Direct:
     def __init__(self, axes: tuple[Axis, ...], w: Array) -> None:
         self._axes = axes
         self._w = w
-        self._packed: dict[Layout, tuple[Array, bool]] = {}
+        self._packed: dict[tuple[Any, ...], Array | None] = {}
 
     def forward(self, x: Array, bias: Array | None, y: Array, workers: int) -> None:
         """``y[o] = bias + sum x[i] * w[k]``."""
         if not self._correlate("forward", x, bias, y, workers):
-            _taps.forward(self._axes, x, self._w, y)
-            if bias is not None:
-                y += bias.reshape(*bias.shape, *(1,) * len(self._axes))
+            _taps.forward(self._axes, x, self._w, bias, y)
 
-    def adjoint(self, y: Array, x: Array, workers: int) -> None:
-        """``x[i] = sum y[o] * conj(w[k])``."""
-        if not self._correlate("adjoint", y, None, x, workers):
-            _taps.adjoint(self._axes, y, self._w, x)
+    def adjoint(self, y: Array, bias: Array | None, x: Array, workers: int) -> None:
+        """``x[i] = bias + sum y[o] * conj(w[k])``."""
+        if not self._correlate("adjoint", y, bias, x, workers):
+            _taps.adjoint(self._axes, y, self._w, bias, x)
 
     @staticmethod
     def weight_adjoint(axes: tuple[Axis, ...], x: Array, y: Array, w: Array, workers: int) -> None:
@@ -65,53 +63,59 @@ class Direct:
         _unpack_weights(plan, sums.reshape(plan.shape), w)
 
     def _correlate(self, direction: Direction, source: Array, bias: Array | None, result: Array, workers: int) -> bool:
-        """Fill `result`, unless a weight is infinite or NaN: say so, and leave it to others."""
-        module = _runtime.kernels(result.dtype)
-        parts = _parts(result.dtype)
-        shape, source_strides, result_strides = (*source.shape, parts), _strides(source), _strides(result)
+        """Fill `result`, unless the kernels would be wrong or wasteful: say so, and leave it to others."""
+        fill = 0 if bias is None else bias.reshape(*bias.shape, *(1,) * len(self._axes))
+        if not _taps.products(self._axes):
+            result[...] = fill
+            return True
         _, inputs, outputs = self._w.shape[:3]
-        if direction == "adjoint":
-            inputs, outputs = outputs, inputs
-        itemsize = result.itemsize // parts
+        sources, results = (inputs, outputs) if direction == "forward" else (outputs, inputs)
+        if is_wasteful(direction, self._axes, results, math.prod(source.shape[: -len(self._axes)])):
+            return False
+        module, parts = _runtime.kernels(result.dtype), _parts(result.dtype)
         plan = correlation(
             module,
             direction,
             self._axes,
-            inputs * parts,
-            outputs * parts,
-            shape,
-            source_strides,
-            result_strides,
-            itemsize,
+            sources * parts,
+            results * parts,
+            (*source.shape, parts),
+            _strides(source),
+            _strides(result),
+            result.itemsize // parts,
         )
+        if plan.packed > WASTE * plan.work + LITTLE:
+            return False
         workers = _runtime.team(workers, plan.tasks, plan.work)
-        weights, finite = self._weights(module, plan.layout, workers)
-        if finite:
-            scratch = _scratch(plan.kernel.scratch_size * workers, _real(result.dtype))
-            offsets = np.empty(0, scratch.dtype) if bias is None else _flat(np.ascontiguousarray(bias))[0]
-            plan.kernel.run(*_flat(source), weights, offsets, *_flat(result), scratch, plan.tasks, workers)
-        return finite
+        weights = self._weights(module, plan.layout, workers)
+        if weights is None:
+            return False
+        if not plan.covers:
+            result[...] = fill
+        scratch = _scratch(plan.kernel.scratch_size * workers, weights.dtype)
+        offsets = np.empty(0, scratch.dtype) if bias is None else _flat(np.ascontiguousarray(bias))[0]
+        plan.kernel.run(*_flat(source), weights, offsets, *_flat(result), scratch, plan.tasks, workers)
+        return True
 
-    def _weights(self, module: Any, layout: Layout, workers: int) -> tuple[Array, bool]:
-        """The weights in the order of `layout`, and whether all are finite."""
-        if layout not in self._packed:
+    def _weights(self, module: Any, layout: Layout, workers: int) -> Array | None:
+        """The weights in the order of `layout`; None if some are infinite or NaN."""
+        if layout.key not in self._packed:  # two threads may both pack at first: no harm
             w = _real_weights(self._w)
-            groups, panels = w.shape[0], layout.panel_class.size
             products = np.cumsum([0, *(c.weights.size for c in layout.classes)])
-            packed = _scratch(groups * int(layout.panel_start[-1]), w.dtype)
+            packed = _scratch(w.shape[0] * int(layout.panel_start[-1]), w.dtype)
             finite = module.pack_weights(
                 w.reshape(-1),
-                groups,
+                w.shape[0],
                 layout.tile,
                 layout.panel_start,
                 layout.panel_weights,
                 products[layout.panel_class],
                 np.concatenate([c.weights for c in layout.classes]),
                 packed,
-                min(workers, max(panels, 1)),
+                workers,
             )
-            self._packed[layout] = packed, finite
-        return self._packed[layout]
+            self._packed[layout.key] = packed if finite else None
+        return self._packed[layout.key]
 
 
 def _parts(dtype: np.dtype[Any]) -> int:
@@ -134,10 +138,12 @@ def _flat(a: Array) -> tuple[Array, int]:
     if a.flags.c_contiguous:
         return a.reshape(-1).view(real), 0
     start = sum(-stride * (n - 1) for n, stride in zip(a.shape, a.strides, strict=True) if stride < 0)
-    size = sum(abs(stride) * (n - 1) for n, stride in zip(a.shape, a.strides, strict=True)) // a.itemsize + 1
+    reach = sum(abs(stride) * (n - 1) for n, stride in zip(a.shape, a.strides, strict=True))
+    size = reach // real.itemsize + _parts(a.dtype)
     lowest = a[tuple(slice(None, None, -1 if stride < 0 else 1) for stride in a.strides)]
-    line = np.lib.stride_tricks.as_strided(lowest, (size,), (a.itemsize,), writeable=a.flags.writeable)
-    return line.view(real), start // real.itemsize
+    first = lowest.real if a.dtype.kind == "c" else lowest
+    line = np.lib.stride_tricks.as_strided(first, (size,), (real.itemsize,), writeable=a.flags.writeable)
+    return line, start // real.itemsize
 
 
 def _real_weights(w: Array) -> Array:
@@ -148,7 +154,8 @@ def _real_weights(w: Array) -> Array:
     real = np.empty((groups, inputs, 2, outputs, 2, *taps), _real(w.dtype))
     real[:, :, 0, :, 0] = real[:, :, 1, :, 1] = w.real
     real[:, :, 0, :, 1] = w.imag
-    np.negative(w.imag, out=real[:, :, 1, :, 0])
+    # Not np.negative: numpy 2.4's is wrong for some pairs of strides.
+    np.multiply(w.imag, -1, out=real[:, :, 1, :, 0])
     return real.reshape(groups, inputs * 2, outputs * 2, *taps)
 
 

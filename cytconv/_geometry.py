@@ -33,6 +33,8 @@ Channels = Literal["first", "last"] | None
 Shape = tuple[int, ...]
 Array = NDArray[Any]
 
+MAX_AXES = 60  # numpy has 64, of which splitting channels takes up to three
+
 
 # ---- the relation ----------------------------------------------------------------------------------
 
@@ -57,6 +59,10 @@ class Axis:
         first = np.maximum(-(shift // self.stride), 0)
         last = np.minimum((self.m - 1 - shift) // self.stride + 1, self.n)
         return first * (first < last), last * (first < last)
+
+    def swapped(self) -> Axis:
+        """The same triples with samples and taps in each other's place: i moves at the stride as k at the dilation."""
+        return Axis(self.taps, self.n, self.m, self.dilation, self.stride, self.low)
 
     def outputs(self, k: int, first: int, last: int) -> slice:
         """The outputs that samples ``first`` to ``last - 1``, all within `reach`, meet through tap `k`."""
@@ -360,8 +366,9 @@ def _fit(m: Shape, kernel: Shape, window: _Window) -> Shape:
         room = size + low + high - extra
         span = d * (taps - 1) + 1
         if room < span:
+            less = f" and output_padding={extra}" if extra else ""
             raise ValueError(
-                f"y has {size} samples on axis {a}, {room} with padding=({low}, {high}) and output_padding={extra}: "
+                f"y has {size} samples on axis {a}, {room} with padding=({low}, {high}){less}: "
                 f"the kernel needs at least dilation*(k - 1) + 1 = {span}"
             )
         n.append((room - span) // s + 1)
@@ -383,7 +390,7 @@ def _is_scalar(value: Any) -> bool:
         iter(value)
     except TypeError:  # numpy's 0-d arrays among them
         return True
-    return isinstance(value, (str, bytes))  # no sequence of integers, whatever they say
+    return isinstance(value, (str, bytes, set, frozenset, dict))  # no sequences of integers, whatever they hold
 
 
 def _ints(name: str, value: Any) -> int | Shape:
@@ -487,6 +494,8 @@ def _order(name: str, shape: Shape, kernel: Shape, channels: Channels, axes: Sha
             f"{name} of shape {shape} must have at least {k + (channels is not None)} axes: "
             f"{'' if channels is None else 'channels and '}one for each of the {k} axes of the kernel"
         )
+    if ndim > MAX_AXES:
+        raise ValueError(f"{name} of shape {shape} must have at most {MAX_AXES} axes")
     if channels == "last":
         lead = ndim - k - 1
         return (*range(lead), ndim - 1, *range(lead, ndim - 1))

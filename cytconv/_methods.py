@@ -29,8 +29,8 @@ class Method(Protocol):
     def forward(self, x: Array, bias: Array | None, y: Array, workers: int) -> None:
         """``y[o] = bias + sum x[i] * w[k]``, with a bias of shape ``(groups, C_out // groups)``."""
 
-    def adjoint(self, y: Array, x: Array, workers: int) -> None:
-        """``x[i] = sum y[o] * conj(w[k])``."""
+    def adjoint(self, y: Array, bias: Array | None, x: Array, workers: int) -> None:
+        """``x[i] = bias + sum y[o] * conj(w[k])``, with a bias of shape ``(groups, C_in // groups)``."""
 
     @staticmethod
     def weight_adjoint(axes: tuple[Axis, ...], x: Array, y: Array, w: Array, workers: int) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 from functools import partial
-from threading import Lock
 from typing import Any, SupportsIndex
 
 import numpy as np
@@ -211,7 +210,6 @@ class ConvTranspose(_Reading):
         )
         self.method, self.workers = method, workers
         self._prepared: dict[np.dtype[Any], Method] = {}
-        self._lock = Lock()
         geometry = self._geometry
         super(_Reading, self).__init__(dtype, (math.prod(geometry.y_shape), math.prod(geometry.x_shape)))
         self.dims, self.dimsd, self.name = geometry.x_shape, geometry.y_shape, "ConvTranspose"
@@ -258,18 +256,18 @@ class ConvTranspose(_Reading):
             method = self._prepare(v.dtype)
             if adjoint:
                 y, x = v.reshape(geometry.y_shape), out.reshape(geometry.x_shape)
-                method.adjoint(geometry.split_y(y), geometry.split_x(x), threads)
+                method.adjoint(geometry.split_y(y), None, geometry.split_x(x), threads)
             else:
                 x, y = v.reshape(geometry.x_shape), out.reshape(geometry.y_shape)
                 method.forward(geometry.split_x(x), None, geometry.split_y(y), threads)
 
     def _prepare(self, dtype: np.dtype[Any]) -> Method:
         """The method with the weights packed in the type to compute in: once for each type that is met."""
-        with self._lock:
-            if dtype not in self._prepared:
-                w = self._geometry.split_w(self._w.astype(dtype, copy=False))
-                self._prepared[dtype] = self._method(self._geometry.axes, w)
-            return self._prepared[dtype]
+        # Two threads may both prepare at first; one result is kept.  A lock could be held across a fork.
+        if dtype not in self._prepared:
+            w = self._geometry.split_w(self._w.astype(dtype, copy=False))
+            self._prepared.setdefault(dtype, self._method(self._geometry.axes, w))
+        return self._prepared[dtype]
 
     def _matrix(self) -> Any:
         return matrix(self._geometry, self._w)

@@ -59,6 +59,7 @@ class Split:
     classes: tuple[tuple[Run, ...], ...]
     class_of: Index  # for each phase of the result, its class ...
     tap_of: Index  # ... and the tap that the class counts from
+    covers: bool  # whether the phases of the result make up all of it
 
 
 @lru_cache(maxsize=256)
@@ -96,20 +97,13 @@ def split_axis(axis: Axis, direction: Direction) -> Split:
             classes=(runs,),
             class_of=np.zeros(1, np.intp),
             tap_of=np.zeros(1, np.intp),
+            covers=k.size > 0,
         )
 
+    # Phases without a tap are left out: their outputs hold the bias alone, see `Split.covers`.
     q = low // s
-    present = np.sort((low + np.arange(min(s, m))) % s)  # the phases that have outputs in the window
-    classes: dict[tuple[Run, ...], int] = {}
-    class_of, tap_of = np.zeros(present.size, np.intp), np.zeros(present.size, np.intp)
-    where = np.searchsorted(phases, present)
-    for f, r in enumerate(present):
-        key: tuple[Run, ...] = ()  # no taps: nothing but the bias
-        if where[f] < phases.size and phases[where[f]] == r:
-            begin = start[where[f]]
-            key = (Run(0, 0, high_shift - int(shift[begin]), int(count[where[f]])),)
-            tap_of[f] = k[begin]
-        class_of[f] = classes.setdefault(key, len(classes))
+    keys = [(Run(0, 0, high_shift - int(shift[b]), int(c)),) for b, c in zip(start, count, strict=True)]
+    classes = {key: number for number, key in enumerate(dict.fromkeys(keys))}
     return Split(
         positions=(low + m - 1) // s + 1 - q,
         halo=halo,
@@ -117,13 +111,14 @@ def split_axis(axis: Axis, direction: Direction) -> Split:
         source_start=np.array([q - high_shift]),
         source_size=n,
         result_step=s,
-        result_start=q * s + present - low,
+        result_start=q * s + phases - low,
         result_size=m,
         kernel_step=kernel_step,
         tap_step=-shift_step,
         classes=tuple(classes),
-        class_of=class_of,
-        tap_of=tap_of,
+        class_of=np.array([classes[key] for key in keys], np.intp),
+        tap_of=k[start],
+        covers=phases.size == min(s, m),
     )
 
 

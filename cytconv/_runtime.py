@@ -17,8 +17,9 @@ from .kernels import cpu
 
 __all__ = ["ISA", "available_cpus", "available_isas", "kernels", "resolve_workers", "show_config", "team"]
 
-# Fewer multiplications than this a thread are done before another thread has woken up.
-WORK_PER_THREAD = 50_000
+# Multiplications for each thread, some tens of microseconds: with fewer, waking threads and waiting for them costs more
+# than they save, and far more on a CPU that has other work, where the one that waits can lose a slice of the scheduler.
+WORK_PER_THREAD = 500_000
 
 
 # ---- which kernels -------------------------------------------------------------------------------------
@@ -31,7 +32,7 @@ def available_isas() -> list[str]:
 
 def _choose_isa() -> str:
     isas = available_isas()
-    wanted = os.environ.get("CYTCONV_ISA", isas[0])
+    wanted = os.environ.get("CYTCONV_ISA") or isas[0]
     if wanted not in isas:
         raise ImportError(f"CYTCONV_ISA={wanted!r} must be one that this build and CPU have: {', '.join(isas)}")
     return wanted

@@ -313,7 +313,7 @@ def _convolved(axis: Axis, pitch: int) -> _Relation:
     first, last = axis.reach()
     start, stop = int(first[first < last].min()), int(last.max())  # the rest of the samples reach nothing
     reached = replace(axis, n=stop - start, low=axis.low - start * axis.stride)
-    first, last = _swapped(reached).reach()
+    first, last = reached.swapped().reach()
     k = _runs(first, last - first)
     o = np.repeat(np.arange(reached.n) * reached.stride - reached.low, last - first) + k * reached.dilation
     indptr = np.append(_starts(last - first), k.size)
@@ -323,11 +323,6 @@ def _convolved(axis: Axis, pitch: int) -> _Relation:
     columns = by_rows.indices.astype(np.int64, copy=False)
     columns += start
     return _Relation((axis.m, axis.n), rows, counts[rows], columns, by_rows.data)
-
-
-def _swapped(axis: Axis) -> Axis:
-    """The same triples with samples and taps in each other's place: `i` moves at the stride as `k` at the dilation."""
-    return Axis(axis.taps, axis.n, axis.m, axis.dilation, axis.stride, axis.low)
 
 
 def _entries(axis: Axis) -> int:
@@ -416,12 +411,14 @@ class Sparse:
         if bias is not None:
             y += bias.reshape(*bias.shape, *(1,) * self._spatial)
 
-    def adjoint(self, y: Array, x: Array, workers: int) -> None:
-        """``x[i] = sum y[o] * conj(w[k])``."""
+    def adjoint(self, y: Array, bias: Array | None, x: Array, workers: int) -> None:
+        """``x[i] = bias + sum y[o] * conj(w[k])``."""
         rows = self._matrix.shape[0]
         # conj(M.T @ conj(y)): the transpose of a CSR array is the same memory read as CSC.
         result = self._matrix.T @ y.reshape(-1, rows).conj().T
         np.conjugate(result.T.reshape(x.shape), out=x)
+        if bias is not None:
+            x += bias.reshape(*bias.shape, *(1,) * self._spatial)
 
     @staticmethod
     def weight_adjoint(axes: tuple[Axis, ...], x: Array, y: Array, w: Array, workers: int) -> None:
@@ -432,5 +429,5 @@ class Sparse:
         """
         x, y = (a.reshape(-1, *a.shape[-len(axes) - 2 :]) for a in (x, y))
         kernel = np.moveaxis(x, 0, 2)  # (groups, C_in // groups, batch, *n)
-        operator = Sparse(tuple(_swapped(axis) for axis in axes), kernel)
-        operator.adjoint(y.swapaxes(0, 2), np.moveaxis(w, 2, 0), workers)
+        operator = Sparse(tuple(axis.swapped() for axis in axes), kernel)
+        operator.adjoint(y.swapaxes(0, 2), None, np.moveaxis(w, 2, 0), workers)

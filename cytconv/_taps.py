@@ -1,13 +1,15 @@
-"""The definition, one tap at a time, in numpy.
+"""The definition, one tap or one sample at a time, in numpy.
 
-Slower than method "direct" and free of its one shortcut, which is to multiply zero padding by weights
-along the borders: harmless unless a weight is infinite or NaN.  Method "direct" hands such weights over
-to this module, so that they too reach exactly the outputs that hold them.
+Where method "direct" would waste its time it hands over to this module, whose work follows the samples and the taps
+that there are: a kernel far larger than the image, or taps further apart than the image is wide.  And where it would be
+wrong: the kernels multiply the zeros around the image by weights, which is harmless unless a weight is infinite or NaN.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from itertools import product
 from typing import Any
 
@@ -16,41 +18,56 @@ from numpy.typing import NDArray
 
 from ._geometry import Axis
 
-__all__ = ["adjoint", "forward"]
+__all__ = ["adjoint", "forward", "products"]
 
 Array = NDArray[Any]
 Index = tuple[Any, ...]
 
 
-def taps(axes: tuple[Axis, ...]) -> Iterator[tuple[Index, Index, Index]]:
-    """Each tap ``k`` with the samples ``i`` and outputs ``o`` that it joins, as trailing indices of w, x and y."""
-    ranges = [[range(int(a), int(b)) for a, b in zip(*axis.reach(), strict=True)] for axis in axes]
-    for k in product(*(range(axis.taps) for axis in axes)):
-        runs = [ranges[a][tap] for a, tap in enumerate(k)]
+@lru_cache(maxsize=256)
+def products(axes: tuple[Axis, ...]) -> int:
+    """How many triples ``(o, i, k)`` there are: the work that nobody can save."""
+    return math.prod(sum((last - first).tolist()) for first, last in (axis.reach() for axis in axes))
+
+
+def forward(axes: tuple[Axis, ...], x: Array, w: Array, bias: Array | None, y: Array) -> None:
+    """``y[o] = bias + sum x[i] * w[k]``; arrays as `Geometry` splits them."""
+    d = len(axes)
+    y[...] = 0 if bias is None else bias.reshape(*bias.shape, *(1,) * d)
+    with np.errstate(all="ignore"):  # as the compiled kernels: infinity and NaN are results like any others
+        for i, k, o, _ in _pieces(axes):
+            part = y[o]
+            part += np.einsum("...gin,gion->...gon", _flat(x[i], d), _flat(w[k], d)).reshape(part.shape)
+
+
+def adjoint(axes: tuple[Axis, ...], y: Array, w: Array, bias: Array | None, x: Array) -> None:
+    """``x[i] = bias + sum y[o] * conj(w[k])``."""
+    d = len(axes)
+    x[...] = 0 if bias is None else bias.reshape(*bias.shape, *(1,) * d)
+    with np.errstate(all="ignore"):
+        for i, k, o, one_tap in _pieces(axes):
+            part = x[i]
+            sums = "...gon,gion->...gin" if one_tap else "...gon,gion->...gi"
+            part += np.einsum(sums, _flat(y[o], d), _flat(w[k], d).conj()).reshape(part.shape)
+
+
+def _pieces(axes: Sequence[Axis]) -> Iterator[tuple[Index, Index, Index, bool]]:
+    """One tap with all its samples, or one sample with all its taps, whichever are fewer pieces.
+
+    Gives the trailing indices of x, w and y, and which of the two it is.
+    """
+    one_tap = math.prod(axis.taps for axis in axes) <= math.prod(axis.n for axis in axes)
+    axes = axes if one_tap else [axis.swapped() for axis in axes]
+    ranges = [[range(first, last) for first, last in zip(*map(list, axis.reach()), strict=True)] for axis in axes]
+    for index in product(*(range(axis.taps) for axis in axes)):
+        runs = [ranges[a][k] for a, k in enumerate(index)]
         if all(runs):
-            i = tuple(slice(run.start, run.stop) for run in runs)
-            o = tuple(axis.outputs(tap, run.start, run.stop) for axis, tap, run in zip(axes, k, runs, strict=True))
-            yield (..., *k), (..., *i), (..., *o)
+            one = (..., *(slice(k, k + 1) for k in index))
+            many = (..., *(slice(run.start, run.stop) for run in runs))
+            o = (..., *(axis.outputs(k, run.start, run.stop) for axis, k, run in zip(axes, index, runs, strict=True)))
+            yield (many, one, o, True) if one_tap else (one, many, o, False)
 
 
-def forward(axes: tuple[Axis, ...], x: Array, w: Array, y: Array) -> None:
-    """``y[o] = sum x[i] * w[k]``; arrays as `Geometry` splits them."""
-    y[...] = 0
-    d = len(axes)
-    for k, i, o in taps(axes):
-        y[o] += np.einsum(x[i], _channel_axes(x, d, "gi"), w[k], [0, 1, 2], _channel_axes(x, d, "go"))
-
-
-def adjoint(axes: tuple[Axis, ...], y: Array, w: Array, x: Array) -> None:
-    """``x[i] = sum y[o] * conj(w[k])``."""
-    x[...] = 0
-    d = len(axes)
-    for k, i, o in taps(axes):
-        x[i] += np.einsum(y[o], _channel_axes(y, d, "go"), w[k].conj(), [0, 1, 2], _channel_axes(y, d, "gi"))
-
-
-def _channel_axes(a: Array, spatial: int, channels: str) -> list[int]:
-    """einsum's labels for ``(*batch, groups, channels, *spatial)``: 0 for groups, 1 and 2 for C_in and C_out."""
-    lead = a.ndim - spatial - 2
-    labels = {"g": 0, "i": 1, "o": 2}
-    return [*range(3, 3 + lead), *(labels[c] for c in channels), *range(3 + lead, 3 + lead + spatial)]
+def _flat(a: Array, d: int) -> Array:
+    """The last `d` axes as one."""
+    return a.reshape(*a.shape[: a.ndim - d], -1)

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ._boxes import TASKS, Dim, box_shape, dims_of, pitches, source_phases
+from ._boxes import TASKS, Dim, box_shape, dims_of, offsets, pitches, source_phases
 from ._correlation import TILES
 from ._geometry import Axis
 from ._phases import Index, Split, split_axis
@@ -91,7 +91,7 @@ def weight_adjoint(
             panels=task_panels[0 if left else 1],
             channel=channel // parts * strides[lead + 1] + channel % parts * strides[-1],
             group=strides[lead],
-            step=np.array([dim.result_stride if is_x else dim.split.source_step * dim.source_stride for dim in dims]),
+            step=offsets(dim.result_stride if is_x else dim.split.source_step * dim.source_stride for dim in dims),
             start=np.zeros(1, np.intp) if is_x else start,
             valid=(whole if is_x else valid).ravel(),
             padded=box if is_x else padded,

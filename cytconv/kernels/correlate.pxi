@@ -1,4 +1,4 @@
-# Forward and adjoint: pack a box of the source, multiply, store.  `cytconv._direct` explains the plan.
+# Forward and adjoint: pack a box of the source, multiply, store.  `cytconv._correlation` explains the plan.
 #
 #     source                  planes, flat and padded           rows of results            result
 #     +-------------+         0 0 0 0 0 0                       c[row, position]           +------------------+
@@ -19,9 +19,9 @@ cdef struct Scratch:
 
 
 cdef class Correlation:
-    """The tables of `cytconv._direct._correlation`, read only; strides and offsets count elements."""
+    """The tables of `cytconv._correlation.correlation`, read only; strides and offsets count elements."""
 
-    cdef Py_ssize_t dims, boxes, row_groups, channel_groups_weights, classes
+    cdef Py_ssize_t dims, boxes, row_groups, classes
     cdef int tile_rows
     cdef readonly Py_ssize_t scratch_size
     cdef Py_ssize_t flat, source_group, plane, planes, phases, segment_step
@@ -64,8 +64,7 @@ cdef class Correlation:
         if self.dims > MAX_DIMS:
             raise ValueError(f"arrays must have at most {MAX_DIMS} axes")
         # Lines of the result that are stored whole may go past the caches.
-        self.line_size = self.box[self.dims - 1] * abs(self.result_step[self.dims - 1]) if tables["stream"] else 0
-        self.line_size *= STREAMS
+        self.line_size = tables["line_size"] if STREAMS else 0
         # Elements of scratch for each worker: the packed box, the results, the bias of each row, a line.
         self.scratch_size = self.source_size + self.result_size + self.widest + self.line_size
 
@@ -279,7 +278,7 @@ def pack_weights(
 ):
     """Bring the weights into panels; tells whether all of them are finite.
 
-    The products of panel p are those of ``products[panel_products[p]:]``; see `_Layout` for the other tables.
+    The products of panel p are those of ``products[panel_products[p]:]``; see `Layout` for the other tables.
     """
     cdef Py_ssize_t panels = panel_start.shape[0] - 1
     cdef Py_ssize_t size = panel_start[panels]

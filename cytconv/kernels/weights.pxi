@@ -73,7 +73,7 @@ cdef class Side:
 
 
 cdef class WeightAdjoint:
-    """The tables of `cytconv._direct._weight_adjoint`, read only; strides and offsets count elements."""
+    """The tables of `cytconv._weights.weight_adjoint`, read only; strides and offsets count elements."""
 
     cdef int tile_rows
     cdef Side left, right
