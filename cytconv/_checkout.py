@@ -1,9 +1,10 @@
 """Let a checkout whose kernels are not compiled step aside for the installed package.
 
-``pip install .`` compiles into site-packages and leaves the checkout as it was.  But ``python -m cytconv``, typed
-in the checkout, finds this directory first, since Python puts the current directory at the head of its path.  So
-before `cytconv` imports anything of its own it asks `compiled` where its modules are: here, if the kernels are
-compiled here (installed, or built in place), otherwise wherever they are installed.  One or the other, never a mix.
+``pip install .`` compiles into site-packages, not into the checkout.  But ``python -m cytconv``, typed in the checkout,
+finds this directory first, since Python puts the current directory at the head of its path.  So before `cytconv`
+imports anything else of its own it asks `compiled` where its modules are: here, if the kernels are compiled here
+(installed, or built in place), otherwise wherever they are installed.  All modules but this one and ``__init__`` come
+from there: what was changed in the checkout since takes effect with the next ``pip install .``.
 """
 
 from __future__ import annotations

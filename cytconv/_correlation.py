@@ -24,9 +24,8 @@ from ._geometry import Axis
 from ._phases import Direction, Index, Run, Split, inside, split_axis
 from ._taps import products
 
-# Numbers of rows that a register tile can have, with the vectors of positions beside them (kernels/tile.pxi), and
-# how near to the peak each tile was seen to come.
-TILES = {6: (2, 1.0), 4: (3, 1.0), 3: (4, 0.8), 2: (6, 0.7), 1: (8, 0.5)}
+# How near to the peak each register tile was seen to come, by its number of rows (kernels/tile.pxi).
+TILES = {6: 1.0, 4: 1.0, 3: 0.8, 2: 0.7, 1: 0.5}
 
 STRIP_BYTES = 24 * 1024  # of the source, that a tile reads before it passes its sums on: they stay in L1 meanwhile
 ROWS = 144  # rows of results in one task: what they multiply such a strip with stays in L2
@@ -69,7 +68,7 @@ class Layout:
 
 @lru_cache(maxsize=64)
 def _layout(
-    direction: Direction, axes: tuple[Axis, ...], sources: int, results: int, channels_inside: bool, vector_bytes: int
+    module: Any, direction: Direction, axes: tuple[Axis, ...], sources: int, results: int, channels_inside: bool
 ) -> Layout:
     """Multiply the axes out, for `sources` channels summed over and `results` channels of results."""
     splits = tuple(split_axis(axis, direction) for axis in axes)
@@ -103,8 +102,8 @@ def _layout(
     # Tiles: the height that wastes least, weighed by the work of each class.
     work = [1 + sources * math.prod(sum(run.length for run in axis_runs) for axis_runs in each) for each in runs]
     count = np.bincount(row_class, minlength=len(runs))
-    tile = min(TILES, key=lambda t: float((np.array(work) * -(-count // t) * t).sum()) / TILES[t][1])
-    strip = STRIP_BYTES // (vector_bytes * TILES[tile][0])
+    tile = min(TILES, key=lambda t: float((np.array(work) * -(-count // t) * t).sum()) / TILES[t])
+    strip = STRIP_BYTES // (module.widths[tile] * module.vector_bytes)
     classes = [_class(splits, each, inner, sources, strides, source_stride, strip) for each in runs]
 
     # Groups of rows, of equal size and whole tiles.
@@ -127,7 +126,7 @@ def _layout(
             panels.append(panels[-1] + number)
     sizes = np.array([classes[c].weights.size * tile for c in panel_class], np.intp)
     return Layout(
-        key=(direction, axes, sources, results, channels_inside, vector_bytes),
+        key=(module, direction, axes, sources, results, channels_inside),
         splits=splits,
         tile=tile,
         inner=inner,
@@ -231,8 +230,8 @@ def correlation(
     spatial = range(lead + 2, lead + 2 + ndim)
 
     nearest = min(abs(result_strides[a]) for a in spatial)
-    layout = _layout(direction, axes, sources, results, 0 < result_channel < nearest, lanes * itemsize)
-    tile, (vectors, _) = layout.tile, TILES[layout.tile]
+    layout = _layout(module, direction, axes, sources, results, 0 < result_channel < nearest)
+    tile, vectors = layout.tile, module.widths[layout.tile]
     axes_of = (*range(lead), *spatial)
     dims, extent, halo = dims_of(
         layout.splits,

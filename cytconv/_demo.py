@@ -37,6 +37,7 @@ EXAMPLE_W = np.array([[0.3459, -0.2987], [-0.9396, -0.01321]])
 
 LARGEST = 2**32  # bytes of the upsampled image
 RUNS = 15  # of each timing
+TOLERANCE = 16 * float(np.finfo(float).eps)  # of four products of numbers below 1; and of inner products, relatively
 DETAIL = 24  # pixels along each side of the patch that the figure magnifies
 
 
@@ -65,9 +66,14 @@ def demo(image: Path | None, factor: int, output: Path) -> None:
         row("down", f"{size(x)} -> {size(down)}   conv, 2 x 2 kernel, stride 2")
         row("up", f"{size(down)} -> {size(up)}   conv_transpose, the same kernel")
         row(f"upsampled by {factor}", f"{size(x)} -> {size(upsampled)}   conv_transpose, kernel and stride {factor}")
-        check_regions(x, stamp, upsampled)
-        check_adjoint(x, down)
-        compare_with_matrix(x, down, up)
+        checks = {
+            "regions": check_regions(x, stamp, upsampled),
+            "adjoint": check_adjoint(x, down),
+            "matrix": compare_with_matrix(x, down, up),
+        }
+        wrong = [check for check, right in checks.items() if not right]
+        if wrong:
+            raise DemoError(f"wrong numbers, see the table: {', '.join(wrong)}")
         draw(name, x, down, up, upsampled, factor).savefig(unfinished, format="png", dpi=110)
     print()
     row("figure", str(output))
@@ -132,7 +138,7 @@ def window(n: int) -> Array:
     return np.outer(bump, bump)
 
 
-def check_regions(x: Array, w: Array, y: Array) -> None:
+def check_regions(x: Array, w: Array, y: Array) -> bool:
     """With the stride equal to the kernel, region (i, j) of y is ``w * x[i, j]``, to the last bit."""
     n = len(w)
     regions = y.reshape(x.shape[0], n, x.shape[1], n).swapaxes(1, 2)
@@ -140,9 +146,10 @@ def check_regions(x: Array, w: Array, y: Array) -> None:
     for a, b in np.ndindex(w.shape):
         equal &= regions[..., a, b] == x * w[a, b]
     row("regions", f"{equal.sum()} of {equal.size} regions of {n} x {n} equal the kernel times their pixel, exactly")
+    return bool(equal.all())
 
 
-def check_adjoint(y: Array, like: Array) -> None:
+def check_adjoint(y: Array, like: Array) -> bool:
     """``<A x, y> = <x, A^H y>`` for any x and y: here random numbers and the photograph."""
     x = np.random.default_rng(0).standard_normal(like.shape)
     left = np.vdot(conv_transpose(x, HALVE, stride=2), y)
@@ -150,10 +157,12 @@ def check_adjoint(y: Array, like: Array) -> None:
     scale = float(np.linalg.norm(x) * np.linalg.norm(y))
     print()
     row("<A x, y>", f"{left:+.15e}")
-    row("<x, A^H y>", f"{right:+.15e}   they differ by {abs(left - right) / (scale or 1):.1e} of |x| |y|")
+    difference = float(abs(left - right)) / (scale or 1)
+    row("<x, A^H y>", f"{right:+.15e}   they differ by {difference:.1e} of |x| |y|")
+    return difference < TOLERANCE
 
 
-def compare_with_matrix(x: Array, down: Array, up: Array) -> None:
+def compare_with_matrix(x: Array, down: Array, up: Array) -> bool:
     """The sparse matrices give the same numbers; how long either way takes."""
     matrices = {
         "down": conv_matrix(HALVE, down.shape, stride=2),
@@ -163,15 +172,18 @@ def compare_with_matrix(x: Array, down: Array, up: Array) -> None:
         "down": (lambda: conv(x, HALVE, stride=2), lambda: matrices["down"] @ x.ravel()),
         "up": (lambda: conv_transpose(down, HALVE, stride=2), lambda: matrices["up"] @ down.ravel()),
     }
+    largest = 0.0
     print()
     row("", f"{'direct':>10}{'sparse':>12}{'sparse/direct':>16}{'nonzeros':>12}{'max difference':>17}")
     for name, (direct, sparse) in calls.items():
         difference = float(np.abs(direct().ravel() - sparse()).max())
+        largest = max(largest, difference)
         fast, slow = medians(direct, sparse)
         times = f"{fast * 1e3:>7.3f} ms{slow * 1e3:>9.3f} ms{slow / fast:>16.1f}"
         row(name, f"{times}{matrices[name].nnz:>12}{difference:>17.1e}")
     threads = resolve_workers(None)
     row("", f"medians of {RUNS} runs, direct on up to {threads} threads; the matrices are built beforehand")
+    return largest < TOLERANCE
 
 
 def medians(*calls: Callable[[], object]) -> list[float]:

@@ -57,10 +57,12 @@ def weight_adjoint(
         tile, vectors, x_is_left = choice
         left, right = sizes if x_is_left else sizes[::-1]
         width = vectors * module.lanes
-        speed = TILES[tile][1] if vectors > 1 else tile / (tile + NARROW)
+        speed = TILES[tile] if vectors > 1 else tile / (tile + NARROW)
         return float(-(-left // tile) * tile * -(-right // width) * width) / speed
 
-    choices = [(t, vectors, x_is_left) for t in TILES for vectors in (TILES[t][0], 1) for x_is_left in (True, False)]
+    choices = [
+        (t, vectors, x_is_left) for t in TILES for vectors in (module.widths[t], 1) for x_is_left in (True, False)
+    ]
     tile, vectors, x_is_left = min(choices, key=cost)
     width = vectors * module.lanes
 

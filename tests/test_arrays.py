@@ -267,6 +267,9 @@ def test_out_that_cannot_hold_the_result():
     same = np.lib.stride_tricks.as_strided(np.ones(1, np.float32), (6,), (0,))
     with pytest.raises(ValueError, match=r"out of shape \(6,\) with strides \(0,\) must not overlap itself"):
         conv_transpose(x, w, out=same)
+    apart = np.lib.stride_tricks.as_strided(np.full(9, np.nan, np.float32), (2, 3), (12, 8))  # 0 2 4 and 3 5 7
+    conv_transpose(np.ones((2, 2), np.float32), np.ones((1, 2), np.float32), out=apart)
+    assert apart.tolist() == [[1, 2, 1], [1, 2, 1]]
     windows = np.lib.stride_tricks.sliding_window_view(np.zeros(8, np.float32), 6, writeable=True)[:2]
     with pytest.raises(ValueError, match="must not overlap itself"):
         conv_transpose(np.ones((2, 5), np.float32), w, out=windows)

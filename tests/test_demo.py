@@ -6,7 +6,7 @@ import sys
 import numpy as np
 import pytest
 
-from cytconv import _runtime
+from cytconv import _demo, _runtime
 from cytconv.__main__ import main
 
 
@@ -48,6 +48,15 @@ def test_numbers(image, factor, capsys):
     assert max(differences) < 1e-14
     assert max(len(line.removeprefix(f"figure            {output}")) for line in text.splitlines()) <= 120
     assert output.read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("function", ["conv", "conv_transpose", "conv_transpose_adjoint"])
+def test_wrong_numbers_are_an_error(image, function, monkeypatch, capsys):
+    right = getattr(_demo, function)
+    monkeypatch.setattr(_demo, function, lambda *args, **kwargs: right(*args, **kwargs) * 1.001)
+    assert demo(image, "--output", image.with_name("figure.png")) == 2
+    assert "wrong numbers" in capsys.readouterr().err
+    assert_only(image)
 
 
 def test_photograph_by_default(tmp_path, monkeypatch, capsys):

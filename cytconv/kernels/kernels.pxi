@@ -14,6 +14,8 @@ include "correlate.pxi"
 include "weights.pxi"
 
 lanes = LANES  # how many numbers a vector holds
+vector_bytes = sizeof(vec)
+widths = {rows: tile_width(rows) for rows in (6, 4, 3, 2, 1)}  # of the tiles there are, in vectors
 
 
 def openmp_threads():

@@ -92,8 +92,8 @@ cdef inline void tile "tile" (
         rows += MR
 
 
-# The tiles there are: as many sums as the 16 vector registers of AVX2 hold beside one row of b.  The second
-# column is the width of the tile in vectors; the tail of a run is done one vector at a time.
+# The tiles there are, by their rows: as wide as lets the 16 vector registers of AVX2 hold the sums and one row of b.
+# The tail of a run is done one vector at a time.
 
 cdef inline int tile_width(int rows) noexcept nogil:
     return 2 if rows == 6 else 3 if rows == 4 else 4 if rows == 3 else 6 if rows == 2 else 8

@@ -1,0 +1,197 @@
+"""How method "direct" plans: every way to do the work is forced, and none of it keeps or takes too much."""
+
+import gc
+import tracemalloc
+
+import numpy as np
+import pytest
+import reference
+from reference import assert_exact, integers
+
+from cytconv import (
+    ConvTranspose,
+    _boxes,
+    _correlation,
+    _direct,
+    _runtime,
+    _taps,
+    _weights,
+    conv,
+    conv_transpose,
+    conv_transpose_adjoint,
+    conv_transpose_weight_adjoint,
+)
+from cytconv._geometry import Axis
+
+CACHES = [_correlation.correlation, _correlation._layout, _weights.weight_adjoint, _taps.products]
+
+CASES = [
+    # x, w, keywords
+    ((70,), (5,), {"stride": 2, "padding": 1}),
+    ((50,), (2,), {"stride": 5, "padding": ((-3, 2),)}),
+    ((19, 33), (4, 4), {"stride": 2, "padding": 1}),
+    ((9, 33), (3, 2), {"stride": (2, 3), "dilation": (3, 2), "padding": ((2, -1), (0, 3))}),
+    ((2, 5, 7, 30), (5, 3, 3, 3), {"channels": "first", "stride": 2, "padding": 1, "output_padding": 1}),
+    ((2, 7, 30, 6), (6, 4, 3, 2), {"channels": "last", "stride": 2, "groups": 2}),
+    ((4, 3, 17), (2, 3), {"axes": (2, 0), "stride": (3, 1)}),
+    ((1, 6, 1, 1), (6, 5, 4, 4), {"channels": "first"}),
+]
+
+
+@pytest.fixture
+def fresh_plans():
+    """Plans made with settings that a test changes, and none of them kept."""
+    for cache in CACHES:
+        cache.cache_clear()
+    yield
+    for cache in CACHES:
+        cache.cache_clear()
+
+
+def check(rng, x_shape, w_shape, kwargs, dtype):
+    """All readings against the definition, with integers, so that every way of summing gives the same."""
+    x, w = integers(rng, x_shape, dtype), integers(rng, w_shape, dtype)
+    y = reference.conv_transpose(x, w, **kwargs)
+    out = np.full(y.shape, np.nan, dtype)
+    assert_exact(conv_transpose(x, w, out=out, **kwargs), y, dtype)
+    strided = np.full((*y.shape, 2), np.nan, dtype)
+    assert_exact(conv_transpose(x, w, out=strided[..., 1], **kwargs), y, dtype)
+    y = y.astype(dtype)
+    n = x_shape[1:-1] if kwargs.get("channels") == "last" else x_shape[-(len(w_shape) - 2) :]
+    n = n if "channels" in kwargs else [x_shape[a] for a in kwargs.get("axes", range(len(x_shape)))]
+    adjoint = reference.conv_transpose_adjoint(y, w, input_shape=n, **kwargs)
+    assert_exact(conv_transpose_adjoint(y, w, input_shape=n, **kwargs), adjoint, dtype)
+    taps = w_shape[2:] if "channels" in kwargs else w_shape
+    weights = reference.conv_transpose_weight_adjoint(x, y, kernel_shape=taps, **kwargs)
+    assert_exact(conv_transpose_weight_adjoint(x, y, kernel_shape=taps, **kwargs), weights, dtype)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.complex64, np.complex128])
+@pytest.mark.parametrize(("x_shape", "w_shape", "kwargs"), CASES, ids=str)
+class TestEveryWay:
+    def test_past_the_caches(self, rng, x_shape, w_shape, kwargs, dtype, monkeypatch, fresh_plans):
+        monkeypatch.setattr(_correlation, "STREAM_BYTES", -1)
+        check(rng, x_shape, w_shape, kwargs, dtype)
+
+    def test_small_boxes(self, rng, x_shape, w_shape, kwargs, dtype, monkeypatch, fresh_plans):
+        monkeypatch.setattr(_boxes, "SOURCE_BYTES", 1)
+        monkeypatch.setattr(_correlation, "ROWS", 3)
+        monkeypatch.setattr(_correlation, "STRIP_BYTES", 1)
+        check(rng, x_shape, w_shape, kwargs, dtype)
+
+    def test_one_task(self, rng, x_shape, w_shape, kwargs, dtype, monkeypatch, fresh_plans):
+        monkeypatch.setattr(_boxes, "TASKS", 1)
+        check(rng, x_shape, w_shape, kwargs, dtype)
+
+    def test_by_the_definition(self, rng, x_shape, w_shape, kwargs, dtype, monkeypatch, fresh_plans):
+        monkeypatch.setattr(_direct.Direct, "_correlate", lambda *_: False)
+        check(rng, x_shape, w_shape, kwargs, dtype)
+
+
+# ---- work follows the samples and taps -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("x_shape", "w_shape", "kwargs"),
+    [
+        ((256, 4), (256, 1, 2), {"channels": "first", "dilation": 10**6}),  # taps far apart
+        ((3, 100_000), (3, 2, 2), {"channels": "first", "dilation": 10**6}),
+        ((8, 8), (400, 400), {}),  # a kernel far larger than the image
+        ((3,), (1,), {"stride": 10**6}),  # phases without taps
+        ((2, 2), (2, 1), {"stride": 900}),
+        ((1, 1), (600, 700), {}),  # one sample
+    ],
+    ids=str,
+)
+def test_nothing_is_wasted(x_shape, w_shape, kwargs, fresh_plans):
+    x, w = np.ones(x_shape, np.float32), np.ones(w_shape, np.float32)
+    gc.collect()
+    tracemalloc.start()
+    try:
+        y = conv_transpose(x, w, workers=1, **kwargs)
+        current, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert y.sum(dtype=np.float64) == x.sum(dtype=np.float64) * w.sum(dtype=np.float64) / (
+        w.shape[0] if "channels" in kwargs else 1
+    )
+    assert current < y.nbytes + 2**21
+    assert peak < 4 * (x.nbytes + w.nbytes + y.nbytes) + 2**22
+
+
+def test_steps_times_strides_past_the_address_space():
+    """The step from one sample to the next is far outside of the array, but no sample is."""
+    long, kwargs = 2**22, {"stride": (2**41, 1)}
+    x = np.zeros((2, long), np.float32)
+    x[0] = np.arange(long) % 7
+    w = np.full((1, 1), 2, np.float32)
+    y = conv_transpose(x, w, output_shape=(1, long), **kwargs)
+    assert np.array_equal(y, 2 * x[:1])
+    assert np.array_equal(conv_transpose_adjoint(y, w, input_shape=(2, long), **kwargs), 4 * x)
+    product = conv_transpose_weight_adjoint(x, x[:1], kernel_shape=(1, 1), **kwargs)
+    assert product[0, 0] == pytest.approx(float((x[0].astype(float) ** 2).sum()), rel=1e-6)
+
+
+@pytest.mark.parametrize("shape", [(1, 512, 52, 52), (1, 1, 2048, 2048), (4, 64, 64, 64), (1, 1000, 300)], ids=str)
+def test_scratch_is_bounded(shape):
+    """By the caches, and by two tiles of positions with their halo where there are very many channels."""
+    axes = tuple(Axis(n, 3, 2 * n + 1, 2, 1, 0) for n in shape[2:])
+    x = np.ones((shape[0], 1, *shape[1:]), np.float32)
+    y = np.ones((shape[0], 1, 8, *(axis.m for axis in axes)), np.float32)
+    module = _runtime.kernels(x.dtype)
+    strides = _direct._strides(x), _direct._strides(y)
+    plan = _correlation.correlation(module, "forward", axes, shape[1], 8, (*x.shape, 1), *strides, 4)
+    positions = 2 * max(module.widths.values()) * module.lanes
+    with_halo = positions + 2 * (positions + 1)  # at most a row more on either axis, and the slack of a tile
+    assert plan.kernel.scratch_size * 4 < 2 * _boxes.L2_BYTES + 4 * shape[1] * with_halo
+    assert plan.kernel.scratch_size * 4 < 2**24
+
+
+def test_an_operator_keeps_one_copy_of_its_weights():
+    """Not one for every time that the cache of plans has forgotten it."""
+    operator = ConvTranspose(np.ones((4, 4, 3, 3)), (4, 8, 8), channels="first")
+    v = np.ones(operator.shape[1])
+    for _ in range(3):
+        operator @ v
+        for cache in CACHES:
+            cache.cache_clear()
+    (method,) = operator._prepared.values()
+    assert len(method._packed) == 1
+
+
+# ---- numpy's own pitfalls ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", [np.complex64, np.complex128])
+def test_complex_weights_of_any_strides(rng, dtype):
+    """numpy 2.4's negative is wrong for some pairs of strides, of which the real form of complex weights has many."""
+    x = integers(rng, (1, 6), dtype)
+    for outputs in (3, 13):
+        for step in range(1, 10):
+            w = integers(rng, (1, outputs, step), dtype)[:, :, :1]
+            assert_exact(
+                conv_transpose(x, w, channels="first"), reference.conv_transpose(x, w, channels="first"), dtype
+            )
+    w = np.asfortranarray(integers(rng, (2, 13, 1), dtype))
+    x = integers(rng, (2, 6), dtype)
+    assert_exact(conv_transpose(x, w, channels="first"), reference.conv_transpose(x, w, channels="first"), dtype)
+
+
+def test_floating_point_errors_are_not_raised_half_way():
+    """As the kernels, whatever numpy is told to do with overflow and invalid operations."""
+    with np.errstate(all="raise"):
+        out = np.full(6, 7, np.float16)
+        conv_transpose(np.full(5, 1e-4, np.float16), np.full(2, 1e-4, np.float16), out=out)
+        assert not out.any()
+        y = conv_transpose(np.ones(5), np.array([np.inf, -np.inf]))
+        assert y[0] == np.inf
+        assert np.isnan(y[1:-1]).all()
+        assert conv(np.ones(2), np.array([np.inf]), bias=1).tolist() == [np.inf, np.inf]
+
+
+def test_many_axes():
+    x = np.ones((1,) * 54 + (4,))
+    assert np.array_equal(conv_transpose(x, np.ones(2)).ravel(), [1, 2, 2, 2, 1])
+    assert np.isnan(conv_transpose(x, np.array([np.nan, 1])).ravel()).tolist() == [True, True, True, True, False]
+    with pytest.raises(ValueError, match="must have at most 60 axes"):
+        conv_transpose(np.ones((1,) * 61), np.ones(1))
