@@ -2,10 +2,11 @@
 
     python benchmarks/peers.py [--threads 2] [--rounds 21]
 
-Both libraries take turns, round by round, with a pause after each call in which the threads of the other fall asleep;
-results are compared before they count.  Each row gives the median time of either, their ratio, and the share of the
-roofline that cytconv reached: the larger of its floating-point operations relative to the FMA peak and of the bytes
-that it must at least read and write relative to the bandwidth of a copy, both measured in the same run.
+Both libraries take turns, round by round.  A turn is a call that wakes the threads and warms the caches, a call that is
+timed, and a pause in which the threads fall asleep again.  Results are compared before they count.  Each row gives the
+median time of either, their ratio, and the share of the roofline that cytconv reached: the larger of its floating-point
+operations relative to the FMA peak and of the bytes that it must at least read and write relative to the bandwidth of a
+copy, both measured in the same run.
 """
 
 from __future__ import annotations
@@ -87,7 +88,9 @@ def best(work: Callable[[], int], repeats: int = 7) -> float:
     return max(rates)
 
 
-def timed(call: Callable[[], Any]) -> float:
+def turn(call: Callable[[], Any]) -> float:
+    """Seconds of one call after another."""
+    call()
     start = time.perf_counter()
     call()
     elapsed = time.perf_counter() - start
@@ -114,7 +117,7 @@ def compare(row: Row, threads: int, rounds: int) -> dict[str, float]:
     times: dict[str, list[float]] = {name: [] for name in calls}
     for _ in range(rounds):
         for name, call in calls.items():
-            times[name].append(timed(call))
+            times[name].append(turn(call))
     seconds = {name: statistics.median(values) for name, values in times.items()}
     return {**seconds, "bytes": float(x.nbytes + w.nbytes + out.nbytes)}
 
