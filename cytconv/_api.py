@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ._geometry import Channels, Geometry, Ints, Padding
+from ._memory import empty
 from ._methods import choose
 from ._runtime import resolve_workers
 
@@ -105,6 +106,9 @@ def conv_transpose(
     memory for the packed weights and, for each worker, for one box of samples with its halo and the results from it:
     about three quarters of a second-level cache, and more only where the channels or the halo of some tens of
     neighbouring samples need more.
+
+    A result of 32 to 256 MiB is written where the last such result was, once that is gone: memory new from the
+    operating system would take longer to come than to fill.
 
     Non-finite samples reach exactly the outputs whose windows hold them; padding never multiplies them.
 
@@ -458,7 +462,7 @@ def _bias(
 def _result(out: Array | None, shape: tuple[int, ...], dtype: np.dtype[Any], **inputs: Any) -> Array:
     """`out` after every check, or a new array."""
     if out is None:
-        return np.empty(shape, dtype)
+        return empty(shape, dtype)
     if not isinstance(out, np.ndarray):
         raise TypeError(f"out={out!r} must be a numpy array")
     if out.shape != shape:

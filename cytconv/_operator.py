@@ -13,6 +13,7 @@ from scipy.sparse.linalg import LinearOperator
 
 from ._api import coerce, native
 from ._geometry import Channels, Geometry, Ints, Padding
+from ._memory import empty
 from ._methods import Method, choose
 from ._runtime import resolve_workers
 from ._sparse import check_format, in_format, matrix, whole_shape
@@ -224,7 +225,7 @@ class ConvTranspose(_Reading):
     def _product(self, v: Array, transposed: bool, conjugated: bool) -> Array:
         """One reading applied to each vector along the last axis of `v`."""
         v = self._vector(v)
-        out = np.empty((*v.shape[:-1], self.shape[1 if transposed else 0]), v.dtype)
+        out = empty((*v.shape[:-1], self.shape[1 if transposed else 0]), v.dtype)
         if self.dtype.kind != "c":  # no weight to conjugate
             parts = _parts if v.dtype.kind == "c" else np.asarray
             self._run(parts(v), parts(out), transposed)

@@ -13,6 +13,7 @@ from cytconv import (
     _boxes,
     _correlation,
     _direct,
+    _memory,
     _runtime,
     _taps,
     _weights,
@@ -157,6 +158,39 @@ def test_an_operator_keeps_one_copy_of_its_weights():
             cache.cache_clear()
     (method,) = operator._prepared.values()
     assert len(method._packed) == 1
+
+
+# ---- memory of large results ---------------------------------------------------------------------------
+
+
+def test_memory_of_a_large_result_is_used_again(monkeypatch):
+    monkeypatch.setattr(_memory, "LEAST", 1000)
+    monkeypatch.setattr(_memory, "_spare", [])
+    x, w = np.arange(500.0), np.array([1.0, 2.0])
+    y = conv_transpose(x, w)
+    expected = y.copy()
+    where, view = y.ctypes.data, y[::2]
+    del y
+    other = conv_transpose(x, -w)  # while a view of the first is in use
+    assert not np.shares_memory(view, other)
+    assert np.array_equal(view, expected[::2])
+    assert np.array_equal(other, -expected)
+    del view
+    again = conv_transpose(x, w)
+    assert again.ctypes.data == where
+    assert np.array_equal(again, expected)
+    assert type(again) is np.ndarray
+    assert again.flags.writeable
+
+
+def test_memory_of_another_size_is_not(monkeypatch):
+    monkeypatch.setattr(_memory, "LEAST", 1000)
+    monkeypatch.setattr(_memory, "_spare", [])
+    for n in (500, 5000, 200, 300, 126):
+        y = conv_transpose(np.arange(float(n)), np.ones(2))
+        assert np.array_equal(y[1:-1], 2 * np.arange(1.0, n) - 1)
+        del y
+        assert sum(memory.nbytes for memory in _memory._spare) <= 2 * 8 * (n + 1)
 
 
 # ---- numpy's own pitfalls ------------------------------------------------------------------------------

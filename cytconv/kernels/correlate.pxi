@@ -243,7 +243,7 @@ cdef class Correlation:
                     c = s.result + (row - first) * self.row_pitch + run * self.run_pitch + flat
                     if self.line_size and n == step:
                         store_block(n, c + low, self.row_pitch, high - low, b, s.line, step)
-                        stream_line(s.line, (high - low) * step, y + low * step)
+                        stream(s.line, (high - low) * step, y + low * step)
                     else:
                         store_block(n, c + low, self.row_pitch, high - low, b, y + low * step, step)
                     if self.block_ragged[block]:

@@ -10,42 +10,46 @@ cdef extern from *:
           int, const real *, Py_ssize_t, Py_ssize_t, const real *, real *);
     #endif
 
-    /* Write n aligned vectors past the caches: what is far larger than they are need not be read into them first. */
+    /* Write n aligned cache lines past the caches: what is far larger than they are need not be read into them first.
+       Whole lines only: one that is written in part goes to memory byte by byte. */
+    #define PER_LINE ((Py_ssize_t) (64 / sizeof(real)))
     #if VECTORS && defined(__AVX__)
       #include <immintrin.h>
       #define STREAMS 1
-      static inline void stream_vectors(const real *line, Py_ssize_t n, real *y) {
-          for (Py_ssize_t j = 0; j < n; j++) {
+      static inline void stream_lines(const real *from, Py_ssize_t n, real *to) {
+          for (Py_ssize_t j = 0; j < n; j++, from += PER_LINE, to += PER_LINE) {
     #ifdef __AVX512F__
-              _mm512_stream_si512((void *) (y + j * LANES), _mm512_loadu_si512((const void *) (line + j * LANES)));
+              _mm512_stream_si512((void *) to, _mm512_loadu_si512((const void *) from));
     #else
-              __m256i v = _mm256_loadu_si256((const __m256i *) (line + j * LANES));
-              _mm256_stream_si256((__m256i *) (y + j * LANES), v);
+              __m256i low = _mm256_loadu_si256((const __m256i *) from);
+              __m256i high = _mm256_loadu_si256((const __m256i *) from + 1);
+              _mm256_stream_si256((__m256i *) to, low);
+              _mm256_stream_si256((__m256i *) to + 1, high);
     #endif
           }
       }
       #define stream_fence() _mm_sfence()
     #else
       #define STREAMS 0
-      static inline void stream_vectors(const real *line, Py_ssize_t n, real *y) {
-          memcpy(y, line, n * sizeof(vec));
+      static inline void stream_lines(const real *from, Py_ssize_t n, real *to) {
+          memcpy(to, from, n * 64);
       }
       #define stream_fence()
     #endif
     """
     const bint STREAMS
-    void stream_vectors(const real* line, Py_ssize_t n, real* y) noexcept nogil
+    const Py_ssize_t PER_LINE
+    void stream_lines(const real* source, Py_ssize_t n, real* to) noexcept nogil
     void stream_fence() noexcept nogil
 
 
-cdef inline void stream_line(const real* line, Py_ssize_t n, real* y) noexcept nogil:
-    """Copy a line past the caches."""
-    cdef Py_ssize_t vector = sizeof(vec)
-    cdef Py_ssize_t head = min(n, <Py_ssize_t> (-(<size_t> y) % vector) // <Py_ssize_t> sizeof(real))
-    cdef Py_ssize_t whole = (n - head) // LANES
+cdef inline void stream(const real* line, Py_ssize_t n, real* y) noexcept nogil:
+    """Copy n numbers past the caches, but for those that share a cache line with others."""
+    cdef Py_ssize_t head = min(n, <Py_ssize_t> (-(<size_t> y) % 64 // sizeof(real)))
+    cdef Py_ssize_t lines = (n - head) // PER_LINE
     memcpy(y, line, head * sizeof(real))
-    stream_vectors(line + head, whole, y + head)
-    head += whole * LANES
+    stream_lines(line + head, lines, y + head)
+    head += lines * PER_LINE
     memcpy(y + head, line + head, (n - head) * sizeof(real))
 
 
