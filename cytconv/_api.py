@@ -108,7 +108,8 @@ def conv_transpose(
     neighbouring samples need more.
 
     A result of 32 to 256 MiB is written where the last such result was, once that is gone: memory new from the
-    operating system would take longer to come than to fill.
+    operating system would take longer to come than to fill.  So the memory of one such result is kept, and the array
+    does not own its data (``y.resize`` refuses).
 
     Non-finite samples reach exactly the outputs whose windows hold them; padding never multiplies them.
 

@@ -30,8 +30,9 @@ TILES = {6: 1.0, 4: 1.0, 3: 0.8, 2: 0.7, 1: 0.5}
 STRIP_BYTES = 24 * 1024  # of the source, that a tile reads before it passes its sums on: they stay in L1 meanwhile
 ROWS = 144  # rows of results in one task: what they multiply such a strip with stays in L2
 WASTE = 64  # how many times more than necessary the kernels may do: they are that much faster than numpy
+PIECE = 200_000  # multiplications that the kernels do in the time that numpy needs to begin with a piece
 LITTLE = 10**7  # multiplications, or samples to copy, that are no waste worth avoiding
-MAX_ROWS = 2**18  # phases and channels of a result for which to make a plan
+MAX_ROWS = 2**18  # phases and channels of a result, or taps of weights, for which to make a plan
 STREAM_BYTES = 16 * 1024 * 1024  # a result larger than this is written past the caches
 
 
@@ -336,15 +337,15 @@ def correlation(
 def is_wasteful(direction: Direction, axes: tuple[Axis, ...], results: int, channels: int) -> bool:
     """Whether a plan would compute far more than there is, for so many channels of results and of the source.
 
-    In the forward direction every tap meets every position: too much for a kernel much larger than the image, or for
-    taps further apart than the image is wide.  And every phase is a row of tables.
+    Every tap meets every position: too much for a kernel much larger than the image, for taps further apart than the
+    image is wide, or for a window that few of them reach.  And every phase is a row of tables.
     """
-    if direction == "adjoint":
-        return False
     splits = [split_axis(axis, direction) for axis in axes]
     planned = math.prod(split.positions * axis.taps for split, axis in zip(splits, axes, strict=True))
     rows = results * math.prod(split.result_start.size for split in splits)
-    return rows > MAX_ROWS or (planned - WASTE * products(axes)) * channels * results > LITTLE
+    pieces = min(math.prod(axis.taps for axis in axes), math.prod(axis.n for axis in axes))
+    saved = (planned - WASTE * products(axes)) * channels * results - PIECE * pieces
+    return rows > MAX_ROWS or saved > LITTLE
 
 
 def _blocks(row_result: Index, row_range: Index, groups: Index) -> tuple[Index, Index, Index]:

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import _runtime, _taps
-from ._correlation import LITTLE, WASTE, Layout, correlation, is_wasteful
+from ._correlation import LITTLE, MAX_ROWS, WASTE, Layout, correlation, is_wasteful
 from ._geometry import Axis
 from ._phases import Direction
 from ._weights import WeightAdjoint, weight_adjoint
@@ -52,9 +52,15 @@ class Direct:
         """``w[k] = sum conj(x[i]) * y[o]``."""
         module = _runtime.kernels(w.dtype)
         parts = _parts(w.dtype)
+        channels = math.prod(x.shape[: -len(axes)])
+        if math.prod(w.shape[3:]) > MAX_ROWS or is_wasteful("adjoint", axes, w.shape[2], channels):
+            return _taps.weight_adjoint(axes, x, y, w)
         plan = weight_adjoint(
             module, axes, (*x.shape, parts), _strides(x), (*y.shape, parts), _strides(y), w.itemsize // parts
         )
+        memory = plan.kernel.scratch_size + math.prod(plan.shape) // plan.shape[1]
+        if plan.packed > WASTE * plan.work + LITTLE or memory > 4 * (x.size + y.size + w.size) + LITTLE:
+            return _taps.weight_adjoint(axes, x, y, w)
         workers = _runtime.team(workers, plan.tasks, plan.work)
         scratch = _scratch(plan.kernel.scratch_size * workers, _real(w.dtype))
         sums = _scratch(math.prod(plan.shape), scratch.dtype)

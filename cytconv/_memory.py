@@ -2,7 +2,7 @@
 
 What is too large for malloc to keep (32 MiB and more with glibc) comes new from the operating system each time, which
 first fills it with zeros, page by page.  For an operator as close to the speed of memory as this one that takes longer
-than the work itself, so the memory of the last large result that was let go serves the next one.
+than the work itself, so the memory of the last large result that was let go is kept, and serves the next one.
 """
 
 from __future__ import annotations
@@ -42,6 +42,8 @@ class _Lease:
 def empty(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
     """``numpy.empty``, on memory that was used before where there is some of about the right size."""
     size = math.prod(shape) * dtype.itemsize
+    if size > MOST:
+        _spare.clear()  # no time to hold on to memory
     if not LEAST <= size <= MOST:
         return np.empty(shape, dtype)
     try:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from ._geometry import Axis
 
-__all__ = ["adjoint", "forward", "products"]
+__all__ = ["adjoint", "forward", "products", "weight_adjoint"]
 
 Array = NDArray[Any]
 Index = tuple[Any, ...]
@@ -49,6 +49,18 @@ def adjoint(axes: tuple[Axis, ...], y: Array, w: Array, bias: Array | None, x: A
             part = x[i]
             sums = "...gon,gion->...gin" if one_tap else "...gon,gion->...gi"
             part += np.einsum(sums, _flat(y[o], d), _flat(w[k], d).conj()).reshape(part.shape)
+
+
+def weight_adjoint(axes: tuple[Axis, ...], x: Array, y: Array, w: Array) -> None:
+    """``w[k] = sum conj(x[i]) * y[o]``."""
+    d = len(axes)
+    w[...] = 0
+    with np.errstate(all="ignore"):
+        for i, k, o, one_tap in _pieces(axes):
+            sums = "bgin,bgon->gio" if one_tap else "bgin,bgon->gion"
+            left, right = (a.reshape(-1, *a.shape[-3:]) for a in (_flat(x[i], d).conj(), _flat(y[o], d)))
+            part = w[k]
+            part += np.einsum(sums, left, right).reshape(part.shape)
 
 
 def _pieces(axes: Sequence[Axis]) -> Iterator[tuple[Index, Index, Index, bool]]:

@@ -28,7 +28,8 @@ class WeightAdjoint:
 
     kernel: Any
     tasks: int
-    work: int
+    work: int  # multiplications, padding included
+    packed: int  # samples copied, padding included
     shape: tuple[int, ...]  # of the sums: group, share, tap, panels and rows of either side
     taps: tuple[Index, ...]  # index of each of the taps along the axes of the kernel
     x_is_left: bool
@@ -130,6 +131,9 @@ def weight_adjoint(
         kernel,
         tasks=pieces * shares,
         work=sums * math.prod(extent.tolist()),
+        packed=pieces
+        * boxes
+        * (math.prod(padded.tolist()) * phases * channels_y + math.prod(box.tolist()) * channels_x),
         shape=(groups, shares, phase.size, *panels, tile, width),
         taps=taps,
         x_is_left=x_is_left,

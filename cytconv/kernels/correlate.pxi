@@ -61,8 +61,6 @@ cdef class Correlation:
         self.boxes = 1
         for count in self.counts:
             self.boxes *= count
-        if self.dims > MAX_DIMS:
-            raise ValueError(f"arrays must have at most {MAX_DIMS} axes")
         # Lines of the result that are stored whole may go past the caches.
         self.line_size = tables["line_size"] if STREAMS else 0
         # Elements of scratch for each worker: the packed box, the results, the bias of each row, a line.

@@ -1,7 +1,7 @@
 # Loops over any number of axes.
 
 cdef enum:
-    MAX_DIMS = 64  # as many as numpy has
+    MAX_DIMS = 64  # as many as numpy has; `Geometry` allows fewer
 
 
 cdef inline void advance(Py_ssize_t dims, const Py_ssize_t* size, Py_ssize_t* e) noexcept nogil:

@@ -96,8 +96,6 @@ cdef class WeightAdjoint:
         self.right_groups = (self.right_panels + right.panels - 1) // right.panels
         self.dims = self.extent.shape[0]
         self.taps = self.tap_offset.shape[0]
-        if self.dims > MAX_DIMS:
-            raise ValueError(f"arrays must have at most {MAX_DIMS} axes")
         self.scratch_size = left.size + right.size
 
     def run(
