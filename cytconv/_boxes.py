@@ -5,9 +5,10 @@ A worker holds one packed box of the source and the results that it makes of it,
     planes * prod(box + halo) + (rows + 1) * prod(box)        numbers, rounded up to whole tiles and cache lines
 
 with a plane for each channel and phase of the source, and a row for each channel and phase of the result, of which a
-task has no more than 192.  `box_shape` keeps ``planes * prod(box)`` within half of the second-level cache and
+task has fewer than 288.  `box_shape` keeps ``planes * prod(box)`` within half of the second-level cache and
 ``rows * prod(box)`` within a quarter, as far as a box of two tiles (4 to 16 vectors of positions) allows.  Nothing
-else that a call allocates grows with the arrays, but the packed weights and, in the adjoint of the weights, their sums.
+else that a call allocates grows with the arrays, but the packed weights, in the adjoint of the weights their sums, and
+copies of arrays that are not aligned and in native byte order.
 """
 
 from __future__ import annotations

@@ -5,6 +5,7 @@
     _correlation   plans of the forward operator and its adjoint
     _weights       plans of the adjoint in the weights
     kernels/       what runs them
+    _taps          the definition in numpy, for what the kernels would compute wrongly or wastefully
 
 Complex numbers are pairs of real ones: a complex array is a real one with twice the channels, which lie between each
 other in memory, and a complex kernel the real matrix that multiplies the pairs.
@@ -58,6 +59,7 @@ class Direct:
         plan = weight_adjoint(
             module, axes, (*x.shape, parts), _strides(x), (*y.shape, parts), _strides(y), w.itemsize // parts
         )
+        # Far taps make a wide halo, and a tile for each of very many taps is far larger than the weights themselves.
         memory = plan.kernel.scratch_size + math.prod(plan.shape) // plan.shape[1]
         if plan.packed > WASTE * plan.work + LITTLE or memory > 4 * (x.size + y.size + w.size) + LITTLE:
             return _taps.weight_adjoint(axes, x, y, w)
