@@ -285,7 +285,17 @@ def correlation(
     counts = -(-extent // box)
     tasks = groups * math.prod(counts.tolist()) * (layout.groups.size - 1)
     channel = np.arange(sources)
+    source_planes = module.Planes(
+        step=offsets(dim.split.source_step * dim.source_stride for dim in dims),
+        channel=channel // parts * source_channel + channel % parts * source_strides[-1],
+        group=source_strides[lead],
+        start=phase_source,
+        valid=phase_range.ravel(),
+        pitch=pitch,
+        plane=plane,
+    )
     kernel = module.Correlation(
+        source_planes,
         tile=tile,
         extent=extent,
         box=box,
@@ -293,12 +303,6 @@ def correlation(
         padded=padded,
         pitch=pitch,
         flat=flat,
-        source_step=offsets(dim.split.source_step * dim.source_stride for dim in dims),
-        source_channel=channel // parts * source_channel + channel % parts * source_strides[-1],
-        source_group=source_strides[lead],
-        phase_source=phase_source,
-        phase_range=phase_range.ravel(),
-        plane=plane,
         segments=segments.ravel(),
         segment_step=step,
         strip_segment=strip_segment,

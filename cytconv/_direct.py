@@ -40,17 +40,33 @@ class Direct:
 
     def forward(self, x: Array, bias: Array | None, y: Array, workers: int) -> None:
         """``y[o] = bias + sum x[i] * w[k]``."""
-        if not self._correlate("forward", x, bias, y, workers):
+        if _is_better_swapped(self._axes, x):
+            axes, w, x, y_swapped = _swapped(self._axes, x, self._w, y)
+            Direct(axes, x).forward(w, None, y_swapped, workers)
+            if bias is not None:
+                y += bias.reshape(*bias.shape, *(1,) * len(axes))
+        elif not self._correlate("forward", x, bias, y, workers):
             _taps.forward(self._axes, x, self._w, bias, y)
 
     def adjoint(self, y: Array, bias: Array | None, x: Array, workers: int) -> None:
         """``x[i] = bias + sum y[o] * conj(w[k])``."""
-        if not self._correlate("adjoint", y, bias, x, workers):
+        if _is_better_swapped(self._axes, x):
+            axes, w, x_swapped, y = _swapped(self._axes, x, self._w, y)
+            Direct.weight_adjoint(axes, w, y, x_swapped, workers)
+            if bias is not None:
+                x += bias.reshape(*bias.shape, *(1,) * len(axes))
+        elif not self._correlate("adjoint", y, bias, x, workers):
             _taps.adjoint(self._axes, y, self._w, bias, x)
 
     @staticmethod
     def weight_adjoint(axes: tuple[Axis, ...], x: Array, y: Array, w: Array, workers: int) -> None:
         """``w[k] = sum conj(x[i]) * y[o]``."""
+        if _is_better_swapped(axes, x):
+            axes, w, x, y = _swapped(axes, x, w, y)
+            return Direct(axes, x).adjoint(y, None, w, workers)
+        if not _taps.products(axes):
+            w[...] = 0
+            return None
         module = _runtime.kernels(w.dtype)
         parts = _parts(w.dtype)
         channels = math.prod(x.shape[: -len(axes)])
@@ -65,10 +81,13 @@ class Direct:
             return _taps.weight_adjoint(axes, x, y, w)
         workers = _runtime.team(workers, plan.tasks, plan.work)
         scratch = _scratch(plan.kernel.scratch_size * workers, _real(w.dtype))
-        sums = _scratch(math.prod(plan.shape), scratch.dtype)
-        left, right = (x, y) if plan.x_is_left else (y, x)
-        plan.kernel.run(*_flat(left), *_flat(right), sums, scratch, plan.tasks, workers)
-        _unpack_weights(plan, sums.reshape(plan.shape), w)
+        scratch[...] = 0
+        sums = np.empty(plan.shape, scratch.dtype)
+        plan.kernel.run(*_flat(x), *_flat(y), sums.reshape(-1), scratch, plan.tasks, workers)
+        _unpack_weights(plan, sums, w)
+        # The kernels multiply the zeros around both arrays, too: harmless, unless a sample is infinite or NaN.
+        if not np.isfinite(w).all():
+            _taps.weight_adjoint(axes, x, y, w)
 
     def _correlate(self, direction: Direction, source: Array, bias: Array | None, result: Array, workers: int) -> bool:
         """Fill `result`, unless the kernels would be wrong or wasteful: say so, and leave it to others."""
@@ -126,6 +145,28 @@ class Direct:
         return self._packed[layout.key]
 
 
+def _is_better_swapped(axes: tuple[Axis, ...], x: Array) -> bool:
+    """Whether there is but one sample along every axis, and so no position that its taps could share.
+
+    Several batch axes cannot always be made one without a copy: such arrays stay as they are.
+    """
+    return all(axis.n == 1 for axis in axes) and any(axis.taps > 1 for axis in axes) and x.ndim <= len(axes) + 3
+
+
+def _swapped(axes: tuple[Axis, ...], x: Array, w: Array, y: Array) -> tuple[tuple[Axis, ...], Array, Array, Array]:
+    """The same problem with samples and taps in each other's place: axes, samples, weights and outputs, as views.
+
+    In ``o = i*stride + k*dilation - low`` the two are alike, and so are the channels of y on the one hand and the
+    batch on the other: ``y[n, d] = sum over c of x[n, c] * w[c, d]``.  Then the adjoint in the samples is the adjoint
+    in what were the weights.
+    """
+    if x.ndim < len(axes) + 3:
+        x, y = x[None], y[None]
+    # x (n, groups, c, *i)   w (groups, c, d, *k)   y (n, groups, d, *o)
+    samples, weights, outputs = np.moveaxis(w, 2, 0), np.moveaxis(x, 0, 2), np.swapaxes(y, 0, 2)
+    return tuple(axis.swapped() for axis in axes), samples, weights, outputs
+
+
 def _parts(dtype: np.dtype[Any]) -> int:
     return 2 if dtype.kind == "c" else 1
 
@@ -168,24 +209,20 @@ def _real_weights(w: Array) -> Array:
 
 
 def _unpack_weights(plan: WeightAdjoint, sums: Array, w: Array) -> None:
-    """Add up the shares, take the panels apart, and put real and imaginary parts together."""
+    """Add up the shares, put the taps into their places, and real and imaginary parts together."""
     total = sums[:, 0]
     for share in range(1, sums.shape[1]):
         total = total + sums[:, share]
-    groups, taps, left, right, rows, columns = total.shape
-    total = total.transpose(0, 2, 4, 3, 5, 1).reshape(groups, left * rows, right * columns, taps)
-    if not plan.x_is_left:
-        total = total.transpose(0, 2, 1, 3)
-    _, inputs, outputs = w.shape[:3]
+    groups, inputs, outputs, taps = total.shape
     if math.prod(w.shape[3:]) > taps:
         w[...] = 0  # some taps meet no sample
     where: tuple[Any, ...] = (..., *plan.taps)
     if w.dtype.kind == "c":  # conj(x)*y = (re x*re y + im x*im y) + 1j*(re x*im y - im x*re y)
-        p = total[:, : inputs * 2, : outputs * 2].reshape(groups, inputs, 2, outputs, 2, taps)
+        p = total.reshape(groups, inputs // 2, 2, outputs // 2, 2, taps)
         w.real[where] = p[:, :, 0, :, 0] + p[:, :, 1, :, 1]
         w.imag[where] = p[:, :, 0, :, 1] - p[:, :, 1, :, 0]
     else:
-        w[where] = total[:, :inputs, :outputs]
+        w[where] = total
 
 
 def _scratch(size: int, dtype: np.dtype[Any]) -> Array:

@@ -10,16 +10,19 @@ from typing import Any
 
 import numpy as np
 
-from ._boxes import TASKS, Dim, box_shape, dims_of, offsets, pitches, source_phases
-from ._correlation import TILES
+from ._boxes import TASKS, Dim, box_shape, dims_of, line_pitch, offsets, pitches, source_phases
+from ._boxes import L2_BYTES
 from ._geometry import Axis
 from ._phases import Index, Split, split_axis
 
 __all__ = ["WeightAdjoint", "weight_adjoint"]
 
-NARROW = 3  # a tile one vector wide comes as near to the peak as if it had this many rows more to wait for
-CHANNELS = 96  # of either side in one task
+# How near to the peak each register tile comes, by its number of rows (kernels/weights.pxi).
+TILES = {6: 1.1, 3: 1.0, 2: 0.9, 1: 0.6}
+
+STRIP_BYTES = 28 * 1024  # of both arrays, that a tile reads: in L1
 SUM_BYTES = 16 * 1024 * 1024  # size of the sums that the shares of the positions may take together
+PLANES = 128  # of either side, at most, in one task
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,9 +33,8 @@ class WeightAdjoint:
     tasks: int
     work: int  # multiplications, padding included
     packed: int  # samples copied, padding included
-    shape: tuple[int, ...]  # of the sums: group, share, tap, panels and rows of either side
+    shape: tuple[int, ...]  # of the sums: group, share, channels of x and of y, tap
     taps: tuple[Index, ...]  # index of each of the taps along the axes of the kernel
-    x_is_left: bool
 
 
 @lru_cache(maxsize=64)
@@ -46,26 +48,12 @@ def weight_adjoint(
     itemsize: int,
 ) -> WeightAdjoint:
     """Plan for split arrays ``(*batch, groups, channels, *spatial, parts)`` of these shapes and strides."""
-    ndim = len(axes)
+    ndim, lanes = len(axes), module.lanes
     lead = len(x_shape) - ndim - 3
     groups, parts = x_shape[lead], x_shape[-1]
-    sizes = x_shape[lead + 1] * parts, y_shape[lead + 1] * parts
+    inputs, outputs = x_shape[lead + 1] * parts, y_shape[lead + 1] * parts
     spatial = range(lead + 2, lead + 2 + ndim)
     splits = [split_axis(axis, "adjoint") for axis in axes]
-
-    # The side whose channels fill whole vectors goes right, the other one left, in the tile that does it fastest.
-    def cost(choice: tuple[int, int, bool]) -> float:
-        tile, vectors, x_is_left = choice
-        left, right = sizes if x_is_left else sizes[::-1]
-        width = vectors * module.lanes
-        speed = TILES[tile] if vectors > 1 else tile / (tile + NARROW)
-        return float(-(-left // tile) * tile * -(-right // width) * width) / speed
-
-    choices = [
-        (t, vectors, x_is_left) for t in TILES for vectors in (module.widths[t], 1) for x_is_left in (True, False)
-    ]
-    tile, vectors, x_is_left = min(choices, key=cost)
-    width = vectors * module.lanes
 
     # The plan is that of the correlation whose source is y and whose positions are those of x.
     axes_of = (*range(lead), *spatial)
@@ -75,75 +63,98 @@ def weight_adjoint(
     start, valid = source_phases(splits, dims)
     phases = len(start)
 
-    # Both sides' channels come in panels, some of them in one task.
-    panels = tuple(-(-n // w) for n, w in zip(sizes if x_is_left else sizes[::-1], (tile, width), strict=True))
-    task_panels = tuple(min(n, -(-CHANNELS // w)) for n, w in zip(panels, (tile, width), strict=True))
-    channels_y = task_panels[1 if x_is_left else 0] * (width if x_is_left else tile)
-    channels_x = task_panels[0 if x_is_left else 1] * (tile if x_is_left else width)
-    box = box_shape(extent, halo, (channels_y * phases + channels_x) * itemsize, width * itemsize * 4, 2 * width, TASKS)
+    tiles = [t for t in TILES if t < 6 or module.vector_bytes == 64]
+    rows = min(tiles, key=lambda t: -(-inputs // t) * t / TILES[t])
+    columns = module.dot_columns[rows]
+    number = math.prod(sum(run.length for (runs,) in (split.classes,) for run in runs) for split in splits)
+    x_block = min(inputs, 1024)
+    y_block = min(outputs, max(1, PLANES // phases))
+
+    # So many positions that the strips of a tile stay in L1.
+    strips = rows + min(columns, y_block * phases)
+    box = box_shape(
+        extent,
+        halo,
+        (y_block * phases) * itemsize,
+        strips * itemsize * L2_BYTES // 4 // STRIP_BYTES,
+        4 * lanes,
+        TASKS,
+    )
     padded = box + halo
-    x_pitch, y_pitch = pitches(box), pitches(padded)
+    y_pitch = pitches(padded)
 
-    def side(is_x: bool) -> Any:
-        strides, number = (x_strides, sizes[0]) if is_x else (y_strides, sizes[1])
-        channel = np.arange(number)
-        left = is_x == x_is_left
-        whole = np.stack([np.zeros_like(extent), extent], axis=1)
-        return module.Side(
-            width=tile if left else width,
-            panels=task_panels[0 if left else 1],
-            channel=channel // parts * strides[lead + 1] + channel % parts * strides[-1],
-            group=strides[lead],
-            step=offsets(dim.result_stride if is_x else dim.split.source_step * dim.source_stride for dim in dims),
-            start=np.zeros(1, np.intp) if is_x else start,
-            valid=(whole if is_x else valid).ravel(),
-            padded=box if is_x else padded,
-            pitch=x_pitch if is_x else y_pitch,
-            plane=math.prod((box if is_x else padded).tolist()) * (tile if left else width),
-        )
+    # The positions from axis `flat` on are one run in both arrays, junk between rows and all: there x is zero.
+    def run(a: int) -> int:
+        return int(((box[a:] - 1) * y_pitch[a:]).sum()) + 1
 
-    taps, phase, offset, tap_range = _taps(splits, dims, valid, y_pitch, extent)
-    width_y = width if x_is_left else tile
-    plane_y = math.prod(padded.tolist()) * width_y
+    flat = min(range(len(dims)), key=lambda a: math.prod(box[:a].tolist()) * -(-run(a) // lanes))
+    run_pitch = -(-max(run(flat), math.prod(padded[flat:].tolist())) // lanes) * lanes
+    x_padded = np.append(box[:flat], padded[flat:])
+    x_pitch = np.append(pitches(box[:flat]) * run_pitch, y_pitch[flat:]) if flat else y_pitch
+    run_start = np.indices(box[:flat], np.intp).reshape(flat, math.prod(box[:flat].tolist()))
+    runs = np.empty((run_start.shape[1], 3), np.intp)
+    runs[:, 0] = x_pitch[:flat] @ run_start
+    runs[:, 1] = y_pitch[:flat] @ run_start
+    runs[:, 2] = -(-run(flat) // lanes)
+
+    channel_x, channel_y = np.arange(inputs), np.arange(outputs)
+    x_plane = line_pitch(math.prod(box[:flat].tolist()) * run_pitch, itemsize)
+    y_plane = line_pitch(math.prod(padded.tolist()), itemsize)
+    planes_x = module.Planes(
+        step=offsets(dim.result_stride for dim in dims),
+        channel=channel_x // parts * x_strides[lead + 1] + channel_x % parts * x_strides[-1],
+        group=x_strides[lead],
+        start=np.zeros(1, np.intp),
+        valid=np.stack([np.zeros_like(extent), extent], axis=1).ravel(),
+        pitch=x_pitch,
+        plane=x_plane,
+    )
+    planes_y = module.Planes(
+        step=offsets(dim.split.source_step * dim.source_stride for dim in dims),
+        channel=channel_y // parts * y_strides[lead + 1] + channel_y % parts * y_strides[-1],
+        group=y_strides[lead],
+        start=start,
+        valid=valid.ravel(),
+        pitch=y_pitch,
+        plane=y_plane,
+    )
+    taps, phase, offset = _taps(splits, dims, y_pitch)
+    tap_column = phase * y_plane + offset
+    in_task = (np.arange(y_block)[:, None] * (phases * y_plane) + tap_column).ravel()
+    in_task = np.append(in_task, np.full(columns - 1, in_task[-1]))  # the last tile may be short of columns
     counts = -(-extent // box)
     boxes = math.prod(counts.tolist())
-    pieces = groups * math.prod(-(-n // m) for n, m in zip(panels, task_panels, strict=True))
-    sums = groups * phase.size * math.prod(panels) * tile * width
+    pieces = groups * -(-inputs // x_block) * -(-outputs // y_block)
+    sums = groups * inputs * outputs * number
     shares = max(1, min(boxes, -(-TASKS // pieces), SUM_BYTES // max(sums * itemsize, 1)))
     kernel = module.WeightAdjoint(
-        side(x_is_left),
-        side(not x_is_left),
-        wide=vectors > 1,
-        shift_left=not x_is_left,
-        extent=extent,
+        planes_x,
+        planes_y,
+        rows=rows,
+        taps=number,
         box=box,
         counts=counts,
-        tap_offset=phase * plane_y + offset * width_y,
-        tap_range=tap_range.ravel(),
+        x_padded=x_padded,
+        y_padded=padded,
+        runs=runs,
+        columns=in_task,
         shares=shares,
         boxes=boxes,
-        places=np.add.outer(np.arange(task_panels[0]) * panels[1] * tile * width, np.arange(tile) * width).ravel(),
-        lines=math.prod(box[:-1].tolist()) + 1,
-        left_panels=panels[0],
-        right_panels=panels[1],
+        x_block=x_block,
+        y_block=y_block,
     )
     return WeightAdjoint(
         kernel,
         tasks=pieces * shares,
         work=sums * math.prod(extent.tolist()),
-        packed=pieces
-        * boxes
-        * (math.prod(padded.tolist()) * phases * channels_y + math.prod(box.tolist()) * channels_x),
-        shape=(groups, shares, phase.size, *panels, tile, width),
+        packed=pieces * boxes * (math.prod(padded.tolist()) * phases * y_block + x_plane * x_block),
+        shape=(groups, shares, inputs, outputs, number),
         taps=taps,
-        x_is_left=x_is_left,
     )
 
 
-def _taps(
-    splits: Sequence[Split], dims: Sequence[Dim], valid: Index, pitch: Index, extent: Index
-) -> tuple[tuple[Index, ...], Index, Index, Index]:
-    """For each tap: its index in the kernel, its phase of y, its offset there, and the positions that it meets."""
+def _taps(splits: Sequence[Split], dims: Sequence[Dim], pitch: Index) -> tuple[tuple[Index, ...], Index, Index]:
+    """For each tap: its index in the kernel, its phase of y, its offset there."""
     tables = []
     for s in splits:
         (runs,) = s.classes
@@ -154,10 +165,7 @@ def _taps(
     phase = np.zeros(grid.shape[1], np.intp)
     for a, s in enumerate(splits):
         phase = phase * s.source_start.size + phases[:, a]
-    met = np.empty((phase.size, len(dims), 2), np.intp)
     offset = np.zeros(phase.size, np.intp)
     for d, dim in enumerate(dims):
-        shift = dim.along(shifts)
-        offset += shift * pitch[d]
-        met[:, d] = np.clip(valid[phase, d] - shift[:, None], 0, extent[d])
-    return tuple(taps.T), phase, offset, met
+        offset += dim.along(shifts) * pitch[d]
+    return tuple(taps.T), phase, offset

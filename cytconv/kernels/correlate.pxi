@@ -24,22 +24,20 @@ cdef class Correlation:
     cdef Py_ssize_t dims, boxes, row_groups, classes
     cdef int tile_rows
     cdef readonly Py_ssize_t scratch_size
-    cdef Py_ssize_t flat, source_group, plane, planes, phases, segment_step
+    cdef Planes planes
+    cdef Py_ssize_t flat, segment_step
     cdef Py_ssize_t run_pitch, row_pitch, result_group, results, source_size, result_size, widest, line_size
     cdef const Py_ssize_t[::1] extent, box, counts, padded, pitch
-    cdef const Py_ssize_t[::1] source_step, source_channel, phase_source, phase_range
     cdef const Py_ssize_t[::1] segments, strip_segment, class_strip
     cdef const Py_ssize_t[::1] group_panel, panel_rows, panel_start
     cdef const Py_ssize_t[::1] result_step, group_row, group_block, row_result, row_range, row_channel
     cdef const Py_ssize_t[::1] block_row, block_range, block_ragged
 
-    def __init__(self, **tables):
+    def __init__(self, Planes planes, **tables):
+        self.planes = planes
         self.tile_rows = tables["tile"]
         self.extent, self.box, self.counts = tables["extent"], tables["box"], tables["counts"]
         self.padded, self.pitch, self.flat = tables["padded"], tables["pitch"], tables["flat"]
-        self.source_step, self.source_channel = tables["source_step"], tables["source_channel"]
-        self.source_group, self.plane = tables["source_group"], tables["plane"]
-        self.phase_source, self.phase_range = tables["phase_source"], tables["phase_range"]
         self.segments, self.segment_step = tables["segments"], tables["segment_step"]
         self.strip_segment, self.class_strip = tables["strip_segment"], tables["class_strip"]
         self.group_panel, self.panel_rows = tables["group_panel"], tables["panel_rows"]
@@ -53,8 +51,6 @@ cdef class Correlation:
         self.row_channel = tables["row_channel"]
         self.source_size, self.result_size = tables["source_size"], tables["result_size"]
         self.dims = self.extent.shape[0]
-        self.phases = self.phase_source.shape[0]
-        self.planes = self.source_channel.shape[0] * self.phases
         self.classes = self.class_strip.shape[0] - 1
         self.row_groups = self.group_row.shape[0] - 1
         self.widest = tables["widest"]
@@ -105,55 +101,23 @@ cdef class Correlation:
         cdef Py_ssize_t channels = box // self.boxes
         cdef Py_ssize_t at[MAX_DIMS]
         cdef Py_ssize_t size[MAX_DIMS]
+        cdef Py_ssize_t n[MAX_DIMS]
         cdef Py_ssize_t d, rest = box % self.boxes
         for d in range(self.dims - 1, -1, -1):
             at[d] = rest % self.counts[d] * self.box[d]
             size[d] = min(self.box[d], self.extent[d] - at[d])
+            n[d] = size[d] + self.padded[d] - self.box[d]
             rest = rest // self.counts[d]
         if s.packed != box:
-            self.pack(source + channels * self.source_group, at, size, s.source)
+            self.planes.pack(
+                source + channels * self.planes.group, 0, self.planes.channels, at, n, n, s.source,
+            )
             s.packed = box
         self.multiply(rows, weights + channels * self.panel_start[self.panel_start.shape[0] - 1], size, s)
         self.store(
             rows, bias + channels * self.results if bias != NULL else NULL, at, size,
             result + channels * self.result_group, s,
         )
-
-    @final
-    cdef void pack(
-        self, const real* source, const Py_ssize_t* at, const Py_ssize_t* size, real* planes,
-    ) noexcept nogil:
-        """Copy the box and its halo, one plane for each channel and phase, zero where the source ends."""
-        cdef Py_ssize_t last = self.dims - 1
-        cdef Py_ssize_t plane, phase, d, flat
-        cdef Py_ssize_t lines = 1
-        cdef Py_ssize_t e[MAX_DIMS]
-        cdef Py_ssize_t n[MAX_DIMS]
-        cdef const Py_ssize_t* within
-        cdef const real* line
-        cdef bint outside
-        for d in range(self.dims):
-            n[d] = size[d] + self.padded[d] - self.box[d]
-            lines *= n[d] if d < last else 1
-        for plane in range(self.planes):
-            phase = plane % self.phases
-            within = &self.phase_range[phase * self.dims * 2]
-            for d in range(self.dims):
-                e[d] = 0
-            for _ in range(lines):
-                line = source + self.source_channel[plane // self.phases] + self.phase_source[phase]
-                flat = plane * self.plane
-                outside = False
-                for d in range(self.dims):
-                    line += (at[d] + e[d]) * self.source_step[d]
-                    flat += e[d] * self.pitch[d]
-                    if d < last and not within[2 * d] <= at[d] + e[d] < within[2 * d + 1]:
-                        outside = True
-                pad_line(
-                    line, self.source_step[last], within[2 * last] - at[last],
-                    -1 if outside else within[2 * last + 1] - at[last], n[last], planes + flat,
-                )
-                advance(last, n, e)
 
     @final
     cdef void multiply(

@@ -1,4 +1,16 @@
-# Small pieces that bring numbers into the order in which `tile` reads them.
+# Small pieces that bring numbers into the order in which the tiles read them.
+
+cdef extern from *:
+    """
+    /* Have the cache lines of line[low] to line[high] fetched. */
+    static inline void fetch_line(const real *line, Py_ssize_t low, Py_ssize_t high) {
+    #ifdef __GNUC__
+        for (Py_ssize_t j = low; j < high; j += 64 / sizeof(real)) __builtin_prefetch(line + j);
+    #endif
+    }
+    """
+    void fetch_line(const real* line, Py_ssize_t low, Py_ssize_t high) noexcept nogil
+
 
 cdef inline void copy_line(const real* source, Py_ssize_t step, Py_ssize_t n, real* line) noexcept nogil:
     """``line[j] = source[j*step]``; the literal steps let the compiler load vectors and shuffle."""
@@ -28,6 +40,76 @@ cdef inline void pad_line(
     copy_line(source + low * step, step, high - low, line + low)
     for j in range(high, n):
         line[j] = 0
+
+
+cdef class Planes:
+    """An array as flat planes, one for each channel and phase, a box of positions at a time; see `cytconv._boxes`.
+
+    Strides and offsets count elements.
+    """
+
+    cdef Py_ssize_t dims, phases, channels, group
+    cdef readonly Py_ssize_t plane  # from one plane to the next
+    cdef const Py_ssize_t[::1] step, pitch  # from one position to the next, in the array and in a plane
+    cdef const Py_ssize_t[::1] channel, start, valid  # where channels and phases begin; positions that a phase has
+
+    def __init__(self, **tables):
+        self.step, self.pitch, self.plane = tables["step"], tables["pitch"], tables["plane"]
+        self.channel, self.start, self.valid = tables["channel"], tables["start"], tables["valid"]
+        self.group = tables["group"]
+        self.dims, self.channels, self.phases = self.step.shape[0], self.channel.shape[0], self.start.shape[0]
+
+    @final
+    cdef void pack(
+        self, const real* source, Py_ssize_t first, Py_ssize_t channels, const Py_ssize_t* at, const Py_ssize_t* n,
+        const Py_ssize_t* limit, real* planes,
+    ) noexcept nogil:
+        """Copy n positions from `at` on, of some channels; zero outside of the array, and from `limit` on."""
+        cdef Py_ssize_t last = self.dims - 1
+        cdef Py_ssize_t rows = n[last - 1] if last > 0 else 1
+        cdef Py_ssize_t row_step = self.step[last - 1] if last > 0 else 0
+        cdef Py_ssize_t row_pitch = self.pitch[last - 1] if last > 0 else 0
+        cdef Py_ssize_t c, phase, d, row, low, high, row_low, row_high, ahead, slices = 1
+        cdef Py_ssize_t e[MAX_DIMS]
+        cdef const Py_ssize_t* valid
+        cdef const real* line
+        cdef real* to
+        cdef bint outside
+        for d in range(last - 1):
+            slices *= n[d]
+        for c in range(first, first + channels):
+            ahead = self.channel[min(c + 1, self.channels - 1)] - self.channel[c]
+            for phase in range(self.phases):
+                valid = &self.valid[phase * self.dims * 2]
+                low = valid[2 * last] - at[last]
+                high = min(valid[2 * last + 1] - at[last], limit[last])
+                row_low, row_high = 0, 1
+                if last > 0:
+                    row_low = valid[2 * last - 2] - at[last - 1]
+                    row_high = min(valid[2 * last - 1] - at[last - 1], limit[last - 1])
+                for d in range(last - 1):
+                    e[d] = 0
+                for _ in range(slices):
+                    line = source + self.channel[c] + self.start[phase] + at[last] * self.step[last]
+                    line += at[last - 1] * row_step if last > 0 else 0
+                    to = planes
+                    outside = False
+                    for d in range(last - 1):
+                        line += (at[d] + e[d]) * self.step[d]
+                        to += e[d] * self.pitch[d]
+                        if not valid[2 * d] - at[d] <= e[d] < min(valid[2 * d + 1] - at[d], limit[d]):
+                            outside = True
+                    for row in range(rows):
+                        if outside or not row_low <= row < row_high:
+                            pad_line(line, 0, 0, 0, n[last], to)
+                        else:
+                            # The same line of the next channel is too far away for the CPU to expect it.
+                            fetch_line(line + ahead, max(low, 0) * self.step[last], min(high, n[last]) * self.step[last])
+                            pad_line(line, self.step[last], low, high, n[last], to)
+                        line += row_step
+                        to += row_pitch
+                    advance(last - 1, n, e)
+                planes += self.plane
 
 
 cdef inline bint pack_panel(

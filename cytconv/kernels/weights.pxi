@@ -2,195 +2,222 @@
 #
 #     w[c, d, k]  =  sum over i of  x[c, i] * y[d, i*stride + k*dilation - low]
 #
-#     x  [ i | channels c ]     both sides are packed with their channels innermost, in panels as wide as the tile:
-#     y  [ i | channels d ]     `tile` then sums over the positions i.  A tap shifts where the positions begin in y.
+# Both arrays lie in planes, flat, padded with zeros, their phases apart, so that a tap of a channel of y is a *column*:
+# a place at which y begins.  The sums of some rows (channels of x) by some columns live in registers, a vector for
+# each of which every lane sums its own positions:
 #
-# Each tap meets exactly the positions that its windows hold, as segments along the last axis: padding is never
-# multiplied.  A task owns one group of panels on either side and one share of the positions; the shares are few, their
-# number depends on the geometry alone, and they are added up in order.
+#     x   row 0     [ positions ----> ]          a run of positions is read a vector at a time, from M rows
+#         row 1     [ positions ----> ]          and N columns, for M*N multiplications; the lanes are added
+#     y   column 0     [ positions ----> ]       up after the last run
+#         column 1        [ positions ----> ]
+#
+# A task owns some channels of either side and one share of the positions; the shares are few, their number depends on
+# the geometry alone, and they are added up in order.
 
-cdef class Side:
-    """One of the two arrays: how it lies in memory, and how a box of it is packed in panels of `width` channels."""
+cdef extern from *:
+    """
+    #ifdef __GNUC__
+      static inline __attribute__((always_inline)) void dot(
+          int, int, Py_ssize_t, const Segment *, Py_ssize_t, const real *, const Py_ssize_t *, const real *,
+          const Py_ssize_t *, real *);
+    #endif
 
-    cdef Py_ssize_t width, channels, panels, group, plane, phases, dims, size
-    cdef const Py_ssize_t[::1] channel, step, start, valid, padded, pitch
+    /* A vector that is used several times is to be loaded once: GCC would rather load it again for each use. */
+    #if VECTORS && defined(__AVX512F__)
+      #define IN_REGISTER(v) __asm__("" : "+v"(v))
+    #elif VECTORS && defined(__SSE2__)
+      #define IN_REGISTER(v) __asm__("" : "+x"(v))
+    #else
+      #define IN_REGISTER(v)
+    #endif
 
-    def __init__(self, **tables):
-        self.width, self.channels = tables["width"], tables["channel"].shape[0]
-        self.panels = tables["panels"]  # in one task
-        self.group = tables["group"]
-        self.channel, self.step = tables["channel"], tables["step"]
-        self.start, self.valid = tables["start"], tables["valid"]
-        self.padded, self.pitch = tables["padded"], tables["pitch"]
-        self.plane = tables["plane"]  # from one panel and phase to the next
-        self.phases = self.start.shape[0]
-        self.dims = self.step.shape[0]
-        self.size = self.panels * self.phases * self.plane
+    /* The sums over the lanes of n vectors, by halves: two vectors become one that holds both, half as wide each.
 
-    @final
-    cdef void pack(
-        self, const real* source, Py_ssize_t first, Py_ssize_t panels, const Py_ssize_t* at, const Py_ssize_t* size,
-        const Py_ssize_t* box, real* packed,
-    ) noexcept nogil:
-        """The box at `at` of `panels` panels from `first` on: ``packed[panel, phase, position, channel]``."""
-        cdef Py_ssize_t last = self.dims - 1
-        cdef Py_ssize_t phase, panel, lane, c, d, j, low, high, step = self.step[last], lines = 1
-        cdef Py_ssize_t e[MAX_DIMS]
-        cdef Py_ssize_t n[MAX_DIMS]
-        cdef const Py_ssize_t* valid
-        cdef const real* line
-        cdef real* to
-        cdef bint outside
-        for d in range(self.dims):
-            n[d] = size[d] + self.padded[d] - box[d]
-            lines *= n[d] if d < last else 1
-        for phase in range(self.phases):
-            valid = &self.valid[phase * self.dims * 2]
-            low = max(valid[2 * last] - at[last], 0)
-            high = min(valid[2 * last + 1] - at[last], n[last])
-            for panel in range(panels):
-                for d in range(self.dims):
-                    e[d] = 0
-                for _ in range(lines):
-                    line = source + self.start[phase] + at[last] * step
-                    to = packed + (panel * self.phases + phase) * self.plane
-                    outside = False
-                    for d in range(last):
-                        line += (at[d] + e[d]) * self.step[d]
-                        to += e[d] * self.pitch[d] * self.width
-                        if not valid[2 * d] <= at[d] + e[d] < valid[2 * d + 1]:
-                            outside = True
-                    if not outside:
-                        for lane in range(self.width):
-                            c = (first + panel) * self.width + lane
-                            if c < self.channels:
-                                for j in range(low, high):
-                                    to[j * self.width + lane] = line[self.channel[c] + j * step]
-                            else:
-                                for j in range(low, high):
-                                    to[j * self.width + lane] = 0
-                    advance(last, n, e)
+           a a a a   b b b b   c c c c   d d d d
+           a a b b             c c d d
+           a b c d
+    */
+    #if VECTORS && !defined(__clang__)
+      typedef __typeof__(__builtin_choose_expr(sizeof(real) == 4, (int) 0, (long long) 0)) lane_number;
+      typedef lane_number lane_numbers __attribute__((vector_size(VECTOR_BYTES)));
+      static inline __attribute__((always_inline)) vec halve(vec a, vec b, int half) {
+          lane_numbers low, high;
+          for (int j = 0; j < (int) LANES; j++) {
+              low[j] = 2 * (j / half) * half + j % half;
+              high[j] = low[j] + half;
+          }
+          return __builtin_shuffle(a, b, low) + __builtin_shuffle(a, b, high);
+      }
+      static inline __attribute__((always_inline)) void add_lanes(int n, vec *v, real *sums) {
+          if (LANES > 8) { for (int i = 0; i < (n + 1) / 2; i++) v[i] = halve(v[2*i], 2*i + 1 < n ? v[2*i + 1] : ZEROS, 8); n = (n + 1) / 2; }
+          if (LANES > 4) { for (int i = 0; i < (n + 1) / 2; i++) v[i] = halve(v[2*i], 2*i + 1 < n ? v[2*i + 1] : ZEROS, 4); n = (n + 1) / 2; }
+          if (LANES > 2) { for (int i = 0; i < (n + 1) / 2; i++) v[i] = halve(v[2*i], 2*i + 1 < n ? v[2*i + 1] : ZEROS, 2); n = (n + 1) / 2; }
+          if (LANES > 1) { for (int i = 0; i < (n + 1) / 2; i++) v[i] = halve(v[2*i], 2*i + 1 < n ? v[2*i + 1] : ZEROS, 1); n = (n + 1) / 2; }
+          for (int i = 0; i < n; i++) ((vec *) sums)[i] = v[i];
+      }
+    #else
+      static inline void add_lanes(int n, vec *v, real *sums) {
+          for (int i = 0; i < n; i++) {
+              real total = 0;
+              for (int j = 0; j < (int) LANES; j++) total += ((real *) &v[i])[j];
+              sums[i] = total;
+          }
+      }
+    #endif
+    """
+    void IN_REGISTER(vec v) noexcept nogil
+    void add_lanes(int n, vec* v, real* sums) noexcept nogil
+
+
+cdef inline void dot "dot" (
+    int M, int N, Py_ssize_t tiles, const Segment* runs, Py_ssize_t count, const real* x, const Py_ssize_t* rows,
+    const real* y, const Py_ssize_t* columns, real* sums,
+) noexcept nogil:
+    """``sums[tile, n, m] = sum of x[rows[m] + a + p] * y[columns[tile, n] + b + p]`` over the n vectors of each run."""
+    # In two halves: GCC unrolls no loop of more than 16 rounds, and these must be, see `tile`.
+    cdef vec low[12]
+    cdef vec high[12]
+    cdef vec xv[6]
+    cdef vec yv = ZEROS
+    cdef const real* xp[6]
+    cdef const real* yp[8]
+    cdef Py_ssize_t s, k, p
+    cdef int i
+    for _ in range(tiles):
+        for i in range(M * N // 2):
+            low[i] = ZEROS
+        for i in range(M * N // 2):
+            high[i] = ZEROS
+        for s in range(count):
+            for i in range(M):
+                xp[i] = x + rows[i] + runs[s].a
+            for i in range(N):
+                yp[i] = y + columns[i] + runs[s].b
+            p = 0
+            for k in range(runs[s].n):
+                for i in range(M):
+                    xv[i] = (<const vec*> (xp[i] + p))[0]
+                for i in range(M * N // 2):
+                    if i % M == 0:
+                        yv = (<const vec*> (yp[i // M] + p))[0]
+                        IN_REGISTER(yv)
+                    low[i] = low[i] + xv[i % M] * yv
+                for i in range(M * N // 2):
+                    if i % M == 0:
+                        yv = (<const vec*> (yp[N // 2 + i // M] + p))[0]
+                        IN_REGISTER(yv)
+                    high[i] = high[i] + xv[i % M] * yv
+                p += LANES
+        add_lanes(M * N // 2, low, sums)
+        add_lanes(M * N // 2, high, sums + M * N // 2)
+        columns += N
+        sums += M * N
+
+
+# The tiles there are, by their rows.
+
+cdef inline int dot_columns_of(int rows) noexcept nogil:
+    return 4 if rows == 6 or rows == 3 else 6 if rows == 2 else 8
+
+
+cdef void dot_tiles(
+    int M, Py_ssize_t tiles, const Segment* runs, Py_ssize_t count, const real* x, const Py_ssize_t* rows,
+    const real* y, const Py_ssize_t* columns, real* sums,
+) noexcept nogil:
+    if M == 6:
+        dot(6, 4, tiles, runs, count, x, rows, y, columns, sums)
+    elif M == 3:
+        dot(3, 4, tiles, runs, count, x, rows, y, columns, sums)
+    elif M == 2:
+        dot(2, 6, tiles, runs, count, x, rows, y, columns, sums)
+    else:
+        dot(1, 8, tiles, runs, count, x, rows, y, columns, sums)
 
 
 cdef class WeightAdjoint:
     """The tables of `cytconv._weights.weight_adjoint`, read only; strides and offsets count elements."""
 
-    cdef int tile_rows
-    cdef Side left, right
-    cdef bint shift_left, wide
-    cdef Py_ssize_t dims, taps, boxes, shares, left_groups, right_groups, left_panels, right_panels, lines
+    cdef Planes x, y
+    cdef int rows
+    cdef Py_ssize_t dims, boxes, shares, taps, x_block, y_block, x_groups, y_groups, x_size, y_size
     cdef readonly Py_ssize_t scratch_size
-    cdef const Py_ssize_t[::1] extent, box, counts, tap_offset, tap_range, places
+    cdef const Py_ssize_t[::1] box, counts, x_padded, y_padded, runs, columns
 
-    def __init__(self, Side left, Side right, **tables):
-        self.left, self.right = left, right
-        self.tile_rows = left.width
-        self.wide = tables["wide"]
-        self.shift_left = tables["shift_left"]  # which side the taps shift: that of y
-        self.extent, self.box, self.counts = tables["extent"], tables["box"], tables["counts"]
-        self.tap_offset, self.tap_range = tables["tap_offset"], tables["tap_range"]
-        self.places = tables["places"]  # of the rows of the left panels of a task, among the tiles
-        self.shares, self.boxes, self.lines = tables["shares"], tables["boxes"], tables["lines"]
-        self.left_panels, self.right_panels = tables["left_panels"], tables["right_panels"]  # in all
-        self.left_groups = (self.left_panels + left.panels - 1) // left.panels
-        self.right_groups = (self.right_panels + right.panels - 1) // right.panels
-        self.dims = self.extent.shape[0]
-        self.taps = self.tap_offset.shape[0]
-        self.scratch_size = left.size + right.size
+    def __init__(self, Planes x, Planes y, **tables):
+        self.x, self.y = x, y
+        self.rows, self.taps = tables["rows"], tables["taps"]
+        self.box, self.counts = tables["box"], tables["counts"]
+        self.x_padded, self.y_padded = tables["x_padded"], tables["y_padded"]
+        self.runs = tables["runs"].ravel()  # `Segment`s: where in x, where in y, how many vectors
+        self.columns = tables["columns"]  # where in the planes of y each tap of each of its channels in a task begins
+        self.shares, self.boxes = tables["shares"], tables["boxes"]
+        self.x_block, self.y_block = tables["x_block"], tables["y_block"]  # channels in a task
+        self.x_groups = (x.channels + self.x_block - 1) // self.x_block
+        self.y_groups = (y.channels + self.y_block - 1) // self.y_block
+        self.dims = self.box.shape[0]
+        self.x_size = self.x_block * x.plane
+        self.y_size = self.y_block * y.phases * y.plane + LANES  # the last vector of a run may reach past its end
+        # The planes, and the sums of a row of tiles.
+        self.scratch_size = self.x_size + self.y_size + (self.columns.shape[0] + LANES) * self.rows + LANES
 
     def run(
-        self, const real[::1] left, Py_ssize_t left_start, const real[::1] right, Py_ssize_t right_start,
-        real[::1] sums, real[::1] scratch, Py_ssize_t tasks, int workers,
+        self, const real[::1] x, Py_ssize_t x_start, const real[::1] y, Py_ssize_t y_start, real[::1] sums,
+        real[::1] scratch, Py_ssize_t tasks, int workers,
     ):
-        """Fill ``sums[share, group, tap, left panel, right panel]`` with tiles."""
+        """Fill ``sums[share, group, channel of x, channel of y, tap]``; `scratch` begins as zeros."""
         cdef Py_ssize_t t
-        cdef const real* from_left = &left[0] + left_start
-        cdef const real* from_right = &right[0] + right_start
+        cdef const real* from_x = &x[0] + x_start
+        cdef const real* from_y = &y[0] + y_start
         cdef real* to = &sums[0]
         cdef real* memory = &scratch[0]
-        cdef Segment* segments = <Segment*> calloc(workers * self.lines, sizeof(Segment))
-        if segments == NULL:
-            raise MemoryError("no memory for the segments of the workers")
-        with nogil:
-            for t in prange(tasks, schedule="dynamic", num_threads=workers):
-                self.task(
-                    t, from_left, from_right, to, memory + thread_number() * self.scratch_size,
-                    segments + thread_number() * self.lines,
-                )
-            free(segments)
+        for t in prange(tasks, nogil=True, schedule="dynamic", num_threads=workers):
+            self.task(t, from_x, from_y, to, memory + thread_number() * self.scratch_size)
 
     @final
-    cdef void task(
-        self, Py_ssize_t t, const real* left, const real* right, real* sums, real* scratch, Segment* segments,
-    ) noexcept nogil:
-        """The sums of one group of panels on either side over one share of the boxes."""
-        cdef Py_ssize_t first_right = t % self.right_groups * self.right.panels
-        cdef Py_ssize_t first_left = t // self.right_groups % self.left_groups * self.left.panels
-        cdef Py_ssize_t outer = t // (self.right_groups * self.left_groups)  # group of channels and share
+    cdef void task(self, Py_ssize_t t, const real* x, const real* y, real* sums, real* scratch) noexcept nogil:
+        """The sums of some channels on either side over one share of the boxes."""
+        cdef Py_ssize_t first_x = t % self.x_groups * self.x_block
+        cdef Py_ssize_t first_y = t // self.x_groups % self.y_groups * self.y_block
+        cdef Py_ssize_t outer = t // (self.x_groups * self.y_groups)  # group of channels and share
         cdef Py_ssize_t share = outer % self.shares
         cdef Py_ssize_t group = outer // self.shares
-        cdef Py_ssize_t groups_of_tiles = self.taps * self.left_panels * self.right_panels
-        cdef Py_ssize_t lefts = min(self.left.panels, self.left_panels - first_left)
-        cdef Py_ssize_t rights = min(self.right.panels, self.right_panels - first_right)
+        cdef Py_ssize_t count_x = min(self.x_block, self.x.channels - first_x)
+        cdef Py_ssize_t count_y = min(self.y_block, self.y.channels - first_y)
+        cdef Py_ssize_t columns = self.y.channels * self.taps  # of the whole result
+        cdef Py_ssize_t count = count_y * self.taps
+        cdef Py_ssize_t tiles = (count + dot_columns_of(self.rows) - 1) // dot_columns_of(self.rows)
         cdef Py_ssize_t box, begin = share * self.boxes // self.shares
-        cdef Py_ssize_t d, rest, tap, count, j, tile_size = self.left.width * self.right.width
+        cdef Py_ssize_t d, rest, panel, row, i, j, valid
         cdef Py_ssize_t at[MAX_DIMS]
-        cdef Py_ssize_t size[MAX_DIMS]
-        cdef real* packed_right = scratch + self.left.size
-        cdef real* tiles
-        sums += outer * groups_of_tiles * tile_size
+        cdef Py_ssize_t places[6]
+        cdef real* planes_y = scratch + self.x_size
+        cdef real* tile_sums = planes_y + self.y_size
+        cdef real* to
+        sums += (outer * self.x.channels + first_x) * columns + first_y * self.taps
         for box in range(begin, (share + 1) * self.boxes // self.shares):
             rest = box
             for d in range(self.dims - 1, -1, -1):
                 at[d] = rest % self.counts[d] * self.box[d]
-                size[d] = min(self.box[d], self.extent[d] - at[d])
                 rest = rest // self.counts[d]
-            self.left.pack(left + group * self.left.group, first_left, lefts, at, size, &self.box[0], scratch)
-            self.right.pack(
-                right + group * self.right.group, first_right, rights, at, size, &self.box[0], packed_right,
+            # x is zero outside of the box, so that it does not matter what y is there.
+            self.x.pack(x + group * self.x.group, first_x, count_x, at, &self.x_padded[0], &self.box[0], scratch)
+            self.y.pack(
+                y + group * self.y.group, first_y, count_y, at, &self.y_padded[0], &self.y_padded[0], planes_y,
             )
-            for tap in range(self.taps):
-                count = self.segments(tap, at, size, segments)
-                tiles = sums + tap * self.left_panels * self.right_panels * tile_size
-                for j in range(rights):
-                    multiply_panels(
-                        self.tile_rows, self.wide, lefts, self.left.phases * self.left.plane, scratch,
-                        packed_right + j * self.right.phases * self.right.plane, segments, count, self.right.width,
-                        tiles + (first_left * self.right_panels + first_right + j) * tile_size, &self.places[0],
-                        box > begin,
-                    )
-
-    @final
-    cdef Py_ssize_t segments(
-        self, Py_ssize_t tap, const Py_ssize_t* at, const Py_ssize_t* size, Segment* segments,
-    ) noexcept nogil:
-        """Where in the packed box the tap finds its positions; lines that follow each other become one segment."""
-        cdef Py_ssize_t last = self.dims - 1
-        cdef const Py_ssize_t* valid = &self.tap_range[tap * self.dims * 2]
-        cdef Py_ssize_t low[MAX_DIMS]
-        cdef Py_ssize_t n[MAX_DIMS]
-        cdef Py_ssize_t e[MAX_DIMS]
-        cdef Py_ssize_t d, a, b, count = 0, lines = 1
-        cdef Segment* s = segments - 1
-        for d in range(self.dims):
-            low[d] = max(valid[2 * d] - at[d], 0)
-            n[d] = min(valid[2 * d + 1] - at[d], size[d]) - low[d]
-            if n[d] <= 0:
-                return 0
-            e[d] = 0
-            lines *= n[d] if d < last else 1
-        for _ in range(lines):
-            a = b = 0
-            for d in range(self.dims):
-                a += (low[d] + e[d]) * self.left.pitch[d]
-                b += (low[d] + e[d]) * self.right.pitch[d]
-            a = a * self.left.width + (self.tap_offset[tap] if self.shift_left else 0)
-            b = b * self.right.width + (0 if self.shift_left else self.tap_offset[tap])
-            if count and s.a + s.n * self.left.width == a and s.b + s.n * self.right.width == b:
-                s.n += n[last]
-            else:
-                s += 1
-                count += 1
-                s.a, s.b, s.n = a, b, n[last]
-            advance(last, n, e)
-        return count
+            for panel in range((count_x + self.rows - 1) // self.rows):
+                row = panel * self.rows
+                valid = min(self.rows, count_x - row)
+                for i in range(self.rows):
+                    places[i] = (row + min(i, valid - 1)) * self.x.plane
+                dot_tiles(
+                    self.rows, tiles, <const Segment*> &self.runs[0], self.runs.shape[0] // 3, scratch, places,
+                    planes_y, &self.columns[0], tile_sums,
+                )
+                for i in range(valid):
+                    to = sums + (row + i) * columns
+                    if box > begin:
+                        for j in range(count):
+                            to[j] += tile_sums[j * self.rows + i]
+                    else:
+                        for j in range(count):
+                            to[j] = tile_sums[j * self.rows + i]
