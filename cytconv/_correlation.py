@@ -66,6 +66,20 @@ class Layout:
     panel_weights: Index  # where in w the rows of each panel begin
     panel_start: Index  # where each panel begins in the packed weights, and their size
 
+    def packing(self, groups: int) -> Any:
+        """What packs the weights of so many groups of channels, each a contiguous array of real numbers."""
+        module, _, axes, sources, results, _ = self.key
+        products = np.cumsum([0, *(c.weights.size for c in self.classes)])
+        return module.Weights(
+            groups,
+            sources * results * math.prod(axis.taps for axis in axes),
+            self.tile,
+            self.panel_start,
+            self.panel_weights,
+            products[self.panel_class],
+            np.concatenate([c.weights for c in self.classes]),
+        )
+
 
 @lru_cache(maxsize=64)
 def _layout(

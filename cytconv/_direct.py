@@ -14,13 +14,13 @@ other in memory, and a complex kernel the real matrix that multiplies the pairs.
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, Literal, SupportsIndex
 
 import numpy as np
 from numpy.typing import NDArray
 
-from . import _runtime, _taps
-from ._correlation import LITTLE, MAX_ROWS, WASTE, Layout, correlation, is_wasteful
+from . import _memory, _runtime, _taps
+from ._correlation import LITTLE, MAX_ROWS, WASTE, Correlation, Layout, correlation, is_wasteful
 from ._geometry import Axis
 from ._phases import Direction
 from ._weights import WeightAdjoint, weight_adjoint
@@ -28,6 +28,7 @@ from ._weights import WeightAdjoint, weight_adjoint
 __all__ = ["Direct"]
 
 Array = NDArray[Any]
+Reading = Literal["forward", "adjoint", "weight_adjoint"]
 
 
 class Direct:
@@ -64,85 +65,152 @@ class Direct:
         if _is_better_swapped(axes, x):
             axes, w, x, y = _swapped(axes, x, w, y)
             return Direct(axes, x).adjoint(y, None, w, workers)
-        if not _taps.products(axes):
-            w[...] = 0
-            return None
-        module = _runtime.kernels(w.dtype)
-        parts = _parts(w.dtype)
-        channels = math.prod(x.shape[: -len(axes)])
-        if math.prod(w.shape[3:]) > MAX_ROWS or is_wasteful("adjoint", axes, w.shape[2], channels):
+        plan = _weight_plan(axes, x, y, w)
+        if plan is None:
             return _taps.weight_adjoint(axes, x, y, w)
-        plan = weight_adjoint(
-            module, axes, (*x.shape, parts), _strides(x), (*y.shape, parts), _strides(y), w.itemsize // parts
-        )
-        # Far taps make a wide halo, and a tile for each of very many taps is far larger than the weights themselves.
-        memory = plan.kernel.scratch_size + math.prod(plan.shape) // plan.shape[1]
-        if plan.packed > WASTE * plan.work + LITTLE or memory > 4 * (x.size + y.size + w.size) + LITTLE:
-            return _taps.weight_adjoint(axes, x, y, w)
-        workers = _runtime.team(workers, plan.tasks, plan.work)
-        scratch = _scratch(plan.kernel.scratch_size * workers, _real(w.dtype))
-        scratch[...] = 0
-        sums = np.empty(plan.shape, scratch.dtype)
-        plan.kernel.run(*_flat(x), *_flat(y), sums.reshape(-1), scratch, plan.tasks, workers)
-        _unpack_weights(plan, sums, w)
+        sums = w if w.flags.c_contiguous else np.empty_like(w, order="C")
+        finite = plan.kernel.run(x, y, sums, plan.tasks, _runtime.team(workers, plan.tasks, plan.work))
+        if sums is not w:
+            w[...] = sums
         # The kernels multiply the zeros around both arrays, too: harmless, unless a sample is infinite or NaN.
-        if not np.isfinite(w).all():
+        if not finite:
             _taps.weight_adjoint(axes, x, y, w)
+
+    @staticmethod
+    def repeat(
+        reading: Reading,
+        axes: tuple[Axis, ...],
+        x: Array,
+        w: Array,
+        y: Array,
+        shape: tuple[int, ...],
+        workers: SupportsIndex | None,
+    ) -> Repeat | None:
+        """What computes a new result of this shape from other numbers in arrays like these, if the kernels can."""
+        if w.dtype.kind == "c" or not w.flags.c_contiguous or _is_better_swapped(axes, x):
+            return None
+        if reading == "weight_adjoint":
+            sums = _weight_plan(axes, x, y, w)
+            return None if sums is None else Repeat(sums, shape, w.dtype, workers)
+        source, result = (x, y) if reading == "forward" else (y, x)
+        plan = _plan(reading, axes, w, source, result)
+        return None if plan is None else Repeat(plan, shape, w.dtype, workers, packing=plan.layout.packing(w.shape[0]))
+
+    def repeat_packed(
+        self, direction: Direction, x: Array, y: Array, shape: tuple[int, ...], workers: SupportsIndex | None
+    ) -> Any:
+        """The same with these weights, which stay packed."""
+        if self._w.dtype.kind == "c" or _is_better_swapped(self._axes, x):
+            return None
+        source, result = (x, y) if direction == "forward" else (y, x)
+        plan = _plan(direction, self._axes, self._w, source, result)
+        packed = None if plan is None else self._weights(plan.layout, 1)
+        return Repeat(plan, shape, self._w.dtype, workers, packed=packed) if plan and packed is not None else None
 
     def _correlate(self, direction: Direction, source: Array, bias: Array | None, result: Array, workers: int) -> bool:
         """Fill `result`, unless the kernels would be wrong or wasteful: say so, and leave it to others."""
-        fill = 0 if bias is None else bias.reshape(*bias.shape, *(1,) * len(self._axes))
-        if not _taps.products(self._axes):
-            result[...] = fill
-            return True
-        _, inputs, outputs = self._w.shape[:3]
-        sources, results = (inputs, outputs) if direction == "forward" else (outputs, inputs)
-        if is_wasteful(direction, self._axes, results, math.prod(source.shape[: -len(self._axes)])):
-            return False
-        module, parts = _runtime.kernels(result.dtype), _parts(result.dtype)
-        plan = correlation(
-            module,
-            direction,
-            self._axes,
-            sources * parts,
-            results * parts,
-            (*source.shape, parts),
-            _strides(source),
-            _strides(result),
-            result.itemsize // parts,
-        )
-        if plan.packed > WASTE * plan.work + LITTLE:
+        plan = _plan(direction, self._axes, self._w, source, result)
+        if plan is None:
             return False
         workers = _runtime.team(workers, plan.tasks, plan.work)
-        weights = self._weights(module, plan.layout, workers)
+        weights = self._weights(plan.layout, workers)
         if weights is None:
             return False
         if not plan.covers:
-            result[...] = fill
-        scratch = _scratch(plan.kernel.scratch_size * workers, weights.dtype)
-        offsets = np.empty(0, scratch.dtype) if bias is None else _flat(np.ascontiguousarray(bias))[0]
-        plan.kernel.run(*_flat(source), weights, offsets, *_flat(result), scratch, plan.tasks, workers)
+            result[...] = 0 if bias is None else bias.reshape(*bias.shape, *(1,) * len(self._axes))
+        offsets = None if bias is None else np.ascontiguousarray(bias)
+        plan.kernel.run(source, weights, offsets, result, plan.tasks, workers)
         return True
 
-    def _weights(self, module: Any, layout: Layout, workers: int) -> Array | None:
+    def _weights(self, layout: Layout, workers: int) -> Array | None:
         """The weights in the order of `layout`; None if some are infinite or NaN."""
         if layout.key not in self._packed:  # two threads may both pack at first: no harm
             w = _real_weights(self._w)
-            products = np.cumsum([0, *(c.weights.size for c in layout.classes)])
-            packed = _scratch(w.shape[0] * int(layout.panel_start[-1]), w.dtype)
-            finite = module.pack_weights(
-                w.reshape(-1),
-                w.shape[0],
-                layout.tile,
-                layout.panel_start,
-                layout.panel_weights,
-                products[layout.panel_class],
-                np.concatenate([c.weights for c in layout.classes]),
-                packed,
-                workers,
-            )
+            packing = layout.packing(w.shape[0])
+            packed = _cache_aligned(packing.size, w.dtype)
+            finite = packing.packed(w, packed, workers)
             self._packed[layout.key] = packed if finite else None
         return self._packed[layout.key]
+
+
+class Repeat:
+    """One reading of one geometry, settled but for the numbers: ``repeat(source, w)``, or ``repeat(x, y)`` for weights.
+
+    Returns None if the numbers are not all finite where they must be.  Weights that are packed already need no second
+    array.
+    """
+
+    def __init__(
+        self,
+        plan: Correlation | WeightAdjoint,
+        shape: tuple[int, ...],
+        dtype: np.dtype[Any],
+        workers: SupportsIndex | None,
+        packing: Any = None,
+        packed: Array | None = None,
+    ) -> None:
+        self._run, self._tasks, self._work = plan.kernel.run, plan.tasks, plan.work
+        self._shape, self._dtype, self._workers = shape, dtype, workers
+        self._packing, self._packed = packing, packed
+        self._sums = isinstance(plan, WeightAdjoint)
+        self._fill = isinstance(plan, Correlation) and not plan.covers
+        self._serial = _runtime.team(plan.tasks, plan.tasks, plan.work) == 1
+        self._empty = np.empty if math.prod(shape) * dtype.itemsize < _memory.LEAST else _memory.empty
+
+    def __call__(self, a: Array, b: Array | None = None) -> Array | None:
+        result: Array = self._empty(self._shape, self._dtype)
+        workers = 1 if self._serial else _runtime.team(_runtime.resolve_workers(self._workers), self._tasks, self._work)
+        if self._sums:
+            finite = self._run(a, b, result, self._tasks, workers)
+        else:
+            if self._fill:
+                result[...] = 0
+            weights = self._packed if b is None else (self._packing, b)
+            finite = self._run(a, weights, None, result, self._tasks, workers)
+        return result if finite else None
+
+
+def _plan(direction: Direction, axes: tuple[Axis, ...], w: Array, source: Array, result: Array) -> Correlation | None:
+    """The plan of the forward operator or its adjoint, unless it would waste time."""
+    _, inputs, outputs = w.shape[:3]
+    sources, results = (inputs, outputs) if direction == "forward" else (outputs, inputs)
+    if not _taps.products(axes) or is_wasteful(direction, axes, results, math.prod(source.shape[: -len(axes)])):
+        return None
+    parts = _parts(w.dtype)
+    plan = correlation(
+        _runtime.kernels(w.dtype),
+        direction,
+        axes,
+        sources * parts,
+        results * parts,
+        (*source.shape, parts),
+        _strides(source),
+        _strides(result),
+        w.itemsize // parts,
+    )
+    return None if plan.packed > WASTE * plan.work + LITTLE else plan
+
+
+def _weight_plan(axes: tuple[Axis, ...], x: Array, y: Array, w: Array) -> WeightAdjoint | None:
+    """The plan of the adjoint in the weights, unless it would waste time or memory."""
+    channels = math.prod(x.shape[: -len(axes)])
+    if not _taps.products(axes) or math.prod(w.shape[3:]) > MAX_ROWS:
+        return None
+    if is_wasteful("adjoint", axes, w.shape[2], channels):
+        return None
+    parts = _parts(w.dtype)
+    plan = weight_adjoint(
+        _runtime.kernels(w.dtype),
+        axes,
+        (*x.shape, parts),
+        _strides(x),
+        (*y.shape, parts),
+        _strides(y),
+        w.itemsize // parts,
+    )
+    # Far taps make a wide halo, and the channels of a task many planes of it.
+    wasted = plan.packed > WASTE * plan.work + LITTLE or plan.memory > 4 * (x.size + y.size + w.size) + LITTLE
+    return None if wasted else plan
 
 
 def _is_better_swapped(axes: tuple[Axis, ...], x: Array) -> bool:
@@ -181,20 +249,6 @@ def _strides(a: Array) -> tuple[int, ...]:
     return (*(stride // size for stride in a.strides), 1)
 
 
-def _flat(a: Array) -> tuple[Array, int]:
-    """The memory that `a` lies in as one line of real numbers, and where on it ``a[0, ..., 0]`` is."""
-    real = _real(a.dtype)
-    if a.flags.c_contiguous:
-        return a.reshape(-1).view(real), 0
-    start = sum(-stride * (n - 1) for n, stride in zip(a.shape, a.strides, strict=True) if stride < 0)
-    reach = sum(abs(stride) * (n - 1) for n, stride in zip(a.shape, a.strides, strict=True))
-    size = reach // real.itemsize + _parts(a.dtype)
-    lowest = a[tuple(slice(None, None, -1 if stride < 0 else 1) for stride in a.strides)]
-    first = lowest.real if a.dtype.kind == "c" else lowest
-    line = np.lib.stride_tricks.as_strided(first, (size,), (real.itemsize,), writeable=a.flags.writeable)
-    return line, start // real.itemsize
-
-
 def _real_weights(w: Array) -> Array:
     """Complex weights as the real matrix that multiplies real and imaginary parts; contiguous."""
     if w.dtype.kind != "c":
@@ -208,24 +262,7 @@ def _real_weights(w: Array) -> Array:
     return real.reshape(groups, inputs * 2, outputs * 2, *taps)
 
 
-def _unpack_weights(plan: WeightAdjoint, sums: Array, w: Array) -> None:
-    """Add up the shares, put the taps into their places, and real and imaginary parts together."""
-    total = sums[:, 0]
-    for share in range(1, sums.shape[1]):
-        total = total + sums[:, share]
-    groups, inputs, outputs, taps = total.shape
-    if math.prod(w.shape[3:]) > taps:
-        w[...] = 0  # some taps meet no sample
-    where: tuple[Any, ...] = (..., *plan.taps)
-    if w.dtype.kind == "c":  # conj(x)*y = (re x*re y + im x*im y) + 1j*(re x*im y - im x*re y)
-        p = total.reshape(groups, inputs // 2, 2, outputs // 2, 2, taps)
-        w.real[where] = p[:, :, 0, :, 0] + p[:, :, 1, :, 1]
-        w.imag[where] = p[:, :, 0, :, 1] - p[:, :, 1, :, 0]
-    else:
-        w[where] = total
-
-
-def _scratch(size: int, dtype: np.dtype[Any]) -> Array:
+def _cache_aligned(size: int, dtype: np.dtype[Any]) -> Array:
     """Uninitialised memory that begins on a cache line."""
     memory = np.empty(size * dtype.itemsize + 64, np.uint8)
     begin = -memory.ctypes.data % 64

@@ -8,15 +8,17 @@ of batch axes; the last array before `workers` is the one that gets written.
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from collections.abc import Callable
+from typing import Any, Protocol, SupportsIndex
 
 from numpy.typing import NDArray
 
-from ._direct import Direct
+from ._direct import Direct, Reading
 from ._geometry import Axis
+from ._phases import Direction
 from ._sparse import Sparse
 
-__all__ = ["METHODS", "Method", "choose"]
+__all__ = ["METHODS", "Method", "Reading", "choose"]
 
 Array = NDArray[Any]
 
@@ -35,6 +37,26 @@ class Method(Protocol):
     @staticmethod
     def weight_adjoint(axes: tuple[Axis, ...], x: Array, y: Array, w: Array, workers: int) -> None:
         """``w[k] = sum conj(x[i]) * y[o]``."""
+
+    @staticmethod
+    def repeat(
+        reading: Reading,
+        axes: tuple[Axis, ...],
+        x: Array,
+        w: Array,
+        y: Array,
+        shape: tuple[int, ...],
+        workers: SupportsIndex | None,
+    ) -> Callable[[Array, Array], Array | None] | None:
+        """What computes a new result of this shape from other numbers in arrays like these, if there is a short way.
+
+        It takes the two arrays that are known, and returns None if their numbers need the long way after all.
+        """
+
+    def repeat_packed(
+        self, direction: Direction, x: Array, y: Array, shape: tuple[int, ...], workers: SupportsIndex | None
+    ) -> Callable[[Array], Array] | None:
+        """The same for the weights of this instance, which it keeps as prepared."""
 
 
 METHODS: dict[str, type[Method]] = {"direct": Direct, "sparse": Sparse}

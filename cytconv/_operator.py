@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from typing import Any, SupportsIndex
@@ -23,6 +24,8 @@ __all__ = ["ConvTranspose"]
 Array = NDArray[Any]
 Shape = tuple[int, ...]
 
+REPEATS = 64  # kinds of vectors that an operator remembers
+
 
 class _Reading(LinearOperator):
     """The matrix of a `ConvTranspose`, transposed or not, conjugated or not; the weights stay in one place.
@@ -38,6 +41,8 @@ class _Reading(LinearOperator):
     clinear = True
     explicit = False
 
+    # Vectors that came before, by whether they were multiplied in reverse, shape, strides and dtype.
+    _repeats: dict[tuple[bool | None, Shape, Shape, np.dtype[Any]], Callable[[Array], Array]]
     _transposed = _conjugated = False
 
     def __init__(self, owner: ConvTranspose, transposed: bool, conjugated: bool) -> None:
@@ -45,6 +50,7 @@ class _Reading(LinearOperator):
         turn = -1 if transposed else 1
         super().__init__(owner.dtype, owner.shape[::turn])
         self.dims, self.dimsd = (owner.dims, owner.dimsd)[::turn]
+        self._repeats = {}
         # scipy has no name for the conjugate alone, but reaches it as the transpose of the adjoint.
         self.name = owner.name + (".T" if not conjugated else ".H" if transposed else ".H.T")
 
@@ -66,9 +72,22 @@ class _Reading(LinearOperator):
 
     def _apply(self, x: Array, reverse: bool) -> Array:
         x = np.asarray(x)
+        repeat = self._repeats.get((reverse, x.shape, x.strides, x.dtype))
+        if repeat is not None and x.flags.aligned:
+            return repeat(x)
         if x.shape == (self.shape[0 if reverse else 1], 1):  # one column; a batch of vectors ends in the longer axis
             x = x.reshape(-1)
+        elif x.ndim == 1:
+            self._remember(reverse, x, (self.shape[1 if reverse else 0],))
         return self._owner()._product(x, self._transposed ^ reverse, self._conjugated ^ reverse)
+
+    def _remember(self, reverse: bool | None, v: Array, shape: Shape) -> None:
+        """Have the next vector like this one take the short way, if there is one; `reverse` is None for `__call__`."""
+        repeat = self._owner()._repeat(v, self._transposed ^ bool(reverse), shape)
+        if repeat is not None:
+            if len(self._repeats) >= REPEATS:
+                self._repeats.clear()
+            self._repeats[reverse, v.shape, v.strides, v.dtype] = repeat
 
     def _adjoint(self) -> _Reading:
         return self._owner()._reading(not self._transposed, not self._conjugated)
@@ -78,6 +97,11 @@ class _Reading(LinearOperator):
 
     def __call__(self, x: Any) -> Any:
         """The operator applied: an array of shape `dims` gives one of shape `dimsd`, anything else is ``self @ x``."""
+        if type(x) is np.ndarray and x.shape == self.dims:
+            repeat = self._repeats.get((None, x.shape, x.strides, x.dtype))
+            if repeat is not None and x.flags.aligned:
+                return repeat(x)
+            self._remember(None, x, self.dimsd)
         if not hasattr(x, "matvec") and np.shape(x) == self.dims:
             return np.asarray(self.matvec(np.asarray(x).reshape(-1))).reshape(self.dimsd)
         return self @ x
@@ -211,6 +235,7 @@ class ConvTranspose(_Reading):
         )
         self.method, self.workers = method, workers
         self._prepared: dict[np.dtype[Any], Method] = {}
+        self._repeats = {}
         geometry = self._geometry
         super(_Reading, self).__init__(dtype, (math.prod(geometry.y_shape), math.prod(geometry.x_shape)))
         self.dims, self.dimsd, self.name = geometry.x_shape, geometry.y_shape, "ConvTranspose"
@@ -261,6 +286,17 @@ class ConvTranspose(_Reading):
             else:
                 x, y = v.reshape(geometry.x_shape), out.reshape(geometry.y_shape)
                 method.forward(geometry.split_x(x), None, geometry.split_y(y), threads)
+
+    def _repeat(self, v: Array, transposed: bool, shape: Shape) -> Callable[[Array], Array] | None:
+        """What multiplies other numbers in arrays like `v`, of one vector each, if the method has a short way."""
+        if v.dtype != self.dtype or self.dtype.kind == "c" or 0 in self.shape:
+            return None
+        geometry, out = self._geometry, np.empty(shape, v.dtype)
+        x, y = (out, v) if transposed else (v, out)
+        split = geometry.split_x(x.reshape(geometry.x_shape)), geometry.split_y(y.reshape(geometry.y_shape))
+        if not np.may_share_memory(v, split[1 if transposed else 0]):  # reshape had to copy
+            return None
+        return self._prepare(v.dtype).repeat_packed("adjoint" if transposed else "forward", *split, shape, self.workers)
 
     def _prepare(self, dtype: np.dtype[Any]) -> Method:
         """The method with the weights packed in the type to compute in: once for each type that is met."""

@@ -431,3 +431,10 @@ class Sparse:
         kernel = np.moveaxis(x, 0, 2)  # (groups, C_in // groups, batch, *n)
         operator = Sparse(tuple(axis.swapped() for axis in axes), kernel)
         operator.adjoint(y.swapaxes(0, 2), None, np.moveaxis(w, 2, 0), workers)
+
+    @staticmethod
+    def repeat(*_: Any) -> None:
+        """There is no short way."""
+
+    def repeat_packed(self, *_: Any) -> None:
+        """There is no short way."""

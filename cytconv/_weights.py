@@ -10,8 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ._boxes import TASKS, Dim, box_shape, dims_of, line_pitch, offsets, pitches, source_phases
-from ._boxes import L2_BYTES
+from ._boxes import L2_BYTES, TASKS, Dim, box_shape, dims_of, line_pitch, offsets, pitches, source_phases
 from ._geometry import Axis
 from ._phases import Index, Split, split_axis
 
@@ -33,8 +32,7 @@ class WeightAdjoint:
     tasks: int
     work: int  # multiplications, padding included
     packed: int  # samples copied, padding included
-    shape: tuple[int, ...]  # of the sums: group, share, channels of x and of y, tap
-    taps: tuple[Index, ...]  # index of each of the taps along the axes of the kernel
+    memory: int  # numbers, of scratch and sums
 
 
 @lru_cache(maxsize=64)
@@ -91,7 +89,7 @@ def weight_adjoint(
     run_pitch = -(-max(run(flat), math.prod(padded[flat:].tolist())) // lanes) * lanes
     x_padded = np.append(box[:flat], padded[flat:])
     x_pitch = np.append(pitches(box[:flat]) * run_pitch, y_pitch[flat:]) if flat else y_pitch
-    run_start = np.indices(box[:flat], np.intp).reshape(flat, math.prod(box[:flat].tolist()))
+    run_start = np.indices(tuple(box[:flat]), np.intp).reshape(flat, math.prod(box[:flat].tolist()))
     runs = np.empty((run_start.shape[1], 3), np.intp)
     runs[:, 0] = x_pitch[:flat] @ run_start
     runs[:, 1] = y_pitch[:flat] @ run_start
@@ -118,26 +116,31 @@ def weight_adjoint(
         pitch=y_pitch,
         plane=y_plane,
     )
-    taps, phase, offset = _taps(splits, dims, y_pitch)
-    tap_column = phase * y_plane + offset
-    in_task = (np.arange(y_block)[:, None] * (phases * y_plane) + tap_column).ravel()
+    tap, phase, offset = _taps(axes, splits, dims, y_pitch)
+    size = math.prod(axis.taps for axis in axes)
+    channel = np.arange(y_block)[:, None]
+    in_task = (channel * (phases * y_plane) + phase * y_plane + offset).ravel()
     in_task = np.append(in_task, np.full(columns - 1, in_task[-1]))  # the last tile may be short of columns
     counts = -(-extent // box)
     boxes = math.prod(counts.tolist())
     pieces = groups * -(-inputs // x_block) * -(-outputs // y_block)
-    sums = groups * inputs * outputs * number
+    sums = groups * inputs * outputs * size
     shares = max(1, min(boxes, -(-TASKS // pieces), SUM_BYTES // max(sums * itemsize, 1)))
     kernel = module.WeightAdjoint(
         planes_x,
         planes_y,
+        parts=parts,
+        groups=groups,
         rows=rows,
         taps=number,
+        size=size,
         box=box,
         counts=counts,
         x_padded=x_padded,
         y_padded=padded,
         runs=runs,
         columns=in_task,
+        places=(channel * size + tap).ravel(),
         shares=shares,
         boxes=boxes,
         x_block=x_block,
@@ -146,15 +149,16 @@ def weight_adjoint(
     return WeightAdjoint(
         kernel,
         tasks=pieces * shares,
-        work=sums * math.prod(extent.tolist()),
+        work=groups * inputs * outputs * number * math.prod(extent.tolist()),
         packed=pieces * boxes * (math.prod(padded.tolist()) * phases * y_block + x_plane * x_block),
-        shape=(groups, shares, inputs, outputs, number),
-        taps=taps,
+        memory=kernel.scratch_size + sums * shares,
     )
 
 
-def _taps(splits: Sequence[Split], dims: Sequence[Dim], pitch: Index) -> tuple[tuple[Index, ...], Index, Index]:
-    """For each tap: its index in the kernel, its phase of y, its offset there."""
+def _taps(
+    axes: Sequence[Axis], splits: Sequence[Split], dims: Sequence[Dim], pitch: Index
+) -> tuple[Index, Index, Index]:
+    """For each tap: its place in the kernel, its phase of y, its offset there."""
     tables = []
     for s in splits:
         (runs,) = s.classes
@@ -162,10 +166,10 @@ def _taps(splits: Sequence[Split], dims: Sequence[Dim], pitch: Index) -> tuple[t
         tables.append(np.array(steps, np.intp).reshape(-1, 3))
     grid = np.indices([len(table) for table in tables], np.intp).reshape(len(tables), -1)
     phases, taps, shifts = np.stack([table[which] for table, which in zip(tables, grid, strict=True)]).T
-    phase = np.zeros(grid.shape[1], np.intp)
-    for a, s in enumerate(splits):
+    tap, phase, offset = np.zeros((3, grid.shape[1]), np.intp)
+    for a, (axis, s) in enumerate(zip(axes, splits, strict=True)):
+        tap = tap * axis.taps + taps[:, a]
         phase = phase * s.source_start.size + phases[:, a]
-    offset = np.zeros(phase.size, np.intp)
     for d, dim in enumerate(dims):
         offset += dim.along(shifts) * pitch[d]
-    return tuple(taps.T), phase, offset
+    return tap, phase, offset

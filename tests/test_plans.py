@@ -23,6 +23,7 @@ from cytconv import (
     conv_transpose_weight_adjoint,
 )
 from cytconv._geometry import Axis
+from cytconv.kernels import recall
 
 CACHES = [_correlation.correlation, _correlation._layout, _weights.weight_adjoint, _taps.products]
 
@@ -42,11 +43,15 @@ CASES = [
 @pytest.fixture
 def fresh_plans():
     """Plans made with settings that a test changes, and none of them kept."""
-    for cache in CACHES:
-        cache.cache_clear()
+
+    def forget():
+        recall.forget()
+        for cache in CACHES:
+            cache.cache_clear()
+
+    forget()
     yield
-    for cache in CACHES:
-        cache.cache_clear()
+    forget()
 
 
 def check(rng, x_shape, w_shape, kwargs, dtype):
@@ -182,7 +187,7 @@ def test_an_operator_keeps_one_copy_of_its_weights():
 # ---- memory of large results ---------------------------------------------------------------------------
 
 
-def test_memory_of_a_large_result_is_used_again(monkeypatch):
+def test_memory_of_a_large_result_is_used_again(monkeypatch, fresh_plans):
     monkeypatch.setattr(_memory, "LEAST", 1000)
     monkeypatch.setattr(_memory, "_spare", [])
     x, w = np.arange(500.0), np.array([1.0, 2.0])
@@ -202,7 +207,7 @@ def test_memory_of_a_large_result_is_used_again(monkeypatch):
     assert again.flags.writeable
 
 
-def test_memory_of_another_size_is_not(monkeypatch):
+def test_memory_of_another_size_is_not(monkeypatch, fresh_plans):
     monkeypatch.setattr(_memory, "LEAST", 1000)
     monkeypatch.setattr(_memory, "_spare", [])
     for n in (500, 5000, 200, 300, 126):

@@ -10,6 +10,54 @@
 # A task is one box of positions, one group of rows and one group of channels.  Each output element belongs to one
 # task, which sums it in one order: results do not depend on the number of workers.
 
+@final
+cdef class Weights:
+    """How weights are packed: the tables of `cytconv._correlation.Layout`, for contiguous real arrays."""
+
+    cdef int tile_rows
+    cdef Py_ssize_t groups, step  # from one group of channels to the next
+    cdef readonly Py_ssize_t size  # when packed
+    cdef const Py_ssize_t[::1] panel_start, panel_weights, panel_products, products
+
+    def __init__(
+        self, Py_ssize_t groups, Py_ssize_t step, int tile_rows, const Py_ssize_t[::1] panel_start,
+        const Py_ssize_t[::1] panel_weights, const Py_ssize_t[::1] panel_products, const Py_ssize_t[::1] products,
+    ):
+        """The products of panel p are those of ``products[panel_products[p]:]``."""
+        self.groups, self.step, self.tile_rows = groups, step, tile_rows
+        self.panel_start, self.panel_weights = panel_start, panel_weights
+        self.panel_products, self.products = panel_products, products
+        self.size = groups * panel_start[panel_start.shape[0] - 1]
+
+    def packed(self, array, packed, int workers):
+        """Fill the array `packed`; tells whether all weights are finite."""
+        cdef Place w = Place(array), to = Place(packed, True)
+        return self.pack(w.first, to.first, workers)
+
+    cdef bint pack(self, const real* w, real* packed, int workers) noexcept:
+        """Bring the weights into panels; tells whether all of them are finite."""
+        cdef Py_ssize_t panels = self.panel_start.shape[0] - 1
+        cdef Py_ssize_t t, infinite = 0
+        if self.size == 0:
+            return True
+        if workers == 1:
+            for t in range(self.groups * panels):
+                infinite += not self.panel(t, panels, w, packed)
+        else:
+            for t in prange(self.groups * panels, nogil=True, schedule="static", num_threads=workers):
+                infinite += not self.panel(t, panels, w, packed)
+        return infinite == 0
+
+    cdef bint panel(self, Py_ssize_t t, Py_ssize_t panels, const real* w, real* packed) noexcept nogil:
+        cdef Py_ssize_t p = t % panels
+        cdef Py_ssize_t start = self.panel_start[p]
+        return pack_panel(
+            self.tile_rows, w + t // panels * self.step, &self.panel_weights[p * self.tile_rows],
+            &self.products[0] + self.panel_products[p], (self.panel_start[p + 1] - start) // self.tile_rows,
+            packed + t // panels * self.panel_start[panels] + start,
+        )
+
+
 cdef struct Scratch:
     real* source  # the planes of the box packed last
     real* result  # the rows of the task
@@ -62,22 +110,39 @@ cdef class Correlation:
         # Elements of scratch for each worker: the packed box, the results, the bias of each row, a line.
         self.scratch_size = self.source_size + self.result_size + self.widest + self.line_size
 
-    def run(
-        self, const real[::1] source, Py_ssize_t source_start, const real[::1] weights, const real[::1] bias,
-        real[::1] result, Py_ssize_t result_start, real[::1] scratch, Py_ssize_t tasks, int workers,
-    ):
-        """Compute the whole result.  `bias` has one entry for each channel, or none at all."""
+    def run(self, source, weights, bias, result, Py_ssize_t tasks, int workers):
+        """Compute the whole result.  `weights` are packed, or the `Weights` and an array to pack now.
+
+        `bias` has one entry for each channel, or is None.  Returns whether all weights are finite: if not, nothing is
+        written.
+        """
+        cdef Place from_ = Place(source), to = Place(result, True), b = Place(bias), w
+        cdef Weights packing = None
+        cdef Py_ssize_t size = workers * self.scratch_size
         cdef Py_ssize_t t
         cdef int worker
         cdef int chunk = <int> max(1, min(tasks // (8 * workers), 1 << 20))
-        cdef const real* from_ = &source[0] + source_start
-        cdef const real* w = &weights[0] if weights.shape[0] else NULL
-        cdef const real* b = &bias[0] if bias.shape[0] else NULL
-        cdef real* to = &result[0] + result_start
-        cdef real* memory = &scratch[0]
+        cdef void* block
+        cdef real* memory
+        cdef real* packed
         cdef Scratch* s
-        cdef Scratch* states = <Scratch*> calloc(workers, sizeof(Scratch))
+        cdef Scratch* states
+        if type(weights) is tuple:
+            packing, array = weights
+            w = Place(array)
+            size += packing.size
+        else:
+            w = Place(weights)
+        memory = scratch_memory(size, &block)
+        packed = w.first
+        if packing is not None:
+            packed = memory + workers * self.scratch_size
+            if not packing.pack(w.first, packed, workers):
+                free(block)
+                return False
+        states = <Scratch*> calloc(workers, sizeof(Scratch))
         if states == NULL:
+            free(block)
             raise MemoryError("no memory for the state of the workers")
         with nogil:
             for worker in range(workers):
@@ -86,10 +151,16 @@ cdef class Correlation:
                 states[worker].bias = states[worker].result + self.result_size
                 states[worker].line = states[worker].bias + self.widest
                 states[worker].packed = -1
-            for t in prange(tasks, schedule="dynamic", chunksize=chunk, num_threads=workers):
-                s = states + thread_number()
-                self.task(t, from_, w, b, to, s)
+            if workers == 1:
+                for t in range(tasks):
+                    self.task(t, from_.first, packed, b.first, to.first, states)
+            else:
+                for t in prange(tasks, schedule="dynamic", chunksize=chunk, num_threads=workers):
+                    s = states + thread_number()
+                    self.task(t, from_.first, packed, b.first, to.first, s)
             free(states)
+            free(block)
+        return True
 
     @final
     cdef void task(
@@ -231,29 +302,3 @@ cdef class Correlation:
         store_line(c + begin, min(low, end) - begin, bias, y + begin * step, step)
         begin = max(begin, high)
         store_line(c + begin, end - begin, bias, y + begin * step, step)
-
-
-def pack_weights(
-    const real[::1] w, Py_ssize_t groups, int tile_rows, const Py_ssize_t[::1] panel_start,
-    const Py_ssize_t[::1] panel_weights, const Py_ssize_t[::1] panel_products, const Py_ssize_t[::1] products,
-    real[::1] packed, int workers,
-):
-    """Bring the weights into panels; tells whether all of them are finite.
-
-    The products of panel p are those of ``products[panel_products[p]:]``; see `Layout` for the other tables.
-    """
-    cdef Py_ssize_t panels = panel_start.shape[0] - 1
-    cdef Py_ssize_t size = panel_start[panels]
-    cdef Py_ssize_t step = w.shape[0] // groups
-    cdef Py_ssize_t t, p, infinite = 0
-    cdef const real* from_ = &w[0]
-    cdef real* to = &packed[0]
-    if size == 0:
-        return True
-    for t in prange(groups * panels, nogil=True, schedule="static", num_threads=workers):
-        p = t % panels
-        infinite += not pack_panel(
-            tile_rows, from_ + t // panels * step, &panel_weights[p * tile_rows], &products[0] + panel_products[p],
-            (panel_start[p + 1] - panel_start[p]) // tile_rows, to + t // panels * size + panel_start[p],
-        )
-    return infinite == 0

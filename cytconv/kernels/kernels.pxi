@@ -2,11 +2,12 @@
 
 from cython cimport final
 from cython.parallel cimport prange
-from libc.stdlib cimport calloc, free
-from libc.string cimport memcpy
+from libc.stdlib cimport calloc, free, malloc
+from libc.string cimport memcpy, memset
 
 include "openmp.pxi"
 include "odometer.pxi"
+include "arrays.pxi"
 include "tile.pxi"
 include "pack.pxi"
 include "store.pxi"

@@ -138,19 +138,22 @@ cdef class WeightAdjoint:
     """The tables of `cytconv._weights.weight_adjoint`, read only; strides and offsets count elements."""
 
     cdef Planes x, y
-    cdef int rows
-    cdef Py_ssize_t dims, boxes, shares, taps, x_block, y_block, x_groups, y_groups, x_size, y_size
+    cdef int rows, parts
+    cdef Py_ssize_t dims, boxes, shares, taps, size, x_block, y_block, x_groups, y_groups, x_size, y_size, groups
     cdef readonly Py_ssize_t scratch_size
-    cdef const Py_ssize_t[::1] box, counts, x_padded, y_padded, runs, columns
+    cdef const Py_ssize_t[::1] box, counts, x_padded, y_padded, runs, columns, places
 
     def __init__(self, Planes x, Planes y, **tables):
         self.x, self.y = x, y
+        self.parts = tables["parts"]  # 2 if neighbouring channels are the parts of complex numbers
         self.rows, self.taps = tables["rows"], tables["taps"]
         self.box, self.counts = tables["box"], tables["counts"]
         self.x_padded, self.y_padded = tables["x_padded"], tables["y_padded"]
         self.runs = tables["runs"].ravel()  # `Segment`s: where in x, where in y, how many vectors
-        self.columns = tables["columns"]  # where in the planes of y each tap of each of its channels in a task begins
-        self.shares, self.boxes = tables["shares"], tables["boxes"]
+        self.columns = tables["columns"]  # where in the planes of y each tap of each of its channels in a task begins,
+        self.places = tables["places"]  # and its place in a row of the weights,
+        self.size = tables["size"]  # of which each channel of y has so many
+        self.shares, self.boxes, self.groups = tables["shares"], tables["boxes"], tables["groups"]
         self.x_block, self.y_block = tables["x_block"], tables["y_block"]  # channels in a task
         self.x_groups = (x.channels + self.x_block - 1) // self.x_block
         self.y_groups = (y.channels + self.y_block - 1) // self.y_block
@@ -160,18 +163,56 @@ cdef class WeightAdjoint:
         # The planes, and the sums of a row of tiles.
         self.scratch_size = self.x_size + self.y_size + (self.columns.shape[0] + LANES) * self.rows + LANES
 
-    def run(
-        self, const real[::1] x, Py_ssize_t x_start, const real[::1] y, Py_ssize_t y_start, real[::1] sums,
-        real[::1] scratch, Py_ssize_t tasks, int workers,
-    ):
-        """Fill ``sums[share, group, channel of x, channel of y, tap]``; `scratch` begins as zeros."""
-        cdef Py_ssize_t t
-        cdef const real* from_x = &x[0] + x_start
-        cdef const real* from_y = &y[0] + y_start
-        cdef real* to = &sums[0]
-        cdef real* memory = &scratch[0]
-        for t in prange(tasks, nogil=True, schedule="dynamic", num_threads=workers):
-            self.task(t, from_x, from_y, to, memory + thread_number() * self.scratch_size)
+    def run(self, x, y, w, Py_ssize_t tasks, int workers):
+        """Fill the contiguous ``w[group, channel of x, channel of y, tap]``; returns whether all of it is finite."""
+        cdef Place from_x = Place(x), from_y = Place(y), to = Place(w, True)
+        cdef Py_ssize_t size = self.groups * self.x.channels * self.y.channels * self.size
+        cdef bint in_place = self.shares == 1 and self.parts == 1
+        cdef Py_ssize_t t, infinite = 0, rows = self.groups * self.x.channels // self.parts
+        cdef void* block
+        cdef real* memory = scratch_memory(workers * self.scratch_size + (0 if in_place else self.shares * size), &block)
+        cdef real* sums = to.first if in_place else memory + workers * self.scratch_size
+        with nogil:
+            memset(memory, 0, workers * self.scratch_size * sizeof(real))
+            if self.taps < self.size:  # some meet no sample
+                memset(sums, 0, self.shares * size * sizeof(real))
+            if workers == 1:
+                for t in range(tasks):
+                    self.task(t, from_x.first, from_y.first, sums, memory)
+                for t in range(rows):
+                    infinite += not self.finish(t, sums, to.first)
+            else:
+                for t in prange(tasks, schedule="dynamic", num_threads=workers):
+                    self.task(t, from_x.first, from_y.first, sums, memory + thread_number() * self.scratch_size)
+                for t in prange(rows, schedule="static", num_threads=workers):
+                    infinite += not self.finish(t, sums, to.first)
+            free(block)
+        return infinite == 0
+
+    @final
+    cdef bint finish(self, Py_ssize_t row, real* sums, real* w) noexcept nogil:
+        """Add up the shares of one channel of x, put complex numbers together; tells whether they are finite."""
+        cdef Py_ssize_t length = self.y.channels * self.size
+        cdef Py_ssize_t share, d, j, step = self.groups * self.x.channels * length
+        cdef real* total = sums + row * self.parts * length
+        cdef real* p
+        cdef real check = 0
+        w += row * length
+        for share in range(1, self.shares):
+            for j in range(self.parts * length):
+                total[j] += total[share * step + j]
+        if self.parts == 2:
+            # conj(x)*y = (re x * re y + im x * im y) + 1j*(re x * im y - im x * re y)
+            for d in range(self.y.channels // 2):
+                p = total + 2 * d * self.size
+                for j in range(self.size):
+                    w[2 * (d * self.size + j)] = p[j] + p[length + self.size + j]
+                    w[2 * (d * self.size + j) + 1] = p[self.size + j] - p[length + j]
+        elif total != w:
+            memcpy(w, total, length * sizeof(real))
+        for j in range(length):
+            check += w[j] * 0
+        return check == 0
 
     @final
     cdef void task(self, Py_ssize_t t, const real* x, const real* y, real* sums, real* scratch) noexcept nogil:
@@ -183,7 +224,7 @@ cdef class WeightAdjoint:
         cdef Py_ssize_t group = outer // self.shares
         cdef Py_ssize_t count_x = min(self.x_block, self.x.channels - first_x)
         cdef Py_ssize_t count_y = min(self.y_block, self.y.channels - first_y)
-        cdef Py_ssize_t columns = self.y.channels * self.taps  # of the whole result
+        cdef Py_ssize_t columns = self.y.channels * self.size  # of the whole result
         cdef Py_ssize_t count = count_y * self.taps
         cdef Py_ssize_t tiles = (count + dot_columns_of(self.rows) - 1) // dot_columns_of(self.rows)
         cdef Py_ssize_t box, begin = share * self.boxes // self.shares
@@ -193,7 +234,7 @@ cdef class WeightAdjoint:
         cdef real* planes_y = scratch + self.x_size
         cdef real* tile_sums = planes_y + self.y_size
         cdef real* to
-        sums += (outer * self.x.channels + first_x) * columns + first_y * self.taps
+        sums += ((share * self.groups + group) * self.x.channels + first_x) * columns + first_y * self.size
         for box in range(begin, (share + 1) * self.boxes // self.shares):
             rest = box
             for d in range(self.dims - 1, -1, -1):
@@ -217,7 +258,7 @@ cdef class WeightAdjoint:
                     to = sums + (row + i) * columns
                     if box > begin:
                         for j in range(count):
-                            to[j] += tile_sums[j * self.rows + i]
+                            to[self.places[j]] += tile_sums[j * self.rows + i]
                     else:
                         for j in range(count):
-                            to[j] = tile_sums[j * self.rows + i]
+                            to[self.places[j]] = tile_sums[j * self.rows + i]
