@@ -53,9 +53,17 @@ def dims_of(
     in memory come last, whichever they are, and those with a single position first.
     """
     lead = len(shape)
+    # An axis on which each sample meets one tap and becomes one output is a batch axis.
+    alike = [split.is_identity() for split in splits]
+    batch = [*zip(shape, source[:lead], result[:lead], strict=True)]
+    batch += [
+        (split.positions, s, r)
+        for split, s, r, same in zip(splits, source[lead:], result[lead:], alike, strict=True)
+        if same
+    ]
     # Neighbouring batch axes are one where both arrays step through them evenly.
     merged: list[tuple[int, int, int]] = []
-    for n, s, r in zip(shape, source[:lead], result[:lead], strict=True):
+    for n, s, r in batch:
         if n == 1:
             continue
         if merged and merged[-1][1:] == (n * s, n * r):
@@ -63,7 +71,9 @@ def dims_of(
         else:
             merged.append((n, s, r))
     dims = [Dim(split_axis(Axis(n, 1, n), "adjoint"), -1, s, r) for n, s, r in merged]
-    dims += [Dim(*entry) for entry in zip(splits, range(len(splits)), source[lead:], result[lead:], strict=True)]
+    dims += [
+        Dim(split, a, source[lead + a], result[lead + a]) for a, split in enumerate(splits) if not alike[a]
+    ] or ([] if dims else [Dim(split_axis(Axis(1, 1, 1), "adjoint"), -1, 1, 1)])
     dims.sort(key=lambda dim: (dim.split.positions > 1, -abs(dim.source_stride) - abs(dim.result_stride)))
     extent = np.array([dim.split.positions for dim in dims], np.intp)
     return dims, extent, np.array([dim.split.halo for dim in dims], np.intp)

@@ -21,7 +21,7 @@ import numpy as np
 
 from ._boxes import box_shape, dims_of, line_pitch, offsets, pitches, source_phases
 from ._geometry import Axis
-from ._phases import Direction, Index, Run, Split, inside, split_axis
+from ._phases import Direction, Index, Run, Split, inside, split_axis, spread
 from ._taps import products
 
 # How near to the peak each register tile was seen to come, by its number of rows (kernels/tile.pxi).
@@ -32,6 +32,7 @@ ROWS = 144  # rows of results in one task: what they multiply such a strip with 
 WASTE = 64  # how many times more than necessary the kernels may do: they are that much faster than numpy
 PIECE = 200_000  # multiplications that the kernels do in the time that numpy needs to begin with a piece
 LITTLE = 10**7  # multiplications, or samples to copy, that are no waste worth avoiding
+COPY = 30  # multiplications that take as long as to copy one sample
 MAX_ROWS = 2**18  # phases and channels of a result, or taps of weights, for which to make a plan
 STREAM_BYTES = 16 * 1024 * 1024  # a result larger than this is written past the caches
 
@@ -54,6 +55,7 @@ class Layout:
 
     key: tuple[Any, ...]  # equal for equal layouts
     splits: tuple[Split, ...]
+    cost: float  # multiplications for each position, weighed by how fast the tile is
     tile: int  # rows in a register tile
     inner: int  # what a segment runs along: an axis, or -1 for channels
     classes: tuple[_Class, ...]
@@ -68,7 +70,7 @@ class Layout:
 
     def packing(self, groups: int) -> Any:
         """What packs the weights of so many groups of channels, each a contiguous array of real numbers."""
-        module, _, axes, sources, results, _ = self.key
+        module, _, axes, sources, results, *_ = self.key
         products = np.cumsum([0, *(c.weights.size for c in self.classes)])
         return module.Weights(
             groups,
@@ -83,10 +85,19 @@ class Layout:
 
 @lru_cache(maxsize=64)
 def _layout(
-    module: Any, direction: Direction, axes: tuple[Axis, ...], sources: int, results: int, channels_inside: bool
+    module: Any,
+    direction: Direction,
+    axes: tuple[Axis, ...],
+    sources: int,
+    results: int,
+    channels_inside: bool,
+    aligned: bool,
+    is_spread: bool,
 ) -> Layout:
     """Multiply the axes out, for `sources` channels summed over and `results` channels of results."""
-    splits = tuple(split_axis(axis, direction) for axis in axes)
+    splits = tuple(split_axis(axis, direction, aligned) for axis in axes)
+    if is_spread:
+        splits = (*splits[:-1], spread(splits[-1]))
     ndim = len(axes)
     kernel = [axis.taps for axis in axes]
     strides = np.array([math.prod(kernel[a + 1 :]) for a in range(ndim)], np.intp)
@@ -117,7 +128,11 @@ def _layout(
     # Tiles: the height that wastes least, weighed by the work of each class.
     work = [1 + sources * math.prod(sum(run.length for run in axis_runs) for axis_runs in each) for each in runs]
     count = np.bincount(row_class, minlength=len(runs))
-    tile = min(TILES, key=lambda t: float((np.array(work) * -(-count // t) * t).sum()) / TILES[t])
+
+    def cost(tile: int) -> float:
+        return float((np.array(work) * -(-count // tile) * tile).sum()) / TILES[tile]
+
+    tile = min(TILES, key=cost)
     strip = STRIP_BYTES // (module.widths[tile] * module.vector_bytes)
     classes = [_class(splits, each, inner, sources, strides, source_stride, strip) for each in runs]
 
@@ -141,7 +156,8 @@ def _layout(
             panels.append(panels[-1] + number)
     sizes = np.array([classes[c].weights.size * tile for c in panel_class], np.intp)
     return Layout(
-        key=(module, direction, axes, sources, results, channels_inside),
+        key=(module, direction, axes, sources, results, channels_inside, aligned, is_spread),
+        cost=cost(tile),
         splits=splits,
         tile=tile,
         inner=inner,
@@ -208,6 +224,37 @@ def _class(
     return _Class(channel, phase, offset, length, np.array([*strips, channel.size], np.intp), weights)
 
 
+def _best_layout(
+    module: Any, direction: Direction, axes: tuple[Axis, ...], sources: int, results: int, channels_inside: bool
+) -> Layout:
+    """The layout that takes least time for all positions together."""
+
+    def layout(aligned: bool, is_spread: bool) -> Layout:
+        return _layout(module, direction, axes, sources, results, channels_inside, aligned, is_spread)
+
+    def cost(layout: Layout) -> float:
+        return layout.cost * math.prod(split.positions for split in layout.splits)
+
+    best = layout(False, False)
+    aligned = direction == "forward" and any(axis.low % axis.stride for axis in axes)
+    if aligned:
+        other = layout(True, False)
+        aligned = cost(other) < cost(best)
+        best = other if aligned else best
+    channels = sources * math.prod(split.source_start.size for split in best.splits[:-1])
+    return layout(aligned, True) if pays_spread(best.splits[-1], channels, best.cost, module.lanes) else best
+
+
+def pays_spread(split: Split, channels: int, work: float, lanes: int) -> bool:
+    """Whether the junk between short rows costs more than to copy the samples several times.
+
+    `channels` counts the planes of a phase along the last axis, `work` the multiplications for each position.
+    """
+    line = min(split.positions + split.halo, -(-split.positions // lanes) * lanes)
+    junk = work * (line / split.positions - 1)
+    return junk > COPY * channels * (spread(split).source_start.size - split.source_start.size) > 0
+
+
 @dataclass(frozen=True, eq=False)
 class Correlation:
     """The tables of one call, in the terms of ``kernels/correlate.pxi``; strides and offsets count elements."""
@@ -245,7 +292,7 @@ def correlation(
     spatial = range(lead + 2, lead + 2 + ndim)
 
     nearest = min(abs(result_strides[a]) for a in spatial)
-    layout = _layout(module, direction, axes, sources, results, 0 < result_channel < nearest)
+    layout = _best_layout(module, direction, axes, sources, results, 0 < result_channel < nearest)
     tile, vectors = layout.tile, module.widths[layout.tile]
     axes_of = (*range(lead), *spatial)
     dims, extent, halo = dims_of(

@@ -18,7 +18,7 @@ Example, stride 2 and 3 taps::
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Literal, NamedTuple
 
@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 
 from ._geometry import Axis
 
-__all__ = ["Direction", "Index", "Run", "Split", "inside", "split_axis"]
+__all__ = ["Direction", "Index", "Run", "Split", "inside", "split_axis", "spread"]
 
 Index = NDArray[np.intp]
 Direction = Literal["forward", "adjoint"]
@@ -61,9 +61,22 @@ class Split:
     tap_of: Index  # ... and the tap that the class counts from
     covers: bool  # whether the phases of the result make up all of it
 
+    def is_identity(self) -> bool:
+        """Whether each position is a sample and a result, and nothing else is."""
+        one_phase = self.source_start.size == self.result_start.size == 1 and len(self.classes[0]) == 1
+        steps = self.source_step == self.result_step == 1 and self.halo == 0 and self.classes[0][0].length == 1
+        sizes = self.source_size == self.result_size == self.positions
+        return bool(one_phase and steps and sizes and self.source_start[0] == self.result_start[0] == 0)
+
 
 @lru_cache(maxsize=256)
-def split_axis(axis: Axis, direction: Direction) -> Split:
+def split_axis(axis: Axis, direction: Direction, aligned: bool = False) -> Split:
+    """Take `axis` apart.
+
+    The positions of the forward direction are counted from that of output ``-low``, so that all phases read the same
+    samples and share their offsets; or, `aligned`, for each phase from its first output, so that none has a position
+    outside of the result.
+    """
     if axis.n == 1:  # with one sample the stride is of no account: let every tap be a phase of its own
         axis = Axis(1, axis.taps, axis.m, axis.taps * axis.dilation, axis.dilation, axis.low)
     n, m, s, d, low = axis.n, axis.m, axis.stride, axis.dilation, axis.low
@@ -101,17 +114,26 @@ def split_axis(axis: Axis, direction: Direction) -> Split:
         )
 
     # Phases without a tap are left out: their outputs hold the bias alone, see `Split.covers`.
-    q = low // s
-    keys = [(Run(0, 0, high_shift - int(shift[b]), int(c)),) for b, c in zip(start, count, strict=True)]
+    q = np.full(phases.size, low // s)
+    result_start = q * s + phases - low
+    if aligned:
+        q += result_start < 0
+        result_start %= s
+        order = np.argsort(result_start)
+        phases, start, count, q, result_start = (v[order] for v in (phases, start, count, q, result_start))
+    first_read = q - shift[start]  # by the first tap of each phase at position 0; the others read before it
+    earliest = int((first_read - (count - 1) * shift_step).min()) if k.size else 0
+    halo = int(first_read.max()) - earliest if k.size else 0
+    keys = [(Run(0, 0, int(r) - earliest, int(c)),) for r, c in zip(first_read, count, strict=True)]
     classes = {key: number for number, key in enumerate(dict.fromkeys(keys))}
     return Split(
-        positions=(low + m - 1) // s + 1 - q,
+        positions=-(-m // s) if aligned else (low + m - 1) // s + 1 - low // s,
         halo=halo,
         source_step=1,
-        source_start=np.array([q - high_shift]),
+        source_start=np.array([earliest]),
         source_size=n,
         result_step=s,
-        result_start=q * s + phases - low,
+        result_start=result_start,
         result_size=m,
         kernel_step=kernel_step,
         tap_step=-shift_step,
@@ -120,6 +142,27 @@ def split_axis(axis: Axis, direction: Direction) -> Split:
         tap_of=k[start],
         covers=phases.size == min(s, m),
     )
+
+
+def spread(split: Split) -> Split:
+    """Give every offset a phase of the source of its own: more copies of the samples, and no halo."""
+    reads = [
+        (run.phase, run.offset + j * split.tap_step)
+        for runs in split.classes
+        for run in runs
+        for j in range(run.length)
+    ]
+    phases = {read: number for number, read in enumerate(dict.fromkeys(reads))}
+    classes = tuple(
+        tuple(
+            Run(phases[run.phase, run.offset + j * split.tap_step], run.k + j * split.kernel_step, 0, 1)
+            for run in runs
+            for j in range(run.length)
+        )
+        for runs in split.classes
+    )
+    starts = [split.source_start[phase] + offset * split.source_step for phase, offset in phases]
+    return replace(split, halo=0, source_start=np.array(starts, np.intp), classes=classes)
 
 
 def inside(start: Index, step: int, size: int, positions: int) -> tuple[Index, Index]:

@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 
 from ._boxes import L2_BYTES, TASKS, Dim, box_shape, dims_of, line_pitch, offsets, pitches, source_phases
+from ._correlation import pays_spread
 from ._geometry import Axis
-from ._phases import Index, Split, split_axis
+from ._phases import Index, Split, split_axis, spread
 
 __all__ = ["WeightAdjoint", "weight_adjoint"]
 
@@ -52,6 +53,10 @@ def weight_adjoint(
     inputs, outputs = x_shape[lead + 1] * parts, y_shape[lead + 1] * parts
     spatial = range(lead + 2, lead + 2 + ndim)
     splits = [split_axis(axis, "adjoint") for axis in axes]
+    number = math.prod(sum(run.length for run in split.classes[0]) for split in splits)
+    channels = outputs * math.prod(split.source_start.size for split in splits[:-1])
+    if pays_spread(splits[-1], channels, inputs * outputs * number, lanes):
+        splits[-1] = spread(splits[-1])
 
     # The plan is that of the correlation whose source is y and whose positions are those of x.
     axes_of = (*range(lead), *spatial)
@@ -64,7 +69,6 @@ def weight_adjoint(
     tiles = [t for t in TILES if t < 6 or module.vector_bytes == 64]
     rows = min(tiles, key=lambda t: -(-inputs // t) * t / TILES[t])
     columns = module.dot_columns[rows]
-    number = math.prod(sum(run.length for (runs,) in (split.classes,) for run in runs) for split in splits)
     x_block = min(inputs, 1024)
     y_block = min(outputs, max(1, PLANES // phases))
 

@@ -10,6 +10,11 @@
 # A task is one box of positions, one group of rows and one group of channels.  Each output element belongs to one
 # task, which sums it in one order: results do not depend on the number of workers.
 
+cdef enum:
+    PANELS = 16  # of weights that are packed side by side,
+    PRODUCTS = 8  # so many products at a time
+
+
 @final
 cdef class Weights:
     """How weights are packed: the tables of `cytconv._correlation.Layout`, for contiguous real arrays."""
@@ -36,26 +41,43 @@ cdef class Weights:
 
     cdef bint pack(self, const real* w, real* packed, int workers) noexcept:
         """Bring the weights into panels; tells whether all of them are finite."""
-        cdef Py_ssize_t panels = self.panel_start.shape[0] - 1
+        cdef Py_ssize_t blocks = (self.panel_start.shape[0] - 1 + PANELS - 1) // PANELS
         cdef Py_ssize_t t, infinite = 0
         if self.size == 0:
             return True
         if workers == 1:
-            for t in range(self.groups * panels):
-                infinite += not self.panel(t, panels, w, packed)
+            for t in range(self.groups * blocks):
+                infinite += not self.block(t % blocks, t // blocks, w, packed)
         else:
-            for t in prange(self.groups * panels, nogil=True, schedule="static", num_threads=workers):
-                infinite += not self.panel(t, panels, w, packed)
+            for t in prange(self.groups * blocks, nogil=True, schedule="static", num_threads=workers):
+                infinite += not self.block(t % blocks, t // blocks, w, packed)
         return infinite == 0
 
-    cdef bint panel(self, Py_ssize_t t, Py_ssize_t panels, const real* w, real* packed) noexcept nogil:
-        cdef Py_ssize_t p = t % panels
-        cdef Py_ssize_t start = self.panel_start[p]
-        return pack_panel(
-            self.tile_rows, w + t // panels * self.step, &self.panel_weights[p * self.tile_rows],
-            &self.products[0] + self.panel_products[p], (self.panel_start[p + 1] - start) // self.tile_rows,
-            packed + t // panels * self.panel_start[panels] + start,
-        )
+    cdef bint block(self, Py_ssize_t block, Py_ssize_t group, const real* w, real* packed) noexcept nogil:
+        """Some panels of one group of channels.
+
+        They take turns, a few products each: weights of neighbouring panels lie in the same cache lines, and those of
+        the next products often so far away that few of their lines fit the cache together.
+        """
+        cdef Py_ssize_t panels = self.panel_start.shape[0] - 1
+        cdef Py_ssize_t p, n, k = 0
+        cdef bint more = True
+        w += group * self.step
+        packed += group * self.panel_start[panels]
+        while more:
+            more = False
+            for p in range(block * PANELS, min((block + 1) * PANELS, panels)):
+                n = (self.panel_start[p + 1] - self.panel_start[p]) // self.tile_rows - k
+                if n > 0:
+                    more = True
+                    pack_panel(
+                        self.tile_rows, w, &self.panel_weights[p * self.tile_rows],
+                        &self.products[0] + self.panel_products[p] + k, min(n, PRODUCTS),
+                        packed + self.panel_start[p] + k * self.tile_rows,
+                    )
+            k += PRODUCTS
+        n = self.panel_start[block * PANELS]
+        return all_finite(packed + n, self.panel_start[min((block + 1) * PANELS, panels)] - n)
 
 
 cdef struct Scratch:
@@ -198,7 +220,7 @@ cdef class Correlation:
         cdef Py_ssize_t c, strip, segment, first, panels, panel, d, run, start, done, length = 1, runs = 1
         cdef Py_ssize_t e[MAX_DIMS]
         cdef const Segment* segments = <const Segment*> &self.segments[0] if self.segments.shape[0] else NULL
-        cdef bint wide
+        cdef int width
         for d in range(self.dims):
             if d < self.flat:
                 runs *= size[d]
@@ -221,14 +243,14 @@ cdef class Correlation:
                     # As many positions as a tile is wide stay in L1 while they meet all panels.
                     done = 0
                     while done < length:
-                        wide = length - done > LANES
+                        width = next_width(self.tile_rows, (length - done + LANES - 1) // LANES)
                         multiply_panels(
-                            self.tile_rows, wide, panels, panel, weights + self.panel_start[first],
+                            self.tile_rows, width, panels, panel, weights + self.panel_start[first],
                             s.source + start + done, segments + segment, self.strip_segment[strip + 1] - segment,
                             self.segment_step, s.result + run * self.run_pitch + done,
                             &self.panel_rows[first * self.tile_rows], strip > self.class_strip[c],
                         )
-                        done += tile_width(self.tile_rows) * LANES if wide else LANES
+                        done += width * LANES
                     advance(self.flat, size, e)
 
     @final

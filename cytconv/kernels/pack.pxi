@@ -112,16 +112,45 @@ cdef class Planes:
                 planes += self.plane
 
 
-cdef inline bint pack_panel(
+cdef inline void pack_rows(
     int rows, const real* w, const Py_ssize_t* row, const Py_ssize_t* product, Py_ssize_t n, real* panel,
 ) noexcept nogil:
-    """``panel[k*rows + i] = w[row[i] + product[k]]``; tells whether all of them are finite."""
     cdef Py_ssize_t k
     cdef int i
-    cdef real value, check = 0
     for k in range(n):
         for i in range(rows):
-            value = w[row[i] + product[k]]
-            panel[k * rows + i] = value
-            check += value * 0  # inf and NaN times zero are NaN, and stay it
+            panel[k * rows + i] = w[row[i] + product[k]]
+
+
+cdef inline void pack_panel(
+    int rows, const real* w, const Py_ssize_t* row, const Py_ssize_t* product, Py_ssize_t n, real* panel,
+) noexcept nogil:
+    """``panel[k*rows + i] = w[row[i] + product[k]]``, the number of rows a literal for the compiler to unroll."""
+    if rows == 6:
+        pack_rows(6, w, row, product, n, panel)
+    elif rows == 4:
+        pack_rows(4, w, row, product, n, panel)
+    elif rows == 3:
+        pack_rows(3, w, row, product, n, panel)
+    else:
+        pack_rows(rows, w, row, product, n, panel)
+
+
+cdef inline bint all_finite(const real* numbers, Py_ssize_t n) noexcept nogil:
+    """Whether none is infinite or NaN: those times zero are NaN, and stay it in a sum."""
+    cdef vec checks[4]
+    cdef Py_ssize_t j = 0
+    cdef int i
+    cdef real check = 0
+    for i in range(4):
+        checks[i] = ZEROS
+    while j + 4 * LANES <= n:
+        for i in range(4):
+            checks[i] = checks[i] + (<const vec*> (numbers + j + i * LANES))[0] * ZEROS
+        j += 4 * LANES
+    for i in range(<int> (4 * LANES)):
+        check += (<real*> checks)[i]
+    while j < n:
+        check += numbers[j] * 0
+        j += 1
     return check == 0

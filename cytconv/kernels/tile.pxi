@@ -8,9 +8,10 @@
 #           [ . ]      [                          ]      the last: k runs over the *segments*, stretches
 #           [ MR]      [                          ]      of n steps that start anywhere in a and b.
 #
-# All three directions are this product: a segment is a run of channels under one tap, a run of taps within
-# one channel, or a run of positions.  A call does several *panels* of a, `panel` apart, with the same b, which
-# stays in L1.  MR and NV are literals wherever `tile` is called, so that the compiler unrolls the loops over them.
+# Forward and adjoint are this product: a segment is a run of channels under one tap, or a run of taps within one channel.
+# A call does several *panels* of a, `panel` apart, with the same b, which stays in L1; where there are registers for
+# their sums, two panels at a time, so that each row of b is loaded once for both.  MR, NV and PAIRS are literals
+# wherever `tile` is called, so that the compiler unrolls the loops over them.
 
 cdef extern from *:
     """
@@ -41,23 +42,37 @@ cdef extern from *:
     #ifdef __GNUC__
       /* Literal arguments only become literals in a copy of the function at each call. */
       static inline __attribute__((always_inline)) void tile(
+          int, int, int, Py_ssize_t, Py_ssize_t, const real *, const real *, const Segment *, Py_ssize_t, Py_ssize_t,
+          real *, const Py_ssize_t *, int);
+    #endif
+
+    #ifdef __GNUC__
+      static inline __attribute__((always_inline)) void tiles(
           int, int, Py_ssize_t, Py_ssize_t, const real *, const real *, const Segment *, Py_ssize_t, Py_ssize_t,
           real *, const Py_ssize_t *, int);
+    #endif
+
+    #if defined(__AVX512F__)
+      #define REGISTERS 32
+    #else
+      #define REGISTERS 16
     #endif
     """
     # Cython only needs to know that vectors add and multiply; it takes them for scalars.
     ctypedef real vec
     const Py_ssize_t LANES
+    const int REGISTERS
     const vec ZEROS
     ctypedef struct Segment:
         Py_ssize_t a, b, n
 
 
 cdef inline void tile "tile" (
-    int MR, int NV, Py_ssize_t panels, Py_ssize_t panel, const real* a, const real* b, const Segment* segments,
-    Py_ssize_t count, Py_ssize_t ldb, real* c, const Py_ssize_t* rows, bint accumulate,
+    int MR, int NV, bint PAIRS, Py_ssize_t panels, Py_ssize_t panel, const real* a, const real* b,
+    const Segment* segments, Py_ssize_t count, Py_ssize_t ldb, real* c, const Py_ssize_t* rows, bint accumulate,
 ) noexcept nogil:
     cdef vec acc[12]
+    cdef vec second[12]
     cdef vec bv[8]
     cdef const real* ak
     cdef const real* bk
@@ -69,6 +84,9 @@ cdef inline void tile "tile" (
         # to keep all of `acc` in registers from beginning to end.
         for i in range(MR * NV):
             acc[i] = ZEROS
+        if PAIRS:
+            for i in range(MR * NV):
+                second[i] = ZEROS
         for s in range(count):
             ak = a + segments[s].a
             bk = b + segments[s].b
@@ -78,6 +96,9 @@ cdef inline void tile "tile" (
                     bv[v] = (<const vec*> bk)[v]
                 for i in range(MR * NV):
                     acc[i] = acc[i] + ak[i // NV] * bv[i % NV]
+                if PAIRS:
+                    for i in range(MR * NV):
+                        second[i] = second[i] + ak[panel + i // NV] * bv[i % NV]
                 ak += MR
                 bk += ldb
         if accumulate:
@@ -90,40 +111,96 @@ cdef inline void tile "tile" (
                 cv[0] = acc[i]
         a += panel
         rows += MR
+        if PAIRS:
+            if accumulate:
+                for i in range(MR * NV):
+                    cv = <vec*> (c + rows[i // NV]) + i % NV
+                    cv[0] = cv[0] + second[i]
+            else:
+                for i in range(MR * NV):
+                    cv = <vec*> (c + rows[i // NV]) + i % NV
+                    cv[0] = second[i]
+            a += panel
+            rows += MR
+
+
+cdef inline void tiles "tiles" (
+    int MR, int NV, Py_ssize_t panels, Py_ssize_t panel, const real* a, const real* b, const Segment* segments,
+    Py_ssize_t count, Py_ssize_t ldb, real* c, const Py_ssize_t* rows, bint accumulate,
+) noexcept nogil:
+    """Pairs of panels where their sums fit the registers, and what is left."""
+    cdef Py_ssize_t paired = 0
+    if 2 * MR * NV + NV < REGISTERS:
+        paired = panels // 2 * 2
+        tile(MR, NV, True, panels // 2, panel, a, b, segments, count, ldb, c, rows, accumulate)
+    tile(
+        MR, NV, False, panels - paired, panel, a + paired * panel, b, segments, count, ldb, c, rows + paired * MR,
+        accumulate,
+    )
 
 
 # The tiles there are, by their rows: as wide as lets the 16 vector registers of AVX2 hold the sums and one row of b.
-# The tail of a run is done one vector at a time.
+# The end of a run is done in narrower ones: as few vectors as possible alone.
 
 cdef inline int tile_width(int rows) noexcept nogil:
     return 2 if rows == 6 else 3 if rows == 4 else 4 if rows == 3 else 6 if rows == 2 else 8
 
 
+cdef inline int next_width(int rows, Py_ssize_t vectors) noexcept nogil:
+    """How many vectors to do next of so many that are left."""
+    cdef int width = tile_width(rows)
+    if vectors == width + 1:
+        width = (width + 1) // 2
+    while width > vectors:
+        width = (width + 1) // 2
+    return width
+
+
 cdef void multiply_panels(
-    int rows, bint wide, Py_ssize_t panels, Py_ssize_t panel, const real* a, const real* b, const Segment* segments,
+    int rows, int width, Py_ssize_t panels, Py_ssize_t panel, const real* a, const real* b, const Segment* segments,
     Py_ssize_t count, Py_ssize_t ldb, real* c, const Py_ssize_t* places, bint accumulate,
 ) noexcept nogil:
     if rows == 6:
-        if wide:
-            tile(6, 2, panels, panel, a, b, segments, count, ldb, c, places, accumulate)
+        if width == 2:
+            tiles(6, 2, panels, panel, a, b, segments, count, ldb, c, places, accumulate)
         else:
-            tile(6, 1, panels, panel, a, b, segments, count, ldb, c, places, accumulate)
+            tiles(6, 1, panels, panel, a, b, segments, count, ldb, c, places, accumulate)
     elif rows == 4:
-        if wide:
-            tile(4, 3, panels, panel, a, b, segments, count, ldb, c, places, accumulate)
+        if width == 3:
+            tiles(4, 3, panels, panel, a, b, segments, count, ldb, c, places, accumulate)
+        elif width == 2:
+            tiles(4, 2, panels, panel, a, b, segments, count, ldb, c, places, accumulate)
         else:
-            tile(4, 1, panels, panel, a, b, segments, count, ldb, c, places, accumulate)
+            tiles(4, 1, panels, panel, a, b, segments, count, ldb, c, places, accumulate)
     elif rows == 3:
-        if wide:
-            tile(3, 4, panels, panel, a, b, segments, count, ldb, c, places, accumulate)
+        if width == 4:
+            tiles(3, 4, panels, panel, a, b, segments, count, ldb, c, places, accumulate)
+        elif width == 3:
+            tiles(3, 3, panels, panel, a, b, segments, count, ldb, c, places, accumulate)
+        elif width == 2:
+            tiles(3, 2, panels, panel, a, b, segments, count, ldb, c, places, accumulate)
         else:
-            tile(3, 1, panels, panel, a, b, segments, count, ldb, c, places, accumulate)
+            tiles(3, 1, panels, panel, a, b, segments, count, ldb, c, places, accumulate)
     elif rows == 2:
-        if wide:
-            tile(2, 6, panels, panel, a, b, segments, count, ldb, c, places, accumulate)
+        if width == 6:
+            tiles(2, 6, panels, panel, a, b, segments, count, ldb, c, places, accumulate)
+        elif width == 4:
+            tiles(2, 4, panels, panel, a, b, segments, count, ldb, c, places, accumulate)
+        elif width == 3:
+            tiles(2, 3, panels, panel, a, b, segments, count, ldb, c, places, accumulate)
+        elif width == 2:
+            tiles(2, 2, panels, panel, a, b, segments, count, ldb, c, places, accumulate)
         else:
-            tile(2, 1, panels, panel, a, b, segments, count, ldb, c, places, accumulate)
-    elif wide:
-        tile(1, 8, panels, panel, a, b, segments, count, ldb, c, places, accumulate)
+            tiles(2, 1, panels, panel, a, b, segments, count, ldb, c, places, accumulate)
+    elif width == 8:
+        tiles(1, 8, panels, panel, a, b, segments, count, ldb, c, places, accumulate)
+    elif width == 5:
+        tiles(1, 5, panels, panel, a, b, segments, count, ldb, c, places, accumulate)
+    elif width == 4:
+        tiles(1, 4, panels, panel, a, b, segments, count, ldb, c, places, accumulate)
+    elif width == 3:
+        tiles(1, 3, panels, panel, a, b, segments, count, ldb, c, places, accumulate)
+    elif width == 2:
+        tiles(1, 2, panels, panel, a, b, segments, count, ldb, c, places, accumulate)
     else:
-        tile(1, 1, panels, panel, a, b, segments, count, ldb, c, places, accumulate)
+        tiles(1, 1, panels, panel, a, b, segments, count, ldb, c, places, accumulate)

@@ -196,7 +196,6 @@ cdef class WeightAdjoint:
         cdef Py_ssize_t share, d, j, step = self.groups * self.x.channels * length
         cdef real* total = sums + row * self.parts * length
         cdef real* p
-        cdef real check = 0
         w += row * length
         for share in range(1, self.shares):
             for j in range(self.parts * length):
@@ -210,9 +209,7 @@ cdef class WeightAdjoint:
                     w[2 * (d * self.size + j) + 1] = p[self.size + j] - p[length + j]
         elif total != w:
             memcpy(w, total, length * sizeof(real))
-        for j in range(length):
-            check += w[j] * 0
-        return check == 0
+        return all_finite(w, length)
 
     @final
     cdef void task(self, Py_ssize_t t, const real* x, const real* y, real* sums, real* scratch) noexcept nogil:
