@@ -22,7 +22,9 @@ TILES = {6: 1.1, 3: 1.0, 2: 0.9, 1: 0.6}
 
 STRIP_BYTES = 28 * 1024  # of both arrays, that a tile reads: in L1
 SUM_BYTES = 16 * 1024 * 1024  # size of the sums that the shares of the positions may take together
-PLANES = 128  # of either side, at most, in one task
+PLANES = 128  # of y in one task, at most where a channel has no more than these,
+CHANNELS = 1024  # and channels of x
+FEW_TASKS = 4  # which split the channels of x, though each of them packs y anew
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,7 +71,6 @@ def weight_adjoint(
     tiles = [t for t in TILES if t < 6 or module.vector_bytes == 64]
     rows = min(tiles, key=lambda t: -(-inputs // t) * t / TILES[t])
     columns = module.dot_columns[rows]
-    x_block = min(inputs, 1024)
     y_block = min(outputs, max(1, PLANES // phases))
 
     # So many positions that the strips of a tile stay in L1.
@@ -127,9 +128,14 @@ def weight_adjoint(
     in_task = np.append(in_task, np.full(columns - 1, in_task[-1]))  # the last tile may be short of columns
     counts = -(-extent // box)
     boxes = math.prod(counts.tolist())
-    pieces = groups * -(-inputs // x_block) * -(-outputs // y_block)
     sums = groups * inputs * outputs * size
-    shares = max(1, min(boxes, -(-TASKS // pieces), SUM_BYTES // max(sums * itemsize, 1)))
+    # The work comes in shares of the positions, whose sums take memory, and where these are few in blocks of channels.
+    outer = groups * -(-outputs // y_block)
+    most = min(boxes, SUM_BYTES // max(sums * itemsize, 1))
+    shares = max(1, min(most, -(-TASKS // outer)))
+    parts_x = max(-(-inputs // CHANNELS), -(-FEW_TASKS // (outer * shares)))
+    x_block = -(-inputs // (rows * parts_x)) * rows
+    pieces = outer * -(-inputs // x_block)
     kernel = module.WeightAdjoint(
         planes_x,
         planes_y,

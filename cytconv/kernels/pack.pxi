@@ -21,6 +21,12 @@ cdef inline void copy_line(const real* source, Py_ssize_t step, Py_ssize_t n, re
     elif step == 2:
         for j in range(n):
             line[j] = source[j * 2]
+    elif step == 4:
+        for j in range(n):
+            line[j] = source[j * 4]
+    elif step == 8:
+        for j in range(n):
+            line[j] = source[j * 8]
     else:
         for j in range(n):
             line[j] = source[j * step]
@@ -69,6 +75,8 @@ cdef class Planes:
         cdef Py_ssize_t rows = n[last - 1] if last > 0 else 1
         cdef Py_ssize_t row_step = self.step[last - 1] if last > 0 else 0
         cdef Py_ssize_t row_pitch = self.pitch[last - 1] if last > 0 else 0
+        cdef Py_ssize_t step = self.step[last]
+        cdef bint together = step == 1 and row_step == row_pitch == n[last]  # rows follow each other, here and there
         cdef Py_ssize_t c, phase, d, row, low, high, row_low, row_high, ahead, slices = 1
         cdef Py_ssize_t e[MAX_DIMS]
         cdef const Py_ssize_t* valid
@@ -83,10 +91,6 @@ cdef class Planes:
                 valid = &self.valid[phase * self.dims * 2]
                 low = valid[2 * last] - at[last]
                 high = min(valid[2 * last + 1] - at[last], limit[last])
-                row_low, row_high = 0, 1
-                if last > 0:
-                    row_low = valid[2 * last - 2] - at[last - 1]
-                    row_high = min(valid[2 * last - 1] - at[last - 1], limit[last - 1])
                 for d in range(last - 1):
                     e[d] = 0
                 for _ in range(slices):
@@ -94,20 +98,29 @@ cdef class Planes:
                     line += at[last - 1] * row_step if last > 0 else 0
                     to = planes
                     outside = False
+                    row_low, row_high = 0, 1
+                    if last > 0:
+                        row_low = min(max(valid[2 * last - 2] - at[last - 1], 0), rows)
+                        row_high = max(min(min(valid[2 * last - 1] - at[last - 1], limit[last - 1]), rows), row_low)
                     for d in range(last - 1):
                         line += (at[d] + e[d]) * self.step[d]
                         to += e[d] * self.pitch[d]
                         if not valid[2 * d] - at[d] <= e[d] < min(valid[2 * d + 1] - at[d], limit[d]):
                             outside = True
-                    for row in range(rows):
-                        if outside or not row_low <= row < row_high:
-                            pad_line(line, 0, 0, 0, n[last], to)
-                        else:
+                    if outside:
+                        row_high = row_low = 0
+                    for row in range(row_low):
+                        pad_line(line, 0, 0, 0, n[last], to + row * row_pitch)
+                    if together and low <= 0 and high >= n[last]:
+                        fetch_line(line + ahead + row_low * row_step, 0, (row_high - row_low) * row_step)
+                        copy_line(line + row_low * row_step, 1, (row_high - row_low) * row_step, to + row_low * row_pitch)
+                    else:
+                        for row in range(row_low, row_high):
                             # The same line of the next channel is too far away for the CPU to expect it.
-                            fetch_line(line + ahead, max(low, 0) * self.step[last], min(high, n[last]) * self.step[last])
-                            pad_line(line, self.step[last], low, high, n[last], to)
-                        line += row_step
-                        to += row_pitch
+                            fetch_line(line + row * row_step + ahead, max(low, 0) * step, min(high, n[last]) * step)
+                            pad_line(line + row * row_step, step, low, high, n[last], to + row * row_pitch)
+                    for row in range(row_high, rows):
+                        pad_line(line, 0, 0, 0, n[last], to + row * row_pitch)
                     advance(last - 1, n, e)
                 planes += self.plane
 
