@@ -21,7 +21,7 @@ import numpy as np
 
 from ._boxes import box_shape, dims_of, line_pitch, offsets, pitches, source_phases
 from ._geometry import Axis
-from ._phases import Direction, Index, Run, Split, inside, split_axis, spread
+from ._phases import Direction, Index, Run, Split, fold, inside, split_axis, spread
 from ._taps import products
 
 # How near to the peak each register tile was seen to come, by its number of rows (kernels/tile.pxi).
@@ -32,6 +32,8 @@ ROWS = 144  # rows of results in one task: what they multiply such a strip with 
 WASTE = 64  # how many times more than necessary the kernels may do: they are that much faster than numpy
 PIECE = 200_000  # multiplications that the kernels do in the time that numpy needs to begin with a piece
 LITTLE = 10**7  # multiplications, or samples to copy, that are no waste worth avoiding
+FOLD = 4  # rows of an axis that become rows of a tile,
+GAIN = 0.6  # if that takes no more than this share of the time: more samples are packed, and results checked
 COPY = 30  # multiplications that take as long as to copy one sample
 MAX_ROWS = 2**18  # phases and channels of a result, or taps of weights, for which to make a plan
 STREAM_BYTES = 16 * 1024 * 1024  # a result larger than this is written past the caches
@@ -55,6 +57,8 @@ class Layout:
 
     key: tuple[Any, ...]  # equal for equal layouts
     splits: tuple[Split, ...]
+    pad: int  # zeros that the weights need at both ends of the first axis, see `fold`: then results must be finite
+    size: int  # taps of the kernel with them
     cost: float  # multiplications for each position, weighed by how fast the tile is
     tile: int  # rows in a register tile
     inner: int  # what a segment runs along: an axis, or -1 for channels
@@ -70,11 +74,11 @@ class Layout:
 
     def packing(self, groups: int) -> Any:
         """What packs the weights of so many groups of channels, each a contiguous array of real numbers."""
-        module, _, axes, sources, results, *_ = self.key
+        module, _, _, sources, results, *_ = self.key
         products = np.cumsum([0, *(c.weights.size for c in self.classes)])
         return module.Weights(
             groups,
-            sources * results * math.prod(axis.taps for axis in axes),
+            sources * results * self.size,
             self.tile,
             self.panel_start,
             self.panel_weights,
@@ -91,15 +95,21 @@ def _layout(
     sources: int,
     results: int,
     channels_inside: bool,
-    aligned: bool,
-    is_spread: bool,
+    aligned: bool = False,
+    is_spread: bool = False,
+    folded: int = 1,
 ) -> Layout:
     """Multiply the axes out, for `sources` channels summed over and `results` channels of results."""
     splits = tuple(split_axis(axis, direction, aligned) for axis in axes)
+    kernel = [axis.taps for axis in axes]
+    pad = 0
+    if folded > 1:
+        first, pad = fold(axes[0], direction, folded)
+        splits = (first, *splits[1:])
+        kernel[0] += 2 * pad
     if is_spread:
         splits = (*splits[:-1], spread(splits[-1]))
     ndim = len(axes)
-    kernel = [axis.taps for axis in axes]
     strides = np.array([math.prod(kernel[a + 1 :]) for a in range(ndim)], np.intp)
     # w is (C_in, C_out, *kernel): its channel axes swap roles between the directions.
     size = math.prod(kernel)
@@ -156,7 +166,9 @@ def _layout(
             panels.append(panels[-1] + number)
     sizes = np.array([classes[c].weights.size * tile for c in panel_class], np.intp)
     return Layout(
-        key=(module, direction, axes, sources, results, channels_inside, aligned, is_spread),
+        key=(module, direction, axes, sources, results, channels_inside, aligned, is_spread, folded),
+        pad=pad,
+        size=size,
         cost=cost(tile),
         splits=splits,
         tile=tile,
@@ -225,24 +237,34 @@ def _class(
 
 
 def _best_layout(
-    module: Any, direction: Direction, axes: tuple[Axis, ...], sources: int, results: int, channels_inside: bool
+    module: Any,
+    direction: Direction,
+    axes: tuple[Axis, ...],
+    sources: int,
+    results: int,
+    channels_inside: bool,
+    may_fold: bool,
 ) -> Layout:
     """The layout that takes least time for all positions together."""
-
-    def layout(aligned: bool, is_spread: bool) -> Layout:
-        return _layout(module, direction, axes, sources, results, channels_inside, aligned, is_spread)
+    given = module, direction, axes, sources, results, channels_inside
 
     def cost(layout: Layout) -> float:
         return layout.cost * math.prod(split.positions for split in layout.splits)
 
-    best = layout(False, False)
+    best = _layout(*given)
     aligned = direction == "forward" and any(axis.low % axis.stride for axis in axes)
     if aligned:
-        other = layout(True, False)
+        other = _layout(*given, aligned=True)
         aligned = cost(other) < cost(best)
         best = other if aligned else best
+    if may_fold and results < FOLD and axes[0].stride == axes[0].dilation == 1 and cost(best) > LITTLE:
+        other = _layout(*given, aligned=aligned, folded=FOLD)
+        if cost(other) < GAIN * cost(best):
+            return other
     channels = sources * math.prod(split.source_start.size for split in best.splits[:-1])
-    return layout(aligned, True) if pays_spread(best.splits[-1], channels, best.cost, module.lanes) else best
+    if pays_spread(best.splits[-1], channels, best.cost, module.lanes):
+        return _layout(*given, aligned=aligned, is_spread=True)
+    return best
 
 
 def pays_spread(split: Split, channels: int, work: float, lanes: int) -> bool:
@@ -278,6 +300,7 @@ def correlation(
     source_strides: tuple[int, ...],
     result_strides: tuple[int, ...],
     itemsize: int,
+    may_fold: bool,
 ) -> Correlation:
     """Plan for split arrays ``(*batch, groups, channels, *spatial, parts)`` of these shapes and strides.
 
@@ -292,7 +315,7 @@ def correlation(
     spatial = range(lead + 2, lead + 2 + ndim)
 
     nearest = min(abs(result_strides[a]) for a in spatial)
-    layout = _best_layout(module, direction, axes, sources, results, 0 < result_channel < nearest)
+    layout = _best_layout(module, direction, axes, sources, results, 0 < result_channel < nearest, may_fold)
     tile, vectors = layout.tile, module.widths[layout.tile]
     axes_of = (*range(lead), *spatial)
     dims, extent, halo = dims_of(
@@ -387,6 +410,7 @@ def correlation(
         row_channel=layout.row_channel,
         source_size=planes * plane,
         result_size=(widest + 1) * row_pitch,
+        check=layout.pad > 0,
         line_size=int(box[-1]) * widest_block if stream else 0,
     )
     return Correlation(

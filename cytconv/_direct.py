@@ -94,7 +94,9 @@ class Direct:
             return None if sums is None else Repeat(sums, shape, w.dtype, workers)
         source, result = (x, y) if reading == "forward" else (y, x)
         plan = _plan(reading, axes, w, source, result)
-        return None if plan is None else Repeat(plan, shape, w.dtype, workers, packing=plan.layout.packing(w.shape[0]))
+        if plan is None or plan.layout.pad:
+            return None
+        return Repeat(plan, shape, w.dtype, workers, packing=plan.layout.packing(w.shape[0]))
 
     def repeat_packed(
         self, direction: Direction, x: Array, y: Array, shape: tuple[int, ...], workers: SupportsIndex | None
@@ -104,12 +106,20 @@ class Direct:
             return None
         source, result = (x, y) if direction == "forward" else (y, x)
         plan = _plan(direction, self._axes, self._w, source, result)
-        packed = None if plan is None else self._weights(plan.layout, 1)
+        packed = None if plan is None or plan.layout.pad else self._weights(plan.layout, 1)
         return Repeat(plan, shape, self._w.dtype, workers, packed=packed) if plan and packed is not None else None
 
-    def _correlate(self, direction: Direction, source: Array, bias: Array | None, result: Array, workers: int) -> bool:
+    def _correlate(
+        self,
+        direction: Direction,
+        source: Array,
+        bias: Array | None,
+        result: Array,
+        workers: int,
+        may_fold: bool = True,
+    ) -> bool:
         """Fill `result`, unless the kernels would be wrong or wasteful: say so, and leave it to others."""
-        plan = _plan(direction, self._axes, self._w, source, result)
+        plan = _plan(direction, self._axes, self._w, source, result, may_fold)
         if plan is None:
             return False
         workers = _runtime.team(workers, plan.tasks, plan.work)
@@ -119,13 +129,17 @@ class Direct:
         if not plan.covers:
             result[...] = 0 if bias is None else bias.reshape(*bias.shape, *(1,) * len(self._axes))
         offsets = None if bias is None else np.ascontiguousarray(bias)
-        plan.kernel.run(source, weights, offsets, result, plan.tasks, workers)
+        if not plan.kernel.run(source, weights, offsets, result, plan.tasks, workers):
+            # Samples that are infinite or NaN have met the zeros of a padded kernel.
+            return self._correlate(direction, source, bias, result, workers, may_fold=False)
         return True
 
     def _weights(self, layout: Layout, workers: int) -> Array | None:
         """The weights in the order of `layout`; None if some are infinite or NaN."""
         if layout.key not in self._packed:  # two threads may both pack at first: no harm
             w = _real_weights(self._w)
+            if layout.pad:
+                w = np.pad(w, [(layout.pad, layout.pad) if axis == 3 else (0, 0) for axis in range(w.ndim)])
             packing = layout.packing(w.shape[0])
             packed = _cache_aligned(packing.size, w.dtype)
             finite = packing.packed(w, packed, workers)
@@ -170,7 +184,9 @@ class Repeat:
         return result if finite else None
 
 
-def _plan(direction: Direction, axes: tuple[Axis, ...], w: Array, source: Array, result: Array) -> Correlation | None:
+def _plan(
+    direction: Direction, axes: tuple[Axis, ...], w: Array, source: Array, result: Array, may_fold: bool = True
+) -> Correlation | None:
     """The plan of the forward operator or its adjoint, unless it would waste time."""
     _, inputs, outputs = w.shape[:3]
     sources, results = (inputs, outputs) if direction == "forward" else (outputs, inputs)
@@ -187,6 +203,7 @@ def _plan(direction: Direction, axes: tuple[Axis, ...], w: Array, source: Array,
         _strides(source),
         _strides(result),
         w.itemsize // parts,
+        may_fold,
     )
     return None if plan.packed > WASTE * plan.work + LITTLE else plan
 

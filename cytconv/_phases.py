@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 
 from ._geometry import Axis
 
-__all__ = ["Direction", "Index", "Run", "Split", "inside", "split_axis", "spread"]
+__all__ = ["Direction", "Index", "Run", "Split", "fold", "inside", "split_axis", "spread"]
 
 Index = NDArray[np.intp]
 Direction = Literal["forward", "adjoint"]
@@ -142,6 +142,51 @@ def split_axis(axis: Axis, direction: Direction, aligned: bool = False) -> Split
         tap_of=k[start],
         covers=phases.size == min(s, m),
     )
+
+
+def fold(axis: Axis, direction: Direction, rows: int) -> tuple[Split, int]:
+    """Take an axis with unit stride apart into `rows` phases of positions and of samples.
+
+    Neighbouring results have most of their samples in common.  As phases they are rows of one tile, and every sample
+    that is loaded serves them all::
+
+        forward    x[q*rows + u + low]   meets tap   k = r - u   of result   q*rows + r,    -taps < u < rows
+        adjoint    y[q*rows + u - low]   meets tap   k = u - r
+
+    At the ends of that range k is no tap of some rows: the kernel is to be padded with so many zeros, the second value,
+    at both ends.
+    """
+    n, m, taps, low = axis.n, axis.m, axis.taps, axis.low
+    forward = direction == "forward"
+    pad = rows - 1
+    sources, results, first = (n, m, low - taps + 1) if forward else (m, n, -low)
+    reads = first + np.arange(taps + pad)  # at position 0
+    early = int(reads[0] // rows)
+    offset, phase = np.divmod(reads - early * rows, rows)
+    # Of the padded kernel, the taps that row 0 meets: row r meets those r places further on, or before.
+    taps_met = np.arange(taps + pad)[::-1] if forward else pad + np.arange(taps + pad)
+    step = -rows if forward else rows
+    runs = []
+    for f in range(rows):
+        mine = np.flatnonzero(phase == f)
+        if mine.size:
+            runs.append(Run(f, int(taps_met[mine[0]]), int(offset[mine[0]]), int(mine.size)))
+    return Split(
+        positions=-(-results // rows),
+        halo=int(offset.max()),
+        source_step=rows,
+        source_start=early * rows + np.arange(rows),
+        source_size=sources,
+        result_step=rows,
+        result_start=np.arange(rows),
+        result_size=results,
+        kernel_step=step,
+        tap_step=1,
+        classes=(tuple(runs),),
+        class_of=np.zeros(rows, np.intp),
+        tap_of=np.arange(rows) if forward else -np.arange(rows),
+        covers=True,
+    ), pad
 
 
 def spread(split: Split) -> Split:

@@ -85,6 +85,14 @@ class TestEveryWay:
         monkeypatch.setattr(_correlation, "STRIP_BYTES", 1)
         check(rng, x_shape, w_shape, kwargs, dtype)
 
+    def test_folded(self, rng, x_shape, w_shape, kwargs, dtype, monkeypatch, fresh_plans):
+        monkeypatch.setattr(_correlation, "LITTLE", -1)
+        monkeypatch.setattr(_correlation, "FOLD", 5)
+        monkeypatch.setattr(_direct, "is_wasteful", lambda *_: False)
+        monkeypatch.setattr(_correlation, "GAIN", 100)
+        kwargs = {name: value for name, value in kwargs.items() if name not in ("stride", "dilation", "output_padding")}
+        check(rng, x_shape, w_shape, kwargs, dtype)
+
     def test_one_task(self, rng, x_shape, w_shape, kwargs, dtype, monkeypatch, fresh_plans):
         monkeypatch.setattr(_boxes, "TASKS", 1)
         check(rng, x_shape, w_shape, kwargs, dtype)
@@ -165,7 +173,7 @@ def test_scratch_is_bounded(shape):
     y = np.ones((shape[0], 1, 8, *(axis.m for axis in axes)), np.float32)
     module = _runtime.kernels(x.dtype)
     strides = _direct._strides(x), _direct._strides(y)
-    plan = _correlation.correlation(module, "forward", axes, shape[1], 8, (*x.shape, 1), *strides, 4)
+    plan = _correlation.correlation(module, "forward", axes, shape[1], 8, (*x.shape, 1), *strides, 4, True)
     positions = 2 * max(module.widths.values()) * module.lanes
     with_halo = positions + 2 * (positions + 1)  # at most a row more on either axis, and the slack of a tile
     assert plan.kernel.scratch_size * 4 < 2 * _boxes.L2_BYTES + 4 * shape[1] * with_halo
@@ -253,3 +261,24 @@ def test_many_axes():
     assert np.isnan(conv_transpose(x, np.array([np.nan, 1])).ravel()).tolist() == [True, True, True, True, False]
     with pytest.raises(ValueError, match="must have at most 60 axes"):
         conv_transpose(np.ones((1,) * 61), np.ones(1))
+
+
+# ---- rows of an axis as rows of a tile -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.complex128])
+@pytest.mark.parametrize("value", [np.inf, -np.inf, np.nan])
+def test_folded_kernels_spread_nothing(rng, dtype, value, monkeypatch, fresh_plans):
+    """A padded kernel multiplies samples by zeros: infinity and NaN must not notice."""
+    monkeypatch.setattr(_correlation, "LITTLE", -1)
+    monkeypatch.setattr(_correlation, "GAIN", 100)
+    x, w = integers(rng, (19, 23), dtype), integers(rng, (6, 5), dtype)
+    module, axes = _runtime.kernels(x.dtype), (Axis(19, 6, 24), Axis(23, 5, 27))
+    assert _correlation._best_layout(module, "forward", axes, 1, 1, False, True).pad == _correlation.FOLD - 1
+    x[7, 9] = value
+    with np.errstate(invalid="ignore"):
+        y = reference.conv_transpose(x, w)
+        assert_exact(conv_transpose(x, w), y, dtype)
+        y = np.where(np.isfinite(y), y, 1).astype(dtype)
+        y[3, 4] = value
+        assert_exact(conv_transpose_adjoint(y, w), reference.conv_transpose_adjoint(y, w), dtype)

@@ -86,6 +86,7 @@ cdef struct Scratch:
     real* bias
     real* line  # of the result, on its way past the caches
     Py_ssize_t packed  # which box that was
+    bint infinite  # whether some result was not finite
 
 
 cdef class Correlation:
@@ -93,6 +94,7 @@ cdef class Correlation:
 
     cdef Py_ssize_t dims, boxes, row_groups, classes
     cdef int tile_rows
+    cdef bint check
     cdef readonly Py_ssize_t scratch_size
     cdef Planes planes
     cdef Py_ssize_t flat, segment_step
@@ -127,6 +129,7 @@ cdef class Correlation:
         self.boxes = 1
         for count in self.counts:
             self.boxes *= count
+        self.check = tables["check"]  # whether to look for results that are not finite
         # Lines of the result that are stored whole may go past the caches.
         self.line_size = tables["line_size"] if STREAMS else 0
         # Elements of scratch for each worker: the packed box, the results, the bias of each row, a line.
@@ -135,8 +138,8 @@ cdef class Correlation:
     def run(self, source, weights, bias, result, Py_ssize_t tasks, int workers):
         """Compute the whole result.  `weights` are packed, or the `Weights` and an array to pack now.
 
-        `bias` has one entry for each channel, or is None.  Returns whether all weights are finite: if not, nothing is
-        written.
+        `bias` has one entry for each channel, or is None.  Returns whether all weights are finite, and all results where
+        that is checked: if not, the result is to be computed otherwise.
         """
         cdef Place from_ = Place(source), to = Place(result, True), b = Place(bias), w
         cdef Weights packing = None
@@ -166,6 +169,9 @@ cdef class Correlation:
         if states == NULL:
             free(block)
             raise MemoryError("no memory for the state of the workers")
+        cdef bint infinite = False
+        if self.check:
+            memset(memory, 0, workers * self.scratch_size * sizeof(real))  # nothing there may look like a result
         with nogil:
             for worker in range(workers):
                 states[worker].source = memory + worker * self.scratch_size
@@ -180,9 +186,11 @@ cdef class Correlation:
                 for t in prange(tasks, schedule="dynamic", chunksize=chunk, num_threads=workers):
                     s = states + thread_number()
                     self.task(t, from_.first, packed, b.first, to.first, s)
+            for worker in range(workers):
+                infinite |= states[worker].infinite
             free(states)
             free(block)
-        return True
+        return not infinite
 
     @final
     cdef void task(
@@ -207,6 +215,9 @@ cdef class Correlation:
             )
             s.packed = box
         self.multiply(rows, weights + channels * self.panel_start[self.panel_start.shape[0] - 1], size, s)
+        if self.check:
+            for d in range(self.group_row[rows + 1] - self.group_row[rows]):
+                s.infinite |= not all_finite(s.result + d * self.row_pitch, self.row_pitch)
         self.store(
             rows, bias + channels * self.results if bias != NULL else NULL, at, size,
             result + channels * self.result_group, s,
