@@ -2,14 +2,16 @@
 
 cdef extern from *:
     """
-    /* Have the cache lines of line[low] to line[high] fetched. */
-    static inline void fetch_line(const real *line, Py_ssize_t low, Py_ssize_t high) {
+    /* Have the cache lines of line[low*step], ..., line[(high - 1)*step] fetched. */
+    static inline void fetch_line(const real *line, Py_ssize_t step, Py_ssize_t low, Py_ssize_t high) {
     #ifdef __GNUC__
-        for (Py_ssize_t j = low; j < high; j += 64 / sizeof(real)) __builtin_prefetch(line + j);
+        Py_ssize_t per_line = 64 / sizeof(real);
+        Py_ssize_t skip = step == 0 || step >= per_line || -step >= per_line ? 1 : per_line / (step < 0 ? -step : step);
+        for (Py_ssize_t j = low; j < high; j += skip) __builtin_prefetch(line + j * step);
     #endif
     }
     """
-    void fetch_line(const real* line, Py_ssize_t low, Py_ssize_t high) noexcept nogil
+    void fetch_line(const real* line, Py_ssize_t step, Py_ssize_t low, Py_ssize_t high) noexcept nogil
 
 
 cdef inline void copy_line(const real* source, Py_ssize_t step, Py_ssize_t n, real* line) noexcept nogil:
@@ -112,12 +114,12 @@ cdef class Planes:
                     for row in range(row_low):
                         pad_line(line, 0, 0, 0, n[last], to + row * row_pitch)
                     if together and low <= 0 and high >= n[last]:
-                        fetch_line(line + ahead + row_low * row_step, 0, (row_high - row_low) * row_step)
+                        fetch_line(line + ahead + row_low * row_step, 1, 0, (row_high - row_low) * row_step)
                         copy_line(line + row_low * row_step, 1, (row_high - row_low) * row_step, to + row_low * row_pitch)
                     else:
                         for row in range(row_low, row_high):
                             # The same line of the next channel is too far away for the CPU to expect it.
-                            fetch_line(line + row * row_step + ahead, max(low, 0) * step, min(high, n[last]) * step)
+                            fetch_line(line + row * row_step + ahead, step, max(low, 0), min(high, n[last]))
                             pad_line(line + row * row_step, step, low, high, n[last], to + row * row_pitch)
                     for row in range(row_high, rows):
                         pad_line(line, 0, 0, 0, n[last], to + row * row_pitch)
