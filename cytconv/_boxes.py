@@ -6,9 +6,14 @@ A worker holds one packed box of the source and the results that it makes of it,
 
 with a plane for each channel and phase of the source, and a row for each channel and phase of the result, of which a
 task has fewer than 288.  `box_shape` keeps ``planes * prod(box)`` within half of the second-level cache and
-``rows * prod(box)`` within a quarter, as far as a box of two tiles (4 to 16 vectors of positions) allows.  Nothing
-else that a call allocates grows with the arrays, but the packed weights, in the adjoint of the weights their sums, and
-copies of arrays that are not aligned and in native byte order.
+``rows * prod(box)`` within a quarter, as far as a box of two tiles (4 to 16 vectors of positions) allows.  In the
+adjoint of the weights it is ::
+
+    channels of x * prod(box) + planes of y * prod(box + halo) + 6 * taps * channels of y
+
+of up to 1024 channels of x and, but for a single channel with more phases, 128 planes of y; and besides, up to 16 MiB
+for the sums of several shares of the positions.  Nothing else that a call allocates grows with the arrays, but the
+packed weights, and copies of arrays that are not aligned and in native byte order.
 """
 
 from __future__ import annotations

@@ -6,7 +6,8 @@ positions.
 
 Rows whose taps sit at the same offsets form a *class*: they share one list of segments (see ``kernels/tile.pxi``), so
 that no tap is ever filled up with zeros.  `_layout` multiplies the axes out into rows, classes and segments, which
-fixes the order of the packed weights, and `correlation` adds strides and boxes.
+fixes the order of the packed weights; `_best` chooses among the ways to take the axes apart; `correlation` adds strides
+and boxes.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import numpy as np
 
 from ._boxes import box_shape, dims_of, line_pitch, offsets, pitches, source_phases
 from ._geometry import Axis
-from ._phases import Direction, Index, Run, Split, fold, inside, split_axis, spread
+from ._phases import Direction, Index, Pattern, Run, Split, fold, inside, split_axis, spread
 from ._taps import products
 
 # How near to the peak each register tile was seen to come, by its number of rows (kernels/tile.pxi).
@@ -56,7 +57,6 @@ class Layout:
     """Rows of results and the order in which their weights are packed; knows nothing of strides or batches."""
 
     key: tuple[Any, ...]  # equal for equal layouts
-    splits: tuple[Split, ...]
     pad: int  # zeros that the weights need at both ends of the first axis, see `fold`: then results must be finite
     size: int  # taps of the kernel with them
     cost: float  # multiplications for each position, weighed by how fast the tile is
@@ -72,6 +72,7 @@ class Layout:
     panel_weights: Index  # where in w the rows of each panel begin
     panel_start: Index  # where each panel begins in the packed weights, and their size
 
+    @lru_cache(maxsize=64)  # noqa: B019  # a layout is in a cache of that size itself
     def packing(self, groups: int) -> Any:
         """What packs the weights of so many groups of channels, each a contiguous array of real numbers."""
         module, _, _, sources, results, *_ = self.key
@@ -91,49 +92,39 @@ class Layout:
 def _layout(
     module: Any,
     direction: Direction,
-    axes: tuple[Axis, ...],
+    patterns: tuple[Pattern, ...],
     sources: int,
     results: int,
     channels_inside: bool,
-    aligned: bool = False,
-    is_spread: bool = False,
-    folded: int = 1,
+    pad: int,
 ) -> Layout:
     """Multiply the axes out, for `sources` channels summed over and `results` channels of results."""
-    splits = tuple(split_axis(axis, direction, aligned) for axis in axes)
-    kernel = [axis.taps for axis in axes]
-    pad = 0
-    if folded > 1:
-        first, pad = fold(axes[0], direction, folded)
-        splits = (first, *splits[1:])
-        kernel[0] += 2 * pad
-    if is_spread:
-        splits = (*splits[:-1], spread(splits[-1]))
-    ndim = len(axes)
+    ndim = len(patterns)
+    kernel = [pattern.taps for pattern in patterns]
     strides = np.array([math.prod(kernel[a + 1 :]) for a in range(ndim)], np.intp)
     # w is (C_in, C_out, *kernel): its channel axes swap roles between the directions.
     size = math.prod(kernel)
     source_stride, result_stride = (results * size, size) if direction == "forward" else (size, sources * size)
 
     # Rows: every channel of results in every phase, in the order in which the result lies in memory.
-    shape = [split.result_start.size for split in splits]
+    shape = [len(pattern.class_of) for pattern in patterns]
     shape = [*shape, results] if channels_inside else [results, *shape]
     grid = np.indices(shape, np.intp).reshape(ndim + 1, -1)
     row_channel, row_phase = (grid[-1], grid[:-1].T) if channels_inside else (grid[0], grid[1:].T)
     rows = row_channel.size
     row_class = np.zeros(rows, np.intp)
     row_weights = row_channel * result_stride
-    for a, split in enumerate(splits):
-        row_class = row_class * len(split.classes) + split.class_of[row_phase[:, a]]
-        row_weights = row_weights + split.tap_of[row_phase[:, a]] * strides[a]
+    for a, pattern in enumerate(patterns):
+        row_class = row_class * len(pattern.classes) + np.array(pattern.class_of, np.intp)[row_phase[:, a]]
+        row_weights = row_weights + np.array(pattern.tap_of, np.intp)[row_phase[:, a]] * strides[a]
 
     # Segments run along whatever is longest: channels, or the taps of one axis.
-    longest = [max((run.length for c in split.classes for run in c), default=0) for split in splits]
+    longest = [max((run.length for c in pattern.classes for run in c), default=0) for pattern in patterns]
     inner = int(np.argmax(longest))
     inner = -1 if sources >= longest[inner] else inner
     used, row_class = np.unique(row_class, return_inverse=True)
-    choices = [np.unravel_index(code, [len(split.classes) for split in splits]) for code in used]
-    runs = [[split.classes[c] for split, c in zip(splits, choice, strict=True)] for choice in choices]
+    choices = [np.unravel_index(code, [len(pattern.classes) for pattern in patterns]) for code in used]
+    runs = [[pattern.classes[c] for pattern, c in zip(patterns, choice, strict=True)] for choice in choices]
 
     # Tiles: the height that wastes least, weighed by the work of each class.
     work = [1 + sources * math.prod(sum(run.length for run in axis_runs) for axis_runs in each) for each in runs]
@@ -144,7 +135,7 @@ def _layout(
 
     tile = min(TILES, key=cost)
     strip = STRIP_BYTES // (module.widths[tile] * module.vector_bytes)
-    classes = [_class(splits, each, inner, sources, strides, source_stride, strip) for each in runs]
+    classes = [_class(patterns, each, inner, sources, strides, source_stride, strip) for each in runs]
 
     # Groups of rows, of equal size and whole tiles.
     phases = rows // results
@@ -166,11 +157,10 @@ def _layout(
             panels.append(panels[-1] + number)
     sizes = np.array([classes[c].weights.size * tile for c in panel_class], np.intp)
     return Layout(
-        key=(module, direction, axes, sources, results, channels_inside, aligned, is_spread, folded),
+        key=(module, direction, patterns, sources, results, channels_inside, pad),
         pad=pad,
         size=size,
         cost=cost(tile),
-        splits=splits,
         tile=tile,
         inner=inner,
         classes=tuple(classes),
@@ -186,7 +176,7 @@ def _layout(
 
 
 def _class(
-    splits: tuple[Split, ...],
+    patterns: tuple[Pattern, ...],
     runs: Sequence[tuple[Run, ...]],
     inner: int,
     sources: int,
@@ -195,12 +185,12 @@ def _class(
     strip: int,
 ) -> _Class:
     """List the segments of the rows that have `runs` of taps along the axes."""
-    ndim = len(splits)
+    ndim = len(patterns)
     # Along each axis: phase, tap, offset and length of every step of the outer loops.
     steps = []
-    for a, (split, axis_runs) in enumerate(zip(splits, runs, strict=True)):
+    for a, (p, axis_runs) in enumerate(zip(patterns, runs, strict=True)):
         table = [
-            (run.phase, run.k + j * split.kernel_step, run.offset + j * split.tap_step, run.length if a == inner else 1)
+            (run.phase, run.k + j * p.kernel_step, run.offset + j * p.tap_step, run.length if a == inner else 1)
             for run in axis_runs
             for j in range(1 if a == inner else run.length)
         ]
@@ -210,9 +200,9 @@ def _class(
     tap = np.zeros(grid.shape[1], np.intp)
     length = np.ones(grid.shape[1], np.intp)
     offset = np.zeros((grid.shape[1], ndim), np.intp)
-    for a, split in enumerate(splits):
+    for a, pattern in enumerate(patterns):
         columns = steps[a][grid[a]]
-        phase = phase * max(split.source_start.size, 1) + columns[:, 0]
+        phase = phase * max(pattern.source_phases, 1) + columns[:, 0]
         tap = tap + columns[:, 1] * strides[a]
         offset[:, a] = columns[:, 2]
         length = length * columns[:, 3]
@@ -224,7 +214,7 @@ def _class(
     channel = np.repeat(first, number)
     phase, tap, offset = np.tile(phase, first.size), np.tile(tap, first.size), np.tile(offset, (first.size, 1))
     length = np.tile(length, first.size) if inner >= 0 else np.minimum(block, sources - channel)
-    step = source_stride if inner < 0 else splits[inner].kernel_step * int(strides[inner])
+    step = source_stride if inner < 0 else patterns[inner].kernel_step * int(strides[inner])
     begin = np.append(0, np.cumsum(length))
     weights = np.repeat(tap + channel * source_stride - begin[:-1] * step, length) + np.arange(begin[-1]) * step
 
@@ -236,7 +226,7 @@ def _class(
     return _Class(channel, phase, offset, length, np.array([*strips, channel.size], np.intp), weights)
 
 
-def _best_layout(
+def _best(
     module: Any,
     direction: Direction,
     axes: tuple[Axis, ...],
@@ -244,27 +234,27 @@ def _best_layout(
     results: int,
     channels_inside: bool,
     may_fold: bool,
-) -> Layout:
-    """The layout that takes least time for all positions together."""
-    given = module, direction, axes, sources, results, channels_inside
+) -> tuple[Layout, list[Split]]:
+    """The way to take the axes apart that takes least time for all positions together."""
 
-    def cost(layout: Layout) -> float:
-        return layout.cost * math.prod(split.positions for split in layout.splits)
+    def layout(splits: list[Split], pad: int = 0) -> Layout:
+        patterns = tuple(split.pattern for split in splits)
+        return _layout(module, direction, patterns, sources, results, channels_inside, pad)
 
-    best = _layout(*given)
-    aligned = direction == "forward" and any(axis.low % axis.stride for axis in axes)
-    if aligned:
-        other = _layout(*given, aligned=True)
-        aligned = cost(other) < cost(best)
-        best = other if aligned else best
+    def cost(splits: list[Split], pad: int = 0) -> float:
+        return layout(splits, pad).cost * math.prod(split.positions for split in splits)
+
+    best = [split_axis(axis, direction) for axis in axes]
+    if direction == "forward" and any(axis.low % axis.stride for axis in axes):
+        best = min(best, [split_axis(axis, direction, aligned=True) for axis in axes], key=cost)
     if may_fold and results < FOLD and axes[0].stride == axes[0].dilation == 1 and cost(best) > LITTLE:
-        other = _layout(*given, aligned=aligned, folded=FOLD)
-        if cost(other) < GAIN * cost(best):
-            return other
-    channels = sources * math.prod(split.source_start.size for split in best.splits[:-1])
-    if pays_spread(best.splits[-1], channels, best.cost, module.lanes):
-        return _layout(*given, aligned=aligned, is_spread=True)
-    return best
+        folded = [fold(axes[0], direction, FOLD), *best[1:]]
+        if cost(folded, FOLD - 1) < GAIN * cost(best):
+            return layout(folded, FOLD - 1), folded
+    channels = sources * math.prod(split.source_start.size for split in best[:-1])
+    if pays_spread(best[-1], channels, layout(best).cost, module.lanes):
+        best = [*best[:-1], spread(best[-1])]
+    return layout(best), best
 
 
 def pays_spread(split: Split, channels: int, work: float, lanes: int) -> bool:
@@ -273,8 +263,8 @@ def pays_spread(split: Split, channels: int, work: float, lanes: int) -> bool:
     `channels` counts the planes of a phase along the last axis, `work` the multiplications for each position.
     """
     line = min(split.positions + split.halo, -(-split.positions // lanes) * lanes)
-    junk = work * (line / split.positions - 1)
-    return junk > COPY * channels * (spread(split).source_start.size - split.source_start.size) > 0
+    junk = work * (line / split.positions - 1) / (COPY * channels)
+    return junk > 1 and junk > spread(split).source_start.size - split.source_start.size > 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -315,16 +305,16 @@ def correlation(
     spatial = range(lead + 2, lead + 2 + ndim)
 
     nearest = min(abs(result_strides[a]) for a in spatial)
-    layout = _best_layout(module, direction, axes, sources, results, 0 < result_channel < nearest, may_fold)
+    layout, splits = _best(module, direction, axes, sources, results, 0 < result_channel < nearest, may_fold)
     tile, vectors = layout.tile, module.widths[layout.tile]
     axes_of = (*range(lead), *spatial)
     dims, extent, halo = dims_of(
-        layout.splits,
+        splits,
         source_shape[:lead],
         [source_strides[a] for a in axes_of],
         [result_strides[a] for a in axes_of],
     )
-    phase_source, phase_range = source_phases(layout.splits, dims)
+    phase_source, phase_range = source_phases(splits, dims)
     phases = len(phase_source)
     planes = sources * phases
 
@@ -339,8 +329,8 @@ def correlation(
         row_range[:, d] = np.stack(bounds, axis=1)[which]
 
     widest = int(np.diff(layout.groups).max())
-    splits = groups * (layout.groups.size - 1)
-    box = box_shape(extent, halo, planes * itemsize, widest * itemsize, 2 * lanes * vectors, splits)
+    pieces = groups * (layout.groups.size - 1)
+    box = box_shape(extent, halo, planes * itemsize, widest * itemsize, 2 * lanes * vectors, pieces)
     padded = box + halo
     pitch = pitches(padded)
     # Round up so that a tile may read past the end, and keep planes off each other's cache sets.
@@ -365,7 +355,7 @@ def correlation(
     stream = whole and groups * rows * math.prod(extent.tolist()) * itemsize > STREAM_BYTES
     segments, strip_segment, class_strip = _segments(layout, phases, plane, pitch_of)
     inner = layout.inner
-    step = phases * plane if inner < 0 else layout.splits[inner].tap_step * int(pitch_of[inner])
+    step = phases * plane if inner < 0 else splits[inner].pattern.tap_step * int(pitch_of[inner])
     counts = -(-extent // box)
     tasks = groups * math.prod(counts.tolist()) * (layout.groups.size - 1)
     channel = np.arange(sources)
@@ -419,7 +409,7 @@ def correlation(
         tasks,
         work=groups * math.prod(extent.tolist()) * int(layout.panel_start[-1]),
         packed=groups * math.prod(counts.tolist()) * planes * math.prod(padded.tolist()),
-        covers=all(split.covers for split in layout.splits),
+        covers=all(split.covers for split in splits),
     )
 
 

@@ -1,6 +1,6 @@
 """Method "direct": plan, pack the weights, call the compiled kernels.
 
-    _phases        one axis taken apart: the strided problem becomes one with unit stride
+    _phases        one axis taken apart, in several ways: the strided problem becomes one with unit stride
     _boxes         pieces of work that fit the caches
     _correlation   plans of the forward operator and its adjoint
     _weights       plans of the adjoint in the weights
@@ -168,7 +168,7 @@ class Repeat:
         self._packing, self._packed = packing, packed
         self._sums = isinstance(plan, WeightAdjoint)
         self._fill = isinstance(plan, Correlation) and not plan.covers
-        self._serial = _runtime.team(plan.tasks, plan.tasks, plan.work) == 1
+        self._serial = min(plan.tasks, plan.work // _runtime.WORK_PER_THREAD) < 2
         self._empty = np.empty if math.prod(shape) * dtype.itemsize < _memory.LEAST else _memory.empty
 
     def __call__(self, a: Array, b: Array | None = None) -> Array | None:

@@ -54,6 +54,9 @@ class _Reading(LinearOperator):
         # scipy has no name for the conjugate alone, but reaches it as the transpose of the adjoint.
         self.name = owner.name + (".T" if not conjugated else ".H" if transposed else ".H.T")
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_repeats": {}}  # compiled plans, which are soon made again
+
     def _owner(self) -> ConvTranspose:
         """The operator that holds the weights."""
         return self._base

@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 
 from ._geometry import Axis
 
-__all__ = ["Direction", "Index", "Run", "Split", "fold", "inside", "split_axis", "spread"]
+__all__ = ["Direction", "Index", "Pattern", "Run", "Split", "fold", "inside", "split_axis", "spread"]
 
 Index = NDArray[np.intp]
 Direction = Literal["forward", "adjoint"]
@@ -42,6 +42,18 @@ class Run(NamedTuple):
     length: int
 
 
+class Pattern(NamedTuple):
+    """What of a `Split` decides how weights are packed: nothing that depends on sizes, as long as all taps reach."""
+
+    taps: int  # of the kernel, with the zeros that `fold` adds
+    source_phases: int
+    kernel_step: int
+    tap_step: int
+    classes: tuple[tuple[Run, ...], ...]
+    class_of: tuple[int, ...]  # for each phase of the result, its class ...
+    tap_of: tuple[int, ...]  # ... and the tap that the class counts from
+
+
 @dataclass(frozen=True)
 class Split:
     """One axis, taken apart.  Position ``p`` of phase ``f`` is sample ``start[f] + p*step`` of its array."""
@@ -54,17 +66,14 @@ class Split:
     result_step: int
     result_start: Index
     result_size: int
-    kernel_step: int
-    tap_step: int
-    classes: tuple[tuple[Run, ...], ...]
-    class_of: Index  # for each phase of the result, its class ...
-    tap_of: Index  # ... and the tap that the class counts from
+    pattern: Pattern
     covers: bool  # whether the phases of the result make up all of it
 
     def is_identity(self) -> bool:
         """Whether each position is a sample and a result, and nothing else is."""
-        one_phase = self.source_start.size == self.result_start.size == 1 and len(self.classes[0]) == 1
-        steps = self.source_step == self.result_step == 1 and self.halo == 0 and self.classes[0][0].length == 1
+        (runs, *_) = self.pattern.classes or ((),)
+        one_phase = self.source_start.size == self.result_start.size == 1 and len(runs) == 1
+        steps = self.source_step == self.result_step == 1 and self.halo == 0 and runs[0].length == 1 if runs else False
         sizes = self.source_size == self.result_size == self.positions
         return bool(one_phase and steps and sizes and self.source_start[0] == self.result_start[0] == 0)
 
@@ -105,11 +114,7 @@ def split_axis(axis: Axis, direction: Direction, aligned: bool = False) -> Split
             result_step=1,
             result_start=np.zeros(1, np.intp),
             result_size=n,
-            kernel_step=kernel_step,
-            tap_step=shift_step,
-            classes=(runs,),
-            class_of=np.zeros(1, np.intp),
-            tap_of=np.zeros(1, np.intp),
+            pattern=Pattern(axis.taps, phases.size, kernel_step, shift_step, (runs,), (0,), (0,)),
             covers=k.size > 0,
         )
 
@@ -135,16 +140,20 @@ def split_axis(axis: Axis, direction: Direction, aligned: bool = False) -> Split
         result_step=s,
         result_start=result_start,
         result_size=m,
-        kernel_step=kernel_step,
-        tap_step=-shift_step,
-        classes=tuple(classes),
-        class_of=np.array([classes[key] for key in keys], np.intp),
-        tap_of=k[start],
+        pattern=Pattern(
+            axis.taps,
+            1,
+            kernel_step,
+            -shift_step,
+            tuple(classes),
+            tuple(classes[key] for key in keys),
+            tuple(k[start].tolist()),
+        ),
         covers=phases.size == min(s, m),
     )
 
 
-def fold(axis: Axis, direction: Direction, rows: int) -> tuple[Split, int]:
+def fold(axis: Axis, direction: Direction, rows: int) -> Split:
     """Take an axis with unit stride apart into `rows` phases of positions and of samples.
 
     Neighbouring results have most of their samples in common.  As phases they are rows of one tile, and every sample
@@ -153,8 +162,7 @@ def fold(axis: Axis, direction: Direction, rows: int) -> tuple[Split, int]:
         forward    x[q*rows + u + low]   meets tap   k = r - u   of result   q*rows + r,    -taps < u < rows
         adjoint    y[q*rows + u - low]   meets tap   k = u - r
 
-    At the ends of that range k is no tap of some rows: the kernel is to be padded with so many zeros, the second value,
-    at both ends.
+    At the ends of that range k is no tap of some rows: the kernel is to be padded with ``rows - 1`` zeros at both ends.
     """
     n, m, taps, low = axis.n, axis.m, axis.taps, axis.low
     forward = direction == "forward"
@@ -180,34 +188,36 @@ def fold(axis: Axis, direction: Direction, rows: int) -> tuple[Split, int]:
         result_step=rows,
         result_start=np.arange(rows),
         result_size=results,
-        kernel_step=step,
-        tap_step=1,
-        classes=(tuple(runs),),
-        class_of=np.zeros(rows, np.intp),
-        tap_of=np.arange(rows) if forward else -np.arange(rows),
+        pattern=Pattern(
+            taps + 2 * pad,
+            rows,
+            step,
+            1,
+            (tuple(runs),),
+            (0,) * rows,
+            tuple(range(rows) if forward else range(0, -rows, -1)),
+        ),
         covers=True,
-    ), pad
+    )
 
 
 def spread(split: Split) -> Split:
     """Give every offset a phase of the source of its own: more copies of the samples, and no halo."""
-    reads = [
-        (run.phase, run.offset + j * split.tap_step)
-        for runs in split.classes
-        for run in runs
-        for j in range(run.length)
-    ]
-    phases = {read: number for number, read in enumerate(dict.fromkeys(reads))}
-    classes = tuple(
-        tuple(
-            Run(phases[run.phase, run.offset + j * split.tap_step], run.k + j * split.kernel_step, 0, 1)
+    pattern = split.pattern
+    # For each class, the taps one by one: phase, tap, offset.
+    taps = [
+        [
+            (run.phase, run.k + j * pattern.kernel_step, run.offset + j * pattern.tap_step)
             for run in runs
             for j in range(run.length)
-        )
-        for runs in split.classes
-    )
-    starts = [split.source_start[phase] + offset * split.source_step for phase, offset in phases]
-    return replace(split, halo=0, source_start=np.array(starts, np.intp), classes=classes)
+        ]
+        for runs in pattern.classes
+    ]
+    phases = {read: number for number, read in enumerate(dict.fromkeys((f, o) for each in taps for f, _, o in each))}
+    starts = [int(split.source_start[phase]) + offset * split.source_step for phase, offset in phases]
+    classes = tuple(tuple(Run(phases[f, o], k, 0, 1) for f, k, o in each) for each in taps)
+    pattern = pattern._replace(source_phases=len(phases), classes=classes)
+    return replace(split, halo=0, source_start=np.array(starts, np.intp), pattern=pattern)
 
 
 def inside(start: Index, step: int, size: int, positions: int) -> tuple[Index, Index]:

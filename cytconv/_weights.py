@@ -55,7 +55,7 @@ def weight_adjoint(
     inputs, outputs = x_shape[lead + 1] * parts, y_shape[lead + 1] * parts
     spatial = range(lead + 2, lead + 2 + ndim)
     splits = [split_axis(axis, "adjoint") for axis in axes]
-    number = math.prod(sum(run.length for run in split.classes[0]) for split in splits)
+    number = math.prod(sum(run.length for run in split.pattern.classes[0]) for split in splits)
     channels = outputs * math.prod(split.source_start.size for split in splits[:-1])
     if pays_spread(splits[-1], channels, inputs * outputs * number, lanes):
         splits[-1] = spread(splits[-1])
@@ -171,8 +171,9 @@ def _taps(
     """For each tap: its place in the kernel, its phase of y, its offset there."""
     tables = []
     for s in splits:
-        (runs,) = s.classes
-        steps = [(r.phase, r.k + j * s.kernel_step, r.offset + j * s.tap_step) for r in runs for j in range(r.length)]
+        p = s.pattern
+        (runs,) = p.classes
+        steps = [(r.phase, r.k + j * p.kernel_step, r.offset + j * p.tap_step) for r in runs for j in range(r.length)]
         tables.append(np.array(steps, np.intp).reshape(-1, 3))
     grid = np.indices([len(table) for table in tables], np.intp).reshape(len(tables), -1)
     phases, taps, shifts = np.stack([table[which] for table, which in zip(tables, grid, strict=True)]).T

@@ -274,7 +274,7 @@ def test_folded_kernels_spread_nothing(rng, dtype, value, monkeypatch, fresh_pla
     monkeypatch.setattr(_correlation, "GAIN", 100)
     x, w = integers(rng, (19, 23), dtype), integers(rng, (6, 5), dtype)
     module, axes = _runtime.kernels(x.dtype), (Axis(19, 6, 24), Axis(23, 5, 27))
-    assert _correlation._best_layout(module, "forward", axes, 1, 1, False, True).pad == _correlation.FOLD - 1
+    assert _correlation._best(module, "forward", axes, 1, 1, False, True)[0].pad == _correlation.FOLD - 1
     x[7, 9] = value
     with np.errstate(invalid="ignore"):
         y = reference.conv_transpose(x, w)

@@ -1,5 +1,6 @@
 """Calls like an earlier one take a short way: it must lead to the same place, and be open to no others."""
 
+import pickle
 import threading
 
 import numpy as np
@@ -207,6 +208,16 @@ def test_operators_on_one_axis(rng):
         assert_exact(A @ x, y, np.float64)
         assert_exact(A @ x[:, None], y[:, None], np.float64)
         assert_exact(A.T(y.astype(float)), reference.conv_transpose_adjoint(y, w, input_shape=5, stride=2), np.float64)
+
+
+def test_operators_that_remember_can_be_pickled(rng, arrays):
+    x, w = arrays
+    A = ConvTranspose(w, x.shape, **KWARGS)
+    AH, y = A.H, A(x)
+    expected = AH(y)
+    assert np.array_equal(pickle.loads(pickle.dumps(A))(x), y)
+    assert np.array_equal(pickle.loads(pickle.dumps(AH))(y), expected)
+    assert np.array_equal(AH(y), expected)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.complex128])

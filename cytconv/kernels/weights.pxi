@@ -48,11 +48,16 @@ cdef extern from *:
           }
           return __builtin_shuffle(a, b, low) + __builtin_shuffle(a, b, high);
       }
+      static inline __attribute__((always_inline)) int halve_all(int n, vec *v, int half) {
+          if ((int) LANES <= half) return n;
+          for (int i = 0; i < n; i += 2) v[i / 2] = halve(v[i], i + 1 < n ? v[i + 1] : ZEROS, half);
+          return (n + 1) / 2;
+      }
       static inline __attribute__((always_inline)) void add_lanes(int n, vec *v, real *sums) {
-          if (LANES > 8) { for (int i = 0; i < (n + 1) / 2; i++) v[i] = halve(v[2*i], 2*i + 1 < n ? v[2*i + 1] : ZEROS, 8); n = (n + 1) / 2; }
-          if (LANES > 4) { for (int i = 0; i < (n + 1) / 2; i++) v[i] = halve(v[2*i], 2*i + 1 < n ? v[2*i + 1] : ZEROS, 4); n = (n + 1) / 2; }
-          if (LANES > 2) { for (int i = 0; i < (n + 1) / 2; i++) v[i] = halve(v[2*i], 2*i + 1 < n ? v[2*i + 1] : ZEROS, 2); n = (n + 1) / 2; }
-          if (LANES > 1) { for (int i = 0; i < (n + 1) / 2; i++) v[i] = halve(v[2*i], 2*i + 1 < n ? v[2*i + 1] : ZEROS, 1); n = (n + 1) / 2; }
+          n = halve_all(n, v, 8);
+          n = halve_all(n, v, 4);
+          n = halve_all(n, v, 2);
+          n = halve_all(n, v, 1);
           for (int i = 0; i < n; i++) ((vec *) sums)[i] = v[i];
       }
     #else
