@@ -92,3 +92,12 @@ def test_uncompiled_and_not_installed(checkout, monkeypatch):
     monkeypatch.setattr(sys, "path", [str(checkout.parent)])
     with pytest.raises(ImportError, match=r"kernels of cytconv are not compiled in .*: run `pip install"):
         _checkout.compiled([str(checkout)])
+
+
+def test_import_leaves_the_solvers_alone():
+    """`scipy.sparse.linalg` takes longer to import than all of cytconv: it comes with `ConvTranspose`."""
+    code = "import sys, cytconv; assert 'scipy.sparse.linalg' not in sys.modules; cytconv.ConvTranspose; "
+    code += "assert 'scipy.sparse.linalg' in sys.modules and 'ConvTranspose' in dir(cytconv)"
+    subprocess.run([sys.executable, "-c", code], check=True)
+    with pytest.raises(AttributeError, match="no attribute 'Conv'"):
+        cytconv.Conv  # noqa: B018

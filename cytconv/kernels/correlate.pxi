@@ -138,8 +138,8 @@ cdef class Correlation:
     def run(self, source, weights, bias, result, Py_ssize_t tasks, int workers):
         """Compute the whole result.  `weights` are packed, or the `Weights` and an array to pack now.
 
-        `bias` has one entry for each channel, or is None.  Returns whether all weights are finite, and all results where
-        that is checked: if not, the result is to be computed otherwise.
+        `bias` has one entry for each channel, or is None.  Returns whether all weights are finite, and all results
+        where that is checked: if not, the result is to be computed otherwise.
         """
         cdef Place from_ = Place(source), to = Place(result, True), b = Place(bias), w
         cdef Weights packing = None

@@ -115,7 +115,9 @@ cdef class Planes:
                         pad_line(line, 0, 0, 0, n[last], to + row * row_pitch)
                     if together and low <= 0 and high >= n[last]:
                         fetch_line(line + ahead + row_low * row_step, 1, 0, (row_high - row_low) * row_step)
-                        copy_line(line + row_low * row_step, 1, (row_high - row_low) * row_step, to + row_low * row_pitch)
+                        copy_line(
+                            line + row_low * row_step, 1, (row_high - row_low) * row_step, to + row_low * row_pitch,
+                        )
                     else:
                         for row in range(row_low, row_high):
                             # The same line of the next channel is too far away for the CPU to expect it.

@@ -8,7 +8,7 @@
 #           [ . ]      [                          ]      the last: k runs over the *segments*, stretches
 #           [ MR]      [                          ]      of n steps that start anywhere in a and b.
 #
-# Forward and adjoint are this product: a segment is a run of channels under one tap, or a run of taps within one channel.
+# Forward and adjoint are this product: a segment is a run of channels under one tap, or of taps within one channel.
 # A call does several *panels* of a, `panel` apart, with the same b, which stays in L1; where there are registers for
 # their sums, two panels at a time, so that each row of b is loaded once for both.  MR, NV and PAIRS are literals
 # wherever `tile` is called, so that the compiler unrolls the loops over them.

@@ -175,7 +175,8 @@ cdef class WeightAdjoint:
         cdef bint in_place = self.shares == 1 and self.parts == 1
         cdef Py_ssize_t t, infinite = 0, rows = self.groups * self.x.channels // self.parts
         cdef void* block
-        cdef real* memory = scratch_memory(workers * self.scratch_size + (0 if in_place else self.shares * size), &block)
+        cdef Py_ssize_t sums_size = 0 if in_place else self.shares * size
+        cdef real* memory = scratch_memory(workers * self.scratch_size + sums_size, &block)
         cdef real* sums = to.first if in_place else memory + workers * self.scratch_size
         with nogil:
             memset(memory, 0, workers * self.scratch_size * sizeof(real))
