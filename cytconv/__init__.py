@@ -1,6 +1,6 @@
 """N-dimensional transposed convolution, its adjoints and its matrix."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from . import _checkout
 
@@ -26,7 +26,7 @@ __all__ = [
 __version__ = "0.1.0"
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     """Import `ConvTranspose` when it is asked for: its base class takes longer to import than all the rest."""
     if name == "ConvTranspose":
         from ._operator import ConvTranspose
