@@ -24,7 +24,7 @@ __all__ = ["ConvTranspose"]
 Array = NDArray[Any]
 Shape = tuple[int, ...]
 
-REPEATS = 64  # kinds of vectors that an operator remembers
+REPEATS = 16  # kinds of vectors that an operator remembers
 
 
 class _Reading(LinearOperator):

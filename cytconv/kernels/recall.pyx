@@ -7,7 +7,7 @@ arrays have the same shape, strides and dtype, and every other argument is equal
 from numpy import ndarray
 
 cdef enum:
-    MOST = 256  # calls to remember
+    MOST = 64  # calls to remember: as many as there are plans in the caches of `cytconv._correlation` and its like
 
 cdef dict _calls = {}
 
