@@ -88,7 +88,9 @@ cdef class Planes:
         for d in range(last - 1):
             slices *= n[d]
         for c in range(first, first + channels):
-            ahead = self.channel[min(c + 1, self.channels - 1)] - self.channel[c]
+            # What is wanted next is too far away for the CPU to expect it: the same line of the next channel, or a line
+            # some rows on.
+            ahead = self.channel[c + 1] - self.channel[c] if c + 1 < self.channels else 3 * row_step
             for phase in range(self.phases):
                 valid = &self.valid[phase * self.dims * 2]
                 low = valid[2 * last] - at[last]
@@ -120,7 +122,6 @@ cdef class Planes:
                         )
                     else:
                         for row in range(row_low, row_high):
-                            # The same line of the next channel is too far away for the CPU to expect it.
                             fetch_line(line + row * row_step + ahead, step, max(low, 0), min(high, n[last]))
                             pad_line(line + row * row_step, step, low, high, n[last], to + row * row_pitch)
                     for row in range(row_high, rows):
