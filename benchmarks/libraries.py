@@ -38,7 +38,8 @@ class Library:
         return a
 
     def call(self, workload: Workload, direction: str, x: Any, w: Any, y: Any) -> Call:
-        raise NotImplementedError
+        """What to time: it computes the unknown of x, w and y in that direction."""
+        raise NotImplementedError  # every library has its own
 
     def numpy(self, result: Any) -> Array:
         return np.asarray(result)

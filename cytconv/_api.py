@@ -319,19 +319,8 @@ def conv_transpose_adjoint(
     >>> bool(np.isclose(np.vdot(Ax, y), np.vdot(x, conv_transpose_adjoint(y, w, stride=2, padding=1))))
     True
     """
-    asked = (
-        input_shape,
-        stride,
-        padding,
-        output_padding,
-        output_shape,
-        dilation,
-        groups,
-        channels,
-        axes,
-        method,
-        workers,
-    )
+    window = (stride, padding, output_padding, output_shape, dilation)
+    asked = (input_shape, window, groups, channels, axes, method, workers)
     if out is None:
         known: Array | None = recall("conv_transpose_adjoint", y, w, asked)
         if known is not None:
@@ -421,19 +410,8 @@ def conv_transpose_weight_adjoint(
     >>> conv_transpose_weight_adjoint(x, y, kernel_shape=3, stride=2)
     array([21.,  0., 10.])
     """
-    asked = (
-        kernel_shape,
-        stride,
-        padding,
-        output_padding,
-        output_shape,
-        dilation,
-        groups,
-        channels,
-        axes,
-        method,
-        workers,
-    )
+    window = (stride, padding, output_padding, output_shape, dilation)
+    asked = (kernel_shape, window, groups, channels, axes, method, workers)
     if out is None:
         known: Array | None = recall("conv_transpose_weight_adjoint", x, y, asked)
         if known is not None:

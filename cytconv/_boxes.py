@@ -76,9 +76,9 @@ def dims_of(
         else:
             merged.append((n, s, r))
     dims = [Dim(split_axis(Axis(n, 1, n), "adjoint"), -1, s, r) for n, s, r in merged]
-    dims += [Dim(split, a, source[lead + a], result[lead + a]) for a, split in enumerate(splits) if not alike[a]] or (
-        [] if dims else [Dim(split_axis(Axis(1, 1, 1), "adjoint"), -1, 1, 1)]
-    )
+    dims += [Dim(split, a, source[lead + a], result[lead + a]) for a, split in enumerate(splits) if not alike[a]]
+    if not dims:  # a single position
+        dims = [Dim(split_axis(Axis(1, 1, 1), "adjoint"), -1, 1, 1)]
     dims.sort(key=lambda dim: (dim.split.positions > 1, -abs(dim.source_stride) - abs(dim.result_stride)))
     extent = np.array([dim.split.positions for dim in dims], np.intp)
     return dims, extent, np.array([dim.split.halo for dim in dims], np.intp)

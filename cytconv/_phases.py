@@ -13,6 +13,9 @@ Example, stride 2 and 3 taps::
 
     x        a     b     c             phase 0 has taps 0 and 2:   y[2q]   = x[q]*w[0] + x[q-1]*w[2]
     y     0  1  2  3  4  5  6          phase 1 has tap 1:          y[2q+1] = x[q]*w[1]
+
+`split_axis` does this, for positions counted in either of two ways; `fold` makes phases of an axis that has no stride,
+so that the tile has rows to work on; `spread` trades the halo of a split for copies of the samples.
 """
 
 from __future__ import annotations
@@ -71,11 +74,12 @@ class Split:
 
     def is_identity(self) -> bool:
         """Whether each position is a sample and a result, and nothing else is."""
-        (runs, *_) = self.pattern.classes or ((),)
-        one_phase = self.source_start.size == self.result_start.size == 1 and len(runs) == 1
-        steps = self.source_step == self.result_step == 1 and self.halo == 0 and runs[0].length == 1 if runs else False
+        if self.source_start.size != 1 or self.result_start.size != 1:
+            return False
+        ((run, *others),) = self.pattern.classes
+        steps = self.source_step == self.result_step == 1 and run.length == 1 and not others
         sizes = self.source_size == self.result_size == self.positions
-        return bool(one_phase and steps and sizes and self.source_start[0] == self.result_start[0] == 0)
+        return bool(steps and sizes and self.source_start[0] == self.result_start[0] == 0)
 
 
 @lru_cache(maxsize=256)

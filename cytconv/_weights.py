@@ -17,7 +17,7 @@ from ._phases import Index, Split, split_axis, spread
 
 __all__ = ["WeightAdjoint", "weight_adjoint"]
 
-# How near to the peak each register tile comes, by its number of rows (kernels/weights.pxi).
+# Rough speeds of the register tiles relative to each other, by their number of rows (kernels/weights.pxi).
 TILES = {6: 1.1, 3: 1.0, 2: 0.9, 1: 0.6}
 
 STRIP_BYTES = 28 * 1024  # of both arrays, that a tile reads: in L1

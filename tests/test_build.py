@@ -100,4 +100,4 @@ def test_import_leaves_the_solvers_alone():
     code += "assert 'scipy.sparse.linalg' in sys.modules and 'ConvTranspose' in dir(cytconv)"
     subprocess.run([sys.executable, "-c", code], check=True)
     with pytest.raises(AttributeError, match="no attribute 'Conv'"):
-        cytconv.Conv  # noqa: B018
+        cytconv.Conv  # noqa: B018  (to look it up is the test)

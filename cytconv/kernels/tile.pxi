@@ -1,4 +1,4 @@
-# The register tile: the one place where numbers are multiplied.
+# The register tile of the forward operator and its adjoint; that of the adjoint in the weights is in weights.pxi.
 #
 #     c[rows[i] + j] (+)= sum over k of  a[k*MR + i] * b[k*ldb + j],     0 <= i < MR,  0 <= j < NV*LANES
 #
@@ -8,7 +8,7 @@
 #           [ . ]      [                          ]      the last: k runs over the *segments*, stretches
 #           [ MR]      [                          ]      of n steps that start anywhere in a and b.
 #
-# Forward and adjoint are this product: a segment is a run of channels under one tap, or of taps within one channel.
+# A segment is a run of channels under one tap, or of taps within one channel.
 # A call does several *panels* of a, `panel` apart, with the same b, which stays in L1; where there are registers for
 # their sums, two panels at a time, so that each row of b is loaded once for both.  MR, NV and PAIRS are literals
 # wherever `tile` is called, so that the compiler unrolls the loops over them.
@@ -44,9 +44,6 @@ cdef extern from *:
       static inline __attribute__((always_inline)) void tile(
           int, int, int, Py_ssize_t, Py_ssize_t, const real *, const real *, const Segment *, Py_ssize_t, Py_ssize_t,
           real *, const Py_ssize_t *, int);
-    #endif
-
-    #ifdef __GNUC__
       static inline __attribute__((always_inline)) void tiles(
           int, int, Py_ssize_t, Py_ssize_t, const real *, const real *, const Segment *, Py_ssize_t, Py_ssize_t,
           real *, const Py_ssize_t *, int);
