@@ -16,28 +16,42 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
 
 from ._boxes import box_shape, dims_of, line_pitch, offsets, pitches, source_phases
 from ._geometry import Axis
-from ._phases import Direction, Index, Pattern, Run, Split, fold, inside, split_axis, spread
+from ._phases import Direction, Index, Matrix, Pattern, Run, Split, fold, inside, split_axis, spread
 from ._taps import products
+from ._winograd import BLOCKS, winograd
 
 # How near to the peak each register tile was seen to come, by its number of rows (kernels/tile.pxi).
 TILES = {6: 1.0, 4: 1.0, 3: 0.8, 2: 0.7, 1: 0.5}
 
 STRIP_BYTES = 24 * 1024  # of the source, that a tile reads before it passes its sums on: they stay in L1 meanwhile
 ROWS = 144  # rows of results in one task: what they multiply such a strip with stays in L2
+MIXED_ROWS = 1024  # the same where results are sums of rows
 WASTE = 64  # how many times more than necessary the kernels may do: they are that much faster than numpy
 PIECE = 200_000  # multiplications that the kernels do in the time that numpy needs to begin with a piece
 LITTLE = 10**7  # multiplications, or samples to copy, that are no waste worth avoiding
 FOLD = 4  # rows of an axis that become rows of a tile,
 GAIN = 0.6  # if that takes no more than this share of the time: more samples are packed, and results checked
-COPY = 30  # multiplications that take as long as to copy one sample
+COPY = 30  # multiplications that take as long as to copy one sample,
+ADD = 2  # to add one number to a sum,
+MIX = 40  # to combine and pack one weight
 MAX_ROWS = 2**18  # phases and channels of a result, or taps of weights, for which to make a plan
+MIXED = 16  # channels that are summed over, if samples are mixed (see `_winograd`),
+MIXED_LEAST = 1e8  # and multiplications without,
+MIXED_GAIN = 0.85  # if that takes no more than this share of the time
 STREAM_BYTES = 16 * 1024 * 1024  # a result larger than this is written past the caches
+
+# What a plan may do that infinite samples and NaN notice, so that results are to be checked: nothing; multiply them by
+# zeros (`fold`); or add them to others (`winograd`), which costs some precision, too.
+Means = Literal["plain", "padded", "mixed"]
+Terms = tuple[Index, Index, NDArray[np.float64]]  # a sparse matrix: where its rows start, columns, numbers
 
 
 @dataclass(frozen=True)
@@ -57,29 +71,43 @@ class Layout:
     """Rows of results and the order in which their weights are packed; knows nothing of strides or batches."""
 
     key: tuple[Any, ...]  # equal for equal layouts
-    pad: int  # zeros that the weights need at both ends of the first axis, see `fold`: then results must be finite
-    size: int  # taps of the kernel with them
+    patterns: tuple[Pattern, ...]
     cost: float  # multiplications for each position, weighed by how fast the tile is
     tile: int  # rows in a register tile
     inner: int  # what a segment runs along: an axis, or -1 for channels
     classes: tuple[_Class, ...]
-    row_channel: Index
+    row_channel: Index  # of the rows that are stored: those of the tiles, or sums of them
     row_phase: Index  # one column for each axis
-    groups: Index  # row at which each group of rows begins, and the number of rows
+    row_groups: Index  # such row at which each group begins, and the number of rows
+    groups: Index  # row of the tiles at which each group begins, and the number of rows
     panels: Index  # for each group and class, the first panel; and the number of panels
     panel_class: Index
     panel_rows: Index  # rows of each panel, counted within its group; the last row is a spare one
     panel_weights: Index  # where in w the rows of each panel begin
     panel_start: Index  # where each panel begins in the packed weights, and their size
 
+    @property
+    def is_mixed(self) -> bool:
+        """Whether zeros have come among the weights, or sums in their place: then results must be finite."""
+        return any(pattern.kernel is not None for pattern in self.patterns)
+
     @lru_cache(maxsize=64)  # noqa: B019  # a layout is in a cache of that size itself
-    def packing(self, groups: int) -> Any:
+    def packing(self, groups: int, taps: tuple[int, ...]) -> Any:
         """What packs the weights of so many groups of channels, each a contiguous array of real numbers."""
         module, _, _, sources, results, *_ = self.key
+        pairs = sources * results
+        sums = None
+        if self.is_mixed:
+            # Some pairs of channels at a time, each tap a line with one number for each of them.
+            together = module.pairs_together
+            places = np.arange(math.prod(taps)) * together
+            sums = module.Sums(*_kernel(self.patterns, taps), places, together, _pairs_pitch(module, pairs))
         products = np.cumsum([0, *(c.weights.size for c in self.classes)])
         return module.Weights(
             groups,
-            sources * results * self.size,
+            pairs,
+            math.prod(taps),
+            sums,
             self.tile,
             self.panel_start,
             self.panel_weights,
@@ -96,21 +124,29 @@ def _layout(
     sources: int,
     results: int,
     channels_inside: bool,
-    pad: int,
 ) -> Layout:
     """Multiply the axes out, for `sources` channels summed over and `results` channels of results."""
     ndim = len(patterns)
     kernel = [pattern.taps for pattern in patterns]
     strides = np.array([math.prod(kernel[a + 1 :]) for a in range(ndim)], np.intp)
-    # w is (C_in, C_out, *kernel): its channel axes swap roles between the directions.
+    # w is (C_in, C_out, *kernel), or (*kernel, C_in, C_out) if its taps are combined first.
     size = math.prod(kernel)
-    source_stride, result_stride = (results * size, size) if direction == "forward" else (size, sources * size)
+    inputs, outputs = (sources, results) if direction == "forward" else (results, sources)
+    combined = any(pattern.kernel is not None for pattern in patterns)
+    input_stride, output_stride = (outputs, 1) if combined else (outputs * size, size)
+    strides *= _pairs_pitch(module, inputs * outputs) if combined else 1
+    # The channel axes swap roles between the directions.
+    source_stride, result_stride = (
+        (input_stride, output_stride) if direction == "forward" else (output_stride, input_stride)
+    )
 
     # Rows: every channel of results in every phase, in the order in which the result lies in memory.
-    shape = [len(pattern.class_of) for pattern in patterns]
-    shape = [*shape, results] if channels_inside else [results, *shape]
-    grid = np.indices(shape, np.intp).reshape(ndim + 1, -1)
-    row_channel, row_phase = (grid[-1], grid[:-1].T) if channels_inside else (grid[0], grid[1:].T)
+    def rows_of(shape: list[int]) -> tuple[Index, Index]:
+        shape = [*shape, results] if channels_inside else [results, *shape]
+        grid = np.indices(shape, np.intp).reshape(ndim + 1, -1)
+        return (grid[-1], grid[:-1].T) if channels_inside else (grid[0], grid[1:].T)
+
+    row_channel, row_phase = rows_of([len(pattern.class_of) for pattern in patterns])
     rows = row_channel.size
     row_class = np.zeros(rows, np.intp)
     row_weights = row_channel * result_stride
@@ -134,15 +170,17 @@ def _layout(
         return float((np.array(work) * -(-count // tile) * tile).sum()) / TILES[tile]
 
     tile = min(TILES, key=cost)
+    mixed = any(pattern.mix for pattern in patterns)
     strip = STRIP_BYTES // (module.widths[tile] * module.vector_bytes)
     classes = [_class(patterns, each, inner, sources, strides, source_stride, strip) for each in runs]
 
     # Groups of rows, of equal size and whole tiles.
     phases = rows // results
-    unit = tile * (phases if phases * tile <= ROWS else 1)
-    parts = 1 if rows <= ROWS * 4 // 3 else -(-rows // ROWS)
+    most = MIXED_ROWS if mixed else ROWS
+    unit = tile * phases if tile * phases <= most else phases if mixed else tile
+    parts = 1 if rows <= most * 4 // 3 else -(-rows // most)
     step = rows if parts == 1 else -(-rows // (parts * unit)) * unit
-    groups = np.append(np.arange(0, rows, step), rows)
+    groups = row_groups = np.append(np.arange(0, rows, step), rows)
 
     panels, panel_class, panel_rows, panel_weights = [0], [], [], []
     for begin, end in zip(groups[:-1], groups[1:], strict=True):
@@ -156,16 +194,23 @@ def _layout(
             panel_class += [c] * number
             panels.append(panels[-1] + number)
     sizes = np.array([classes[c].weights.size * tile for c in panel_class], np.intp)
+    price = cost(tile)
+    if mixed:
+        row_channel, row_phase = rows_of([len(p.mix.results if p.mix else p.class_of) for p in patterns])
+        row_groups = groups // phases * (row_channel.size // results)
+        # The terms of all sums, and the sums.
+        for channels, (start, terms, _) in ((sources, _planes(patterns)), (results, _stored(patterns))):
+            price += ADD * channels * (terms.size + start.size)
     return Layout(
-        key=(module, direction, patterns, sources, results, channels_inside, pad),
-        pad=pad,
-        size=size,
-        cost=cost(tile),
+        key=(module, direction, patterns, sources, results, channels_inside),
+        patterns=patterns,
+        cost=price,
         tile=tile,
         inner=inner,
         classes=tuple(classes),
         row_channel=row_channel,
         row_phase=row_phase,
+        row_groups=row_groups,
         groups=groups,
         panels=np.array(panels),
         panel_class=np.array(panel_class, np.intp),
@@ -173,6 +218,42 @@ def _layout(
         panel_weights=np.concatenate(panel_weights),
         panel_start=np.append(0, np.cumsum(sizes)),
     )
+
+
+def _pairs_pitch(module: Any, pairs: int) -> int:
+    """From one sum of taps to the next, for all pairs of channels."""
+    together = module.pairs_together
+    return line_pitch(-(-pairs // together) * together, module.vector_bytes // module.lanes)
+
+
+def _kernel(patterns: Sequence[Pattern], taps: Sequence[int]) -> Terms:
+    """Taps as sums of those of the given kernel, over all axes."""
+    return _kron([(p.kernel, n) for p, n in zip(patterns, taps, strict=True)])
+
+
+def _planes(patterns: Sequence[Pattern]) -> Terms:
+    """Planes as sums of what is read."""
+    return _kron([(p.mix and p.mix.planes, len(p.mix.reads) if p.mix else p.source_phases) for p in patterns])
+
+
+def _stored(patterns: Sequence[Pattern]) -> Terms:
+    """Rows that are stored as sums of those of the tiles."""
+    return _kron([(p.mix and p.mix.results, len(p.class_of)) for p in patterns])
+
+
+def _kron(factors: Sequence[tuple[Matrix | None, int]]) -> Terms:
+    """The Kronecker product of matrices with so many columns, None being the identity: row starts, columns, numbers."""
+    product = sparse.eye_array(1, format="csr")
+    for rows, columns in factors:
+        if rows is None:
+            matrix = sparse.eye_array(columns, format="csr")
+        else:
+            terms = [term for row in rows for term in row]
+            column, number = zip(*terms, strict=True)
+            start = np.cumsum([0, *map(len, rows)])
+            matrix = sparse.csr_array((number, column, start), (len(rows), columns))
+        product = sparse.kron(product, matrix, format="csr")
+    return product.indptr.astype(np.intp), product.indices.astype(np.intp), product.data
 
 
 def _class(
@@ -233,28 +314,53 @@ def _best(
     sources: int,
     results: int,
     channels_inside: bool,
-    may_fold: bool,
+    means: Means,
+    batch: int,
 ) -> tuple[Layout, list[Split]]:
     """The way to take the axes apart that takes least time for all positions together."""
 
-    def layout(splits: list[Split], pad: int = 0) -> Layout:
+    def layout(splits: list[Split]) -> Layout:
         patterns = tuple(split.pattern for split in splits)
-        return _layout(module, direction, patterns, sources, results, channels_inside, pad)
+        return _layout(module, direction, patterns, sources, results, channels_inside)
 
-    def cost(splits: list[Split], pad: int = 0) -> float:
-        return layout(splits, pad).cost * math.prod(split.positions for split in splits)
+    def cost(splits: list[Split]) -> float:
+        return layout(splits).cost * math.prod(split.positions for split in splits)
 
-    best = [split_axis(axis, direction) for axis in axes]
+    ways = [[split_axis(axis, direction) for axis in axes]]
     if direction == "forward" and any(axis.low % axis.stride for axis in axes):
-        best = min(best, [split_axis(axis, direction, aligned=True) for axis in axes], key=cost)
-    if may_fold and results < FOLD and axes[0].stride == axes[0].dilation == 1 and cost(best) > LITTLE:
+        ways.append([split_axis(axis, direction, aligned=True) for axis in axes])
+    best = min(ways, key=cost)
+    least = cost(best)
+    if means != "plain" and results < FOLD and axes[0].stride == axes[0].dilation == 1 and least > LITTLE:
         folded = [fold(axes[0], direction, FOLD), *best[1:]]
-        if cost(folded, FOLD - 1) < GAIN * cost(best):
-            return layout(folded, FOLD - 1), folded
+        if cost(folded) < GAIN * least:
+            return layout(folded), folded
+    if means == "mixed" and not channels_inside and sources >= MIXED and batch * least > MIXED_LEAST:
+
+        def price(splits: list[Split]) -> float:
+            return batch * cost(splits) + MIX * int(layout(splits).panel_start[-1])
+
+        mixed = [m for way in ways for block in BLOCKS for m in _mixed(way, block)]
+        cheapest = min(mixed, key=price, default=best)
+        if price(cheapest) < MIXED_GAIN * batch * least:
+            return layout(cheapest), cheapest
     channels = sources * math.prod(split.source_start.size for split in best[:-1])
     if pays_spread(best[-1], channels, layout(best).cost, module.lanes):
         best = [*best[:-1], spread(best[-1])]
     return layout(best), best
+
+
+def _mixed(splits: list[Split], block: int) -> list[list[Split]]:
+    """Ways to do it with fewer multiplications along the axes that have several taps."""
+    if len(splits) > 3:  # the sums would have too many terms
+        return []
+    several = [any(run.length > 1 for runs in split.pattern.classes for run in runs) for split in splits]
+    if not any(several):
+        return []
+    return [
+        [winograd(split, block, apart) if mix else split for split, mix in zip(splits, several, strict=True)]
+        for apart in (False, True)
+    ]
 
 
 def pays_spread(split: Split, channels: int, work: float, lanes: int) -> bool:
@@ -290,7 +396,7 @@ def correlation(
     source_strides: tuple[int, ...],
     result_strides: tuple[int, ...],
     itemsize: int,
-    may_fold: bool,
+    means: Means,
 ) -> Correlation:
     """Plan for split arrays ``(*batch, groups, channels, *spatial, parts)`` of these shapes and strides.
 
@@ -304,8 +410,9 @@ def correlation(
     source_channel, result_channel = source_strides[lead + 1], result_strides[lead + 1]
     spatial = range(lead + 2, lead + 2 + ndim)
 
+    batch = groups * math.prod(source_shape[:lead])
     nearest = min(abs(result_strides[a]) for a in spatial)
-    layout, splits = _best(module, direction, axes, sources, results, 0 < result_channel < nearest, may_fold)
+    layout, splits = _best(module, direction, axes, sources, results, 0 < result_channel < nearest, means, batch)
     tile, vectors = layout.tile, module.widths[layout.tile]
     axes_of = (*range(lead), *spatial)
     dims, extent, halo = dims_of(
@@ -315,7 +422,7 @@ def correlation(
         [result_strides[a] for a in axes_of],
     )
     phase_source, phase_range = source_phases(splits, dims)
-    phases = len(phase_source)
+    phases = math.prod(split.pattern.source_phases for split in splits)
     planes = sources * phases
 
     # Where each row goes, and the positions at which it is within the result.
@@ -328,9 +435,12 @@ def correlation(
         bounds = inside(s.result_start, s.result_step, s.result_size, s.positions)
         row_range[:, d] = np.stack(bounds, axis=1)[which]
 
+    mixed = any(split.pattern.mix for split in splits)
     widest = int(np.diff(layout.groups).max())
+    stored = int(np.diff(layout.row_groups).max())
     pieces = groups * (layout.groups.size - 1)
-    box = box_shape(extent, halo, planes * itemsize, widest * itemsize, 2 * lanes * vectors, pieces)
+    held = widest + stored if mixed else widest
+    box = box_shape(extent, halo, planes * itemsize, held * itemsize, 2 * lanes * vectors, pieces)
     padded = box + halo
     pitch = pitches(padded)
     # Round up so that a tile may read past the end, and keep planes off each other's cache sets.
@@ -344,7 +454,7 @@ def correlation(
     run_pitch = -(-run(flat, box) // (lanes * vectors)) * lanes * vectors
     row_pitch = line_pitch(math.prod(box[:flat].tolist()) * run_pitch, itemsize)
 
-    blocks, block_range, block_ragged = _blocks(row_result, row_range, layout.groups)
+    blocks, block_range, block_ragged = _blocks(row_result, row_range, layout.row_groups)
     pitch_of = np.zeros(ndim, np.intp)  # for each axis of the kernel
     for d, dim in enumerate(dims):
         if dim.axis >= 0:
@@ -353,9 +463,9 @@ def correlation(
     widest_block = int(np.diff(blocks).max())
     whole = widest_block == dims[-1].split.result_step * dims[-1].result_stride
     stream = whole and groups * rows * math.prod(extent.tolist()) * itemsize > STREAM_BYTES
-    segments, strip_segment, class_strip = _segments(layout, phases, plane, pitch_of)
+    segments, strip_segment, class_strip = _segments(layout, sources, plane, pitch_of)
     inner = layout.inner
-    step = phases * plane if inner < 0 else splits[inner].pattern.tap_step * int(pitch_of[inner])
+    step = plane if inner < 0 else splits[inner].pattern.tap_step * int(pitch_of[inner])
     counts = -(-extent // box)
     tasks = groups * math.prod(counts.tolist()) * (layout.groups.size - 1)
     channel = np.arange(sources)
@@ -366,10 +476,25 @@ def correlation(
         start=phase_source,
         valid=phase_range.ravel(),
         pitch=pitch,
-        plane=plane,
+        channel_pitch=plane,
+        phase_pitch=plane if mixed else sources * plane,  # mixed, a channel at a time
     )
+    plane_sums = row_sums = None
+    if mixed:
+        place = np.zeros(1, np.intp)  # of each sample that planes are sums of
+        for a, (p, axis_pitch) in enumerate(zip(layout.patterns, pitch_of, strict=True)):
+            phase, ahead = np.array(p.mix.reads if p.mix else [(f, 0) for f in range(p.source_phases)], np.intp).T
+            step_of = plane * math.prod(split.source_start.size for split in splits[a + 1 :])
+            place = (place[:, None] + phase * step_of + ahead * axis_pitch).ravel()
+        length = int(((padded - 1) * pitch).sum()) + 1
+        plane_sums = module.Sums(*_planes(layout.patterns), place, length, sources * plane)
+        place = np.arange(layout.groups[-1] // results) * row_pitch
+        length = (math.prod(box[:flat].tolist()) - 1) * run_pitch + run(flat, box)
+        row_sums = module.Sums(*_stored(layout.patterns), place, length, row_pitch)
     kernel = module.Correlation(
         source_planes,
+        plane_sums,
+        row_sums,
         tile=tile,
         extent=extent,
         box=box,
@@ -389,9 +514,9 @@ def correlation(
         result_step=offsets(dim.split.result_step * dim.result_stride for dim in dims),
         result_group=result_strides[lead],
         results=results,
-        group_row=layout.groups,
-        widest=widest,
-        group_block=np.searchsorted(blocks, layout.groups),
+        group_row=layout.row_groups,
+        widest=stored,
+        group_block=np.searchsorted(blocks, layout.row_groups),
         block_row=blocks,
         block_range=block_range.ravel(),
         block_ragged=block_ragged,
@@ -399,8 +524,11 @@ def correlation(
         row_range=row_range[:, -1].ravel(),
         row_channel=layout.row_channel,
         source_size=planes * plane,
+        sample_size=(len(phase_source) + 1) * plane if mixed else 0,
         result_size=(widest + 1) * row_pitch,
-        check=layout.pad > 0,
+        stored_size=stored * row_pitch if mixed else 0,
+        channel_rows=layout.groups[-1] // results,
+        check=layout.is_mixed,
         line_size=int(box[-1]) * widest_block if stream else 0,
     )
     return Correlation(
@@ -445,13 +573,13 @@ def _blocks(row_result: Index, row_range: Index, groups: Index) -> tuple[Index, 
     return blocks, shared, np.logical_or.reduceat(differs, first).astype(np.intp)
 
 
-def _segments(layout: Layout, phases: int, plane: int, pitch: Index) -> tuple[Index, Index, Index]:
+def _segments(layout: Layout, sources: int, plane: int, pitch: Index) -> tuple[Index, Index, Index]:
     """The segments ``(a, b, n)`` of all classes, the first segment of each strip, and the first strip of each class."""
     tables, strips = [], [np.zeros(0, np.intp)]
     before = 0
     for c in layout.classes:
         a = (np.cumsum(c.length) - c.length) * layout.tile
-        b = (c.channel * phases + c.phase) * plane + c.offset @ pitch
+        b = (c.phase * sources + c.channel) * plane + c.offset @ pitch
         tables.append(np.stack([a, b, c.length], axis=1))
         strips.append(c.strips[:-1] + before)
         before += c.length.size

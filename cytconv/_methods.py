@@ -13,7 +13,7 @@ from typing import Any, Protocol, SupportsIndex
 
 from numpy.typing import NDArray
 
-from ._direct import Direct, Reading
+from ._direct import Direct, Fast, Reading
 from ._geometry import Axis
 from ._phases import Direction
 from ._sparse import Sparse
@@ -63,10 +63,11 @@ METHODS: dict[str, type[Method]] = {"direct": Direct, "sparse": Sparse}
 
 
 def choose(method: str) -> type[Method]:
-    """The method of that name; "auto" is "direct"."""
+    """The method of that name; "auto" is "direct", but it may save multiplications at the cost of some precision."""
     if not isinstance(method, str):
         raise TypeError(f"method={method!r} must be a string")
-    name = "direct" if method == "auto" else method
-    if name not in METHODS:
+    if method == "auto":
+        return Fast
+    if method not in METHODS:
         raise ValueError(f"method={method!r} must be one of {', '.join(map(repr, ['auto', *METHODS]))}")
-    return METHODS[name]
+    return METHODS[method]

@@ -30,9 +30,10 @@ from numpy.typing import NDArray
 
 from ._geometry import Axis
 
-__all__ = ["Direction", "Index", "Pattern", "Run", "Split", "fold", "inside", "split_axis", "spread"]
+__all__ = ["Direction", "Index", "Matrix", "Mix", "Pattern", "Run", "Split", "fold", "inside", "split_axis", "spread"]
 
 Index = NDArray[np.intp]
+Matrix = tuple[tuple[tuple[int, float], ...], ...]  # sparse: for each row, columns and what is there
 Direction = Literal["forward", "adjoint"]
 
 
@@ -45,16 +46,26 @@ class Run(NamedTuple):
     length: int
 
 
+class Mix(NamedTuple):
+    """Sums of samples that are read in place of the samples, and results that are sums of rows; see `_winograd`."""
+
+    reads: tuple[tuple[int, int], ...]  # phase of the source, and at which offset
+    planes: Matrix  # what is read in place of the phases of the source, of the samples read
+    results: Matrix  # the phases of the result, of the rows
+
+
 class Pattern(NamedTuple):
     """What of a `Split` decides how weights are packed: nothing that depends on sizes, as long as all taps reach."""
 
-    taps: int  # of the kernel, with the zeros that `fold` adds
-    source_phases: int
+    taps: int  # of the kernel, or as many as `kernel` makes of it
+    source_phases: int  # or planes, if there is a mix
     kernel_step: int
     tap_step: int
     classes: tuple[tuple[Run, ...], ...]
     class_of: tuple[int, ...]  # for each phase of the result, its class ...
     tap_of: tuple[int, ...]  # ... and the tap that the class counts from
+    kernel: Matrix | None = None  # taps as sums of those of the given kernel
+    mix: Mix | None = None
 
 
 @dataclass(frozen=True)
@@ -166,7 +177,7 @@ def fold(axis: Axis, direction: Direction, rows: int) -> Split:
         forward    x[q*rows + u + low]   meets tap   k = r - u   of result   q*rows + r,    -taps < u < rows
         adjoint    y[q*rows + u - low]   meets tap   k = u - r
 
-    At the ends of that range k is no tap of some rows: the kernel is to be padded with ``rows - 1`` zeros at both ends.
+    At the ends of that range k is no tap of some rows: the kernel gets ``rows - 1`` zeros at both ends.
     """
     n, m, taps, low = axis.n, axis.m, axis.taps, axis.low
     forward = direction == "forward"
@@ -200,6 +211,7 @@ def fold(axis: Axis, direction: Direction, rows: int) -> Split:
             (tuple(runs),),
             (0,) * rows,
             tuple(range(rows) if forward else range(0, -rows, -1)),
+            kernel=((),) * pad + tuple(((k, 1.0),) for k in range(taps)) + ((),) * pad,
         ),
         covers=True,
     )

@@ -110,7 +110,8 @@ def weight_adjoint(
         start=np.zeros(1, np.intp),
         valid=np.stack([np.zeros_like(extent), extent], axis=1).ravel(),
         pitch=x_pitch,
-        plane=x_plane,
+        channel_pitch=x_plane,
+        phase_pitch=0,
     )
     planes_y = module.Planes(
         step=offsets(dim.split.source_step * dim.source_stride for dim in dims),
@@ -119,7 +120,8 @@ def weight_adjoint(
         start=start,
         valid=valid.ravel(),
         pitch=y_pitch,
-        plane=y_plane,
+        channel_pitch=phases * y_plane,
+        phase_pitch=y_plane,
     )
     tap, phase, offset = _taps(axes, splits, dims, y_pitch)
     size = math.prod(axis.taps for axis in axes)

@@ -173,7 +173,7 @@ def test_scratch_is_bounded(shape):
     y = np.ones((shape[0], 1, 8, *(axis.m for axis in axes)), np.float32)
     module = _runtime.kernels(x.dtype)
     strides = _direct._strides(x), _direct._strides(y)
-    plan = _correlation.correlation(module, "forward", axes, shape[1], 8, (*x.shape, 1), *strides, 4, True)
+    plan = _correlation.correlation(module, "forward", axes, shape[1], 8, (*x.shape, 1), *strides, 4, "mixed")
     positions = 2 * max(module.widths.values()) * module.lanes
     with_halo = positions + 2 * (positions + 1)  # at most a row more on either axis, and the slack of a tile
     assert plan.kernel.scratch_size * 4 < 2 * _boxes.L2_BYTES + 4 * shape[1] * with_halo
@@ -274,7 +274,7 @@ def test_folded_kernels_spread_nothing(rng, dtype, value, monkeypatch, fresh_pla
     monkeypatch.setattr(_correlation, "GAIN", 100)
     x, w = integers(rng, (19, 23), dtype), integers(rng, (6, 5), dtype)
     module, axes = _runtime.kernels(x.dtype), (Axis(19, 6, 24), Axis(23, 5, 27))
-    assert _correlation._best(module, "forward", axes, 1, 1, False, True)[0].pad == _correlation.FOLD - 1
+    assert _correlation._best(module, "forward", axes, 1, 1, False, "padded", 1)[0].is_mixed
     x[7, 9] = value
     with np.errstate(invalid="ignore"):
         y = reference.conv_transpose(x, w)

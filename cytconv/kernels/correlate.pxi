@@ -13,6 +13,7 @@
 cdef enum:
     PANELS = 16  # of weights that are packed side by side,
     PRODUCTS = 8  # so many products at a time
+    PAIRS = 64  # of channels whose taps are combined at a time
 
 
 @final
@@ -20,16 +21,21 @@ cdef class Weights:
     """How weights are packed: the tables of `cytconv._correlation.Layout`, for contiguous real arrays."""
 
     cdef int tile_rows
-    cdef Py_ssize_t groups, step  # from one group of channels to the next
+    cdef Py_ssize_t groups, pairs, taps  # of weights: of channels in a group, of the kernel
+    cdef Py_ssize_t step  # from one group to the next, as they are packed
     cdef readonly Py_ssize_t size  # when packed
+    cdef Sums sums  # or None
     cdef const Py_ssize_t[::1] panel_start, panel_weights, panel_products, products
 
     def __init__(
-        self, Py_ssize_t groups, Py_ssize_t step, int tile_rows, const Py_ssize_t[::1] panel_start,
-        const Py_ssize_t[::1] panel_weights, const Py_ssize_t[::1] panel_products, const Py_ssize_t[::1] products,
+        self, Py_ssize_t groups, Py_ssize_t pairs, Py_ssize_t taps, Sums sums, int tile_rows,
+        const Py_ssize_t[::1] panel_start, const Py_ssize_t[::1] panel_weights,
+        const Py_ssize_t[::1] panel_products, const Py_ssize_t[::1] products,
     ):
         """The products of panel p are those of ``products[panel_products[p]:]``."""
-        self.groups, self.step, self.tile_rows = groups, step, tile_rows
+        self.groups, self.pairs, self.taps, self.tile_rows = groups, pairs, taps, tile_rows
+        self.sums = sums
+        self.step = pairs * taps if sums is None else sums.lines * sums.pitch
         self.panel_start, self.panel_weights = panel_start, panel_weights
         self.panel_products, self.products = panel_products, products
         self.size = groups * panel_start[panel_start.shape[0] - 1]
@@ -39,8 +45,24 @@ cdef class Weights:
         cdef Place w = Place(array), to = Place(packed, True)
         return self.pack(w.first, to.first, workers)
 
-    cdef bint pack(self, const real* w, real* packed, int workers) noexcept:
+    cdef bint pack(self, const real* w, real* packed, int workers) except -1:
         """Bring the weights into panels; tells whether all of them are finite."""
+        cdef real* lines
+        cdef real* combined
+        cdef void* block
+        cdef Py_ssize_t t, pieces = (self.pairs + PAIRS - 1) // PAIRS
+        cdef bint finite
+        if self.sums is None or self.size == 0:
+            return self.pack_panels(w, packed, workers)
+        combined = scratch_memory(self.groups * self.step + workers * self.taps * PAIRS, &block)
+        lines = combined + self.groups * self.step
+        for t in prange(self.groups * pieces, nogil=True, schedule="static", num_threads=workers):
+            self.combine(t // pieces, t % pieces, w, lines + thread_number() * self.taps * PAIRS, combined)
+        finite = self.pack_panels(combined, packed, workers)
+        free(block)
+        return finite
+
+    cdef bint pack_panels(self, const real* w, real* packed, int workers) noexcept:
         cdef Py_ssize_t blocks = (self.panel_start.shape[0] - 1 + PANELS - 1) // PANELS
         cdef Py_ssize_t t, infinite = 0
         if self.size == 0:
@@ -52,6 +74,16 @@ cdef class Weights:
             for t in prange(self.groups * blocks, nogil=True, schedule="static", num_threads=workers):
                 infinite += not self.block(t % blocks, t // blocks, w, packed)
         return infinite == 0
+
+    cdef void combine(
+        self, Py_ssize_t group, Py_ssize_t piece, const real* w, real* lines, real* combined,
+    ) noexcept nogil:
+        """Sums of taps, for some pairs of channels: each tap becomes a line with a number for each pair."""
+        cdef Py_ssize_t first = piece * PAIRS, tap
+        cdef Py_ssize_t n = min(self.pairs - first, PAIRS)
+        for tap in range(self.taps):
+            copy_line(w + (group * self.pairs + first) * self.taps + tap, self.taps, n, lines + tap * PAIRS)
+        self.sums.add(lines, combined + group * self.step + first)
 
     cdef bint block(self, Py_ssize_t block, Py_ssize_t group, const real* w, real* packed) noexcept nogil:
         """Some panels of one group of channels.
@@ -81,8 +113,10 @@ cdef class Weights:
 
 
 cdef struct Scratch:
+    real* samples  # of one channel, whose sums the planes are
     real* source  # the planes of the box packed last
     real* result  # the rows of the task
+    real* stored  # the same, or sums of them
     real* bias
     real* line  # of the result, on its way past the caches
     Py_ssize_t packed  # which box that was
@@ -97,7 +131,8 @@ cdef class Correlation:
     cdef bint check
     cdef readonly Py_ssize_t scratch_size
     cdef Planes planes
-    cdef Py_ssize_t flat, segment_step
+    cdef Sums plane_sums, row_sums  # or None
+    cdef Py_ssize_t flat, segment_step, sample_size, stored_size, channel_rows
     cdef Py_ssize_t run_pitch, row_pitch, result_group, results, source_size, result_size, widest, line_size
     cdef const Py_ssize_t[::1] extent, box, counts, padded, pitch
     cdef const Py_ssize_t[::1] segments, strip_segment, class_strip
@@ -105,8 +140,10 @@ cdef class Correlation:
     cdef const Py_ssize_t[::1] result_step, group_row, group_block, row_result, row_range, row_channel
     cdef const Py_ssize_t[::1] block_row, block_range, block_ragged
 
-    def __init__(self, Planes planes, **tables):
-        self.planes = planes
+    def __init__(self, Planes planes, Sums plane_sums, Sums row_sums, **tables):
+        self.planes, self.plane_sums, self.row_sums = planes, plane_sums, row_sums
+        self.sample_size, self.stored_size = tables["sample_size"], tables["stored_size"]
+        self.channel_rows = tables["channel_rows"]
         self.tile_rows = tables["tile"]
         self.extent, self.box, self.counts = tables["extent"], tables["box"], tables["counts"]
         self.padded, self.pitch, self.flat = tables["padded"], tables["pitch"], tables["flat"]
@@ -133,7 +170,8 @@ cdef class Correlation:
         # Lines of the result that are stored whole may go past the caches.
         self.line_size = tables["line_size"] if STREAMS else 0
         # Elements of scratch for each worker: the packed box, the results, the bias of each row, a line.
-        self.scratch_size = self.source_size + self.result_size + self.widest + self.line_size
+        self.scratch_size = self.sample_size + self.source_size + self.result_size + self.stored_size
+        self.scratch_size += self.widest + self.line_size
 
     def run(self, source, weights, bias, result, Py_ssize_t tasks, int workers):
         """Compute the whole result.  `weights` are packed, or the `Weights` and an array to pack now.
@@ -174,9 +212,11 @@ cdef class Correlation:
             memset(memory, 0, workers * self.scratch_size * sizeof(real))  # nothing there may look like a result
         with nogil:
             for worker in range(workers):
-                states[worker].source = memory + worker * self.scratch_size
+                states[worker].samples = memory + worker * self.scratch_size
+                states[worker].source = states[worker].samples + self.sample_size
                 states[worker].result = states[worker].source + self.source_size
-                states[worker].bias = states[worker].result + self.result_size
+                states[worker].stored = states[worker].result + (self.result_size if self.stored_size else 0)
+                states[worker].bias = states[worker].result + self.result_size + self.stored_size
                 states[worker].line = states[worker].bias + self.widest
                 states[worker].packed = -1
             if workers == 1:
@@ -210,18 +250,38 @@ cdef class Correlation:
             n[d] = size[d] + self.padded[d] - self.box[d]
             rest = rest // self.counts[d]
         if s.packed != box:
-            self.planes.pack(
-                source + channels * self.planes.group, 0, self.planes.channels, at, n, n, s.source,
-            )
+            self.pack(source + channels * self.planes.group, at, n, s)
             s.packed = box
         self.multiply(rows, weights + channels * self.panel_start[self.panel_start.shape[0] - 1], size, s)
-        if self.check:
+        if self.stored_size:
+            self.add_rows(self.group_row[rows + 1] - self.group_row[rows], s)
+        elif self.check:
             for d in range(self.group_row[rows + 1] - self.group_row[rows]):
-                s.infinite |= not all_finite(s.result + d * self.row_pitch, self.row_pitch)
+                s.infinite |= not all_finite(s.stored + d * self.row_pitch, self.row_pitch)
         self.store(
             rows, bias + channels * self.results if bias != NULL else NULL, at, size,
             result + channels * self.result_group, s,
         )
+
+    @final
+    cdef void pack(self, const real* source, const Py_ssize_t* at, const Py_ssize_t* n, Scratch* s) noexcept nogil:
+        """The planes of a box, all channels."""
+        cdef Py_ssize_t c
+        if self.sample_size == 0:
+            self.planes.pack(source, 0, self.planes.channels, at, n, n, s.source)
+        else:
+            for c in range(self.planes.channels):
+                self.planes.pack(source, c, 1, at, n, n, s.samples)
+                self.plane_sums.add(s.samples, s.source + c * self.planes.channel_pitch)
+
+    @final
+    cdef void add_rows(self, Py_ssize_t rows, Scratch* s) noexcept nogil:
+        """Rows that are sums of those that were multiplied, channel by channel."""
+        cdef Py_ssize_t c, sums = self.row_sums.lines
+        for c in range(rows // sums):
+            s.infinite |= not self.row_sums.add(
+                s.result + c * self.channel_rows * self.row_pitch, s.stored + c * sums * self.row_pitch,
+            )
 
     @final
     cdef void multiply(
@@ -306,7 +366,7 @@ cdef class Correlation:
                     if not within[2 * d] <= at[d] + e[d] < within[2 * d + 1]:
                         outside = True
                 if not outside:
-                    c = s.result + (row - first) * self.row_pitch + run * self.run_pitch + flat
+                    c = s.stored + (row - first) * self.row_pitch + run * self.run_pitch + flat
                     if self.line_size and n == step:
                         store_block(n, c + low, self.row_pitch, high - low, b, s.line, step)
                         stream(s.line, (high - low) * step, y + low * step)

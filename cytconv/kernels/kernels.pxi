@@ -2,6 +2,7 @@
 
 from cython cimport final
 from cython.parallel cimport prange
+from cython.view cimport array as cvarray
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy, memset
 
@@ -16,6 +17,7 @@ include "weights.pxi"
 
 lanes = LANES  # how many numbers a vector holds
 vector_bytes = sizeof(vec)
+pairs_together = PAIRS
 widths = {rows: tile_width(rows) for rows in (6, 4, 3, 2, 1)}  # of the tiles there are, in vectors
 dot_columns = {rows: dot_columns_of(rows) for rows in (6, 3, 2, 1)}  # of the tiles that sum over positions
 

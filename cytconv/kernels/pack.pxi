@@ -57,12 +57,13 @@ cdef class Planes:
     """
 
     cdef Py_ssize_t dims, phases, channels, group
-    cdef readonly Py_ssize_t plane  # from one plane to the next
+    cdef Py_ssize_t channel_pitch, phase_pitch  # from one plane to that of the next channel, of the next phase
     cdef const Py_ssize_t[::1] step, pitch  # from one position to the next, in the array and in a plane
     cdef const Py_ssize_t[::1] channel, start, valid  # where channels and phases begin; positions that a phase has
 
     def __init__(self, **tables):
-        self.step, self.pitch, self.plane = tables["step"], tables["pitch"], tables["plane"]
+        self.step, self.pitch = tables["step"], tables["pitch"]
+        self.channel_pitch, self.phase_pitch = tables["channel_pitch"], tables["phase_pitch"]
         self.channel, self.start, self.valid = tables["channel"], tables["start"], tables["valid"]
         self.group = tables["group"]
         self.dims, self.channels, self.phases = self.step.shape[0], self.channel.shape[0], self.start.shape[0]
@@ -83,6 +84,7 @@ cdef class Planes:
         cdef Py_ssize_t e[MAX_DIMS]
         cdef const Py_ssize_t* valid
         cdef const real* line
+        cdef real* plane
         cdef real* to
         cdef bint outside
         for d in range(last - 1):
@@ -92,6 +94,7 @@ cdef class Planes:
             # some rows on.
             ahead = self.channel[c + 1] - self.channel[c] if c + 1 < self.channels else 3 * row_step
             for phase in range(self.phases):
+                plane = planes + (c - first) * self.channel_pitch + phase * self.phase_pitch
                 valid = &self.valid[phase * self.dims * 2]
                 low = valid[2 * last] - at[last]
                 high = min(valid[2 * last + 1] - at[last], limit[last])
@@ -100,7 +103,7 @@ cdef class Planes:
                 for _ in range(slices):
                     line = source + self.channel[c] + self.start[phase] + at[last] * self.step[last]
                     line += at[last - 1] * row_step if last > 0 else 0
-                    to = planes
+                    to = plane
                     outside = False
                     row_low, row_high = 0, 1
                     if last > 0:
@@ -127,7 +130,92 @@ cdef class Planes:
                     for row in range(row_high, rows):
                         pad_line(line, 0, 0, 0, n[last], to + row * row_pitch)
                     advance(last - 1, n, e)
-                planes += self.plane
+
+
+cdef inline bint all_finite(const real* numbers, Py_ssize_t n) noexcept nogil:
+    """Whether none is infinite or NaN: those times zero are NaN, and stay it in a sum."""
+    cdef vec checks[4]
+    cdef Py_ssize_t j = 0
+    cdef int i
+    cdef real check = 0
+    for i in range(4):
+        checks[i] = ZEROS
+    while j + 4 * LANES <= n:
+        for i in range(4):
+            checks[i] = checks[i] + (<const vec*> (numbers + j + i * LANES))[0] * ZEROS
+        j += 4 * LANES
+    for i in range(<int> (4 * LANES)):
+        check += (<real*> checks)[i]
+    while j < n:
+        check += numbers[j] * 0
+        j += 1
+    return check == 0
+
+
+cdef inline void add_lines(
+    const Py_ssize_t* place, const real* factor, Py_ssize_t terms, const real* source, Py_ssize_t vectors, real* to,
+    vec* check,
+) noexcept nogil:
+    """``to = sum over t of factor[t] * source[place[t]:]``; `check` turns NaN where a sum is not finite."""
+    cdef vec sums[4]
+    cdef vec checks[4]
+    cdef Py_ssize_t t, p = 0
+    cdef int i
+    for i in range(4):
+        checks[i] = ZEROS
+    for _ in range(vectors // 4):
+        for i in range(4):
+            sums[i] = (<const vec*> (source + place[0] + p))[i] * factor[0]
+        for t in range(1, terms):
+            for i in range(4):
+                sums[i] = sums[i] + (<const vec*> (source + place[t] + p))[i] * factor[t]
+        for i in range(4):
+            (<vec*> (to + p))[i] = sums[i]
+        for i in range(4):
+            checks[i] = checks[i] + sums[i] * ZEROS
+        p += 4 * LANES
+    for _ in range(vectors % 4):
+        sums[0] = (<const vec*> (source + place[0] + p))[0] * factor[0]
+        for t in range(1, terms):
+            sums[0] = sums[0] + (<const vec*> (source + place[t] + p))[0] * factor[t]
+        (<vec*> (to + p))[0] = sums[0]
+        checks[0] = checks[0] + sums[0] * ZEROS
+        p += LANES
+    for i in range(4):
+        check[0] = check[0] + checks[i]
+
+
+@final
+cdef class Sums:
+    """Lines that are sums of others: a sparse matrix times lines."""
+
+    cdef readonly Py_ssize_t lines  # that result
+    cdef const Py_ssize_t[::1] start  # of the terms of each
+    cdef Py_ssize_t[::1] place  # of the line that is a term
+    cdef real[::1] factor
+    cdef Py_ssize_t vectors, pitch  # of a line, from one line to the next
+
+    def __init__(self, start, terms, factors, places, Py_ssize_t length, Py_ssize_t pitch):
+        """Line t of the source begins at ``places[t]``; lines have so many numbers, at least."""
+        cdef Py_ssize_t t
+        self.start, self.lines = start, start.shape[0] - 1
+        self.place = places[terms]
+        self.factor = cvarray(shape=(max(1, terms.shape[0]),), itemsize=sizeof(real), format=REAL)
+        for t in range(terms.shape[0]):
+            self.factor[t] = factors[t]
+        self.vectors, self.pitch = (length + LANES - 1) // LANES, pitch
+
+    cdef bint add(self, const real* source, real* to) noexcept nogil:
+        """Tells whether all sums are finite."""
+        cdef Py_ssize_t i, first, n
+        cdef vec check = ZEROS
+        for i in range(self.lines):
+            first, n = self.start[i], self.start[i + 1] - self.start[i]
+            if n:
+                add_lines(&self.place[first], &self.factor[first], n, source, self.vectors, to + i * self.pitch, &check)
+            else:
+                memset(to + i * self.pitch, 0, self.vectors * LANES * sizeof(real))
+        return all_finite(<const real*> &check, LANES)
 
 
 cdef inline void pack_rows(
@@ -152,23 +240,3 @@ cdef inline void pack_panel(
         pack_rows(3, w, row, product, n, panel)
     else:
         pack_rows(rows, w, row, product, n, panel)
-
-
-cdef inline bint all_finite(const real* numbers, Py_ssize_t n) noexcept nogil:
-    """Whether none is infinite or NaN: those times zero are NaN, and stay it in a sum."""
-    cdef vec checks[4]
-    cdef Py_ssize_t j = 0
-    cdef int i
-    cdef real check = 0
-    for i in range(4):
-        checks[i] = ZEROS
-    while j + 4 * LANES <= n:
-        for i in range(4):
-            checks[i] = checks[i] + (<const vec*> (numbers + j + i * LANES))[0] * ZEROS
-        j += 4 * LANES
-    for i in range(<int> (4 * LANES)):
-        check += (<real*> checks)[i]
-    while j < n:
-        check += numbers[j] * 0
-        j += 1
-    return check == 0

@@ -49,6 +49,12 @@ cdef extern from *:
           real *, const Py_ssize_t *, int);
     #endif
 
+    #ifdef __GNUC__
+      #define FETCH(p) __builtin_prefetch(p)
+    #else
+      #define FETCH(p)
+    #endif
+
     #if defined(__AVX512F__)
       #define REGISTERS 32
     #else
@@ -60,6 +66,7 @@ cdef extern from *:
     const Py_ssize_t LANES
     const int REGISTERS
     const vec ZEROS
+    void FETCH(const real* p) noexcept nogil
     ctypedef struct Segment:
         Py_ssize_t a, b, n
 
@@ -89,6 +96,10 @@ cdef inline void tile "tile" (
             bk = b + segments[s].b
             n = segments[s].n
             for k in range(n):
+                # What the next panels begin with is too far away for the CPU to expect it.
+                FETCH(ak + (2 if PAIRS else 1) * panel)
+                if PAIRS:
+                    FETCH(ak + 3 * panel)
                 for v in range(NV):
                     bv[v] = (<const vec*> bk)[v]
                 for i in range(MR * NV):

@@ -163,8 +163,8 @@ cdef class WeightAdjoint:
         self.x_groups = (x.channels + self.x_block - 1) // self.x_block
         self.y_groups = (y.channels + self.y_block - 1) // self.y_block
         self.dims = self.box.shape[0]
-        self.x_size = self.x_block * x.plane
-        self.y_size = self.y_block * y.phases * y.plane + LANES  # the last vector of a run may reach past its end
+        self.x_size = self.x_block * x.channel_pitch
+        self.y_size = self.y_block * y.channel_pitch + LANES  # the last vector of a run may reach past its end
         # The planes, and the sums of a row of tiles.
         self.scratch_size = self.x_size + self.y_size + (self.columns.shape[0] + LANES) * self.rows + LANES
 
@@ -252,7 +252,7 @@ cdef class WeightAdjoint:
                 row = panel * self.rows
                 valid = min(self.rows, count_x - row)
                 for i in range(self.rows):
-                    places[i] = (row + min(i, valid - 1)) * self.x.plane
+                    places[i] = (row + min(i, valid - 1)) * self.x.channel_pitch
                 dot_tiles(
                     self.rows, tiles, <const Segment*> &self.runs[0], self.runs.shape[0] // 3, scratch, places,
                     planes_y, &self.columns[0], tile_sums,

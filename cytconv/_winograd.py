@@ -1,0 +1,136 @@
+"""One axis with fewer multiplications: minimal filtering, on what `cytconv._phases` has taken apart.
+
+To correlate with r taps takes ``m*r`` multiplications for m neighbouring results; ``m + r - 1`` are enough (Winograd,
+"Arithmetic complexity of computations", 1980; for neural networks Lavin & Gray 2015, arXiv:1509.09308).  With m = r = 2::
+
+    y0 = d0*w0 + d1*w1  =  (d0 - d1)*w0 + d1*(w0 + w1)
+    y1 = d1*w0 + d2*w1  =                 d1*(w0 + w1) - (d1 - d2)*w1
+
+so that two results cost three multiplications instead of four, and on two axes nine instead of sixteen.  With many
+channels the additions are of no account: those of samples serve all rows of results, those of results all channels.
+
+The samples that are combined lie next to each other along the axis.  To combine them is to combine *planes* of them:
+the axis gets `m` times as many phases, and its positions count blocks of m results::
+
+    samples, phases apart  --add-->  planes  --tile-->  rows  --add-->  results, phases apart
+
+Planes, rows and combined weights are what phases and taps are elsewhere, so that layouts, boxes and tiles need not know.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ._phases import Mix, Pattern, Run, Split
+
+__all__ = ["BLOCKS", "toom_cook", "winograd"]
+
+POINTS = 4  # 0, 1, -1 and infinity: with these alone every factor is 1, -1 or 1/2, and little precision is lost
+BLOCKS = (2, 3)  # neighbouring results that can share their multiplications, with two or three taps
+
+
+def toom_cook(results: int, taps: int) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Matrices A, G, B of the algorithm ``A.T @ ((G @ w) * (B @ d))`` for ``y[i] = sum over k of w[k] * d[i + k]``.
+
+    It is the transpose of Toom and Cook's product of two polynomials, which evaluates both at some points, multiplies
+    the values, and interpolates.
+    """
+    n = results + taps - 1
+    if taps == 1:
+        return np.eye(results), np.ones((results, 1)), np.eye(results)
+    points = (0.0, 1.0, -1.0)[: n - 1]
+
+    def evaluate(size: int) -> NDArray[np.float64]:
+        return np.vstack([np.vander(points, size, increasing=True), np.eye(size)[-1]])
+
+    interpolate = np.linalg.inv(evaluate(n)).T.round(1)
+    # What is divided by comes with the weights: the samples are added and subtracted, no more.
+    scale = np.abs(interpolate).max(axis=1, keepdims=True)
+    return evaluate(results), scale * evaluate(taps), interpolate / scale
+
+
+def winograd(split: Split, block: int, apart: bool) -> Split:
+    """Compute `block` neighbouring results of each phase together.
+
+    Results are neighbours if their distance is that of the taps.  `apart` gives every sample of a block a phase of its
+    own, as `cytconv._phases.spread` does, and leaves no halo.
+    """
+    pattern = split.pattern
+    distance = max((abs(pattern.tap_step) for runs in pattern.classes for run in runs if run.length > 1), default=1)
+    positions = block * distance  # in one block, of which every distance-th belong together
+    reads: dict[tuple[int, int], int] = {}  # phase and offset -> its number
+    planes: dict[tuple[tuple[int, float], ...], int] = {}
+    weights: dict[tuple[tuple[int, float], ...], int] = {}
+    rows: dict[tuple[int, int, tuple[float, ...]], list[tuple[int, int]]] = {}  # -> planes and the weights they meet
+
+    def read(phase: int, sample: int) -> int:
+        return reads.setdefault((phase, sample), len(reads))
+
+    for result, (number, base) in enumerate(zip(pattern.class_of, pattern.tap_of, strict=True)):
+        for run in pattern.classes[number]:
+            for begin in range(0, run.length, POINTS + 1 - block):
+                j = np.arange(begin, min(begin + POINTS + 1 - block, run.length))
+                if pattern.tap_step < 0:
+                    j = j[::-1]
+                taps = base + run.k + j * pattern.kernel_step
+                first = run.offset + int(j[0]) * pattern.tap_step
+                a, g, b = toom_cook(block, j.size)
+                for start in range(distance):
+                    samples = first + start + distance * np.arange(b.shape[1])
+                    for p in range(len(b)):
+                        plane = tuple((read(run.phase, int(samples[f])), float(b[p, f])) for f in np.flatnonzero(b[p]))
+                        weight = tuple((int(taps[k]), float(g[p, k])) for k in np.flatnonzero(g[p]))
+                        meets = (
+                            planes.setdefault(plane, len(planes)),
+                            weights.setdefault(weight, len(weights)),
+                        )
+                        rows.setdefault((result, start, tuple(a[p].tolist())), []).append(meets)
+
+    # Rows whose planes meet weights in the same order make a class.
+    keys = [tuple((plane, weight - each[0][1]) for plane, weight in each) for each in rows.values()]
+    classes = {key: number for number, key in enumerate(dict.fromkeys(keys))}
+
+    # Results in the order in which they lie in memory.
+    places = [
+        (int(split.result_start[result]) + (start + i * distance) * split.result_step, result, start, i)
+        for result in range(len(pattern.class_of))
+        for start in range(distance)
+        for i in range(block)
+    ]
+    places.sort()
+    results = tuple(
+        tuple((row, column[i]) for row, (*of, column) in enumerate(rows) if of == [result, start] and column[i])
+        for _, result, start, i in places
+    )
+
+    # Where the samples come from: phases of whole blocks, and which block.
+    sources: dict[tuple[int, int], int] = {}
+    found = []
+    for phase, sample in reads:
+        ahead = 0 if apart else sample // positions
+        found.append((sources.setdefault((phase, sample - ahead * positions), len(sources)), ahead))
+    starts = [int(split.source_start[phase]) + sample * split.source_step for phase, sample in sources]
+
+    return replace(
+        split,
+        positions=-(-split.positions // positions),
+        halo=max((ahead for _, ahead in found), default=0),
+        source_step=split.source_step * positions,
+        source_start=np.array(starts, np.intp),
+        result_step=split.result_step * positions,
+        result_start=np.array([place for place, *_ in places], np.intp),
+        pattern=Pattern(
+            taps=len(weights),
+            source_phases=len(planes),
+            kernel_step=1,
+            tap_step=1,
+            classes=tuple(tuple(Run(plane, weight, 0, 1) for plane, weight in key) for key in classes),
+            class_of=tuple(classes[key] for key in keys),
+            tap_of=tuple(each[0][1] for each in rows.values()),
+            kernel=tuple(weights),
+            mix=Mix(tuple(found), tuple(planes), results),
+        ),
+    )
