@@ -41,10 +41,12 @@ FOLD = 4  # rows of an axis that become rows of a tile,
 GAIN = 0.6  # if that takes no more than this share of the time: more samples are packed, and results checked
 COPY = 30  # multiplications that take as long as to copy one sample,
 ADD = 2  # to add one number to a sum,
-MIX = 40  # to combine and pack one weight
+LINE = 8  # to read or write one number of a line of sums,
+MIX = 100  # and to combine and pack one weight
 MAX_ROWS = 2**18  # phases and channels of a result, or taps of weights, for which to make a plan
 MIXED = 16  # channels that are summed over, if samples are mixed (see `_winograd`),
 MIXED_LEAST = 1e8  # and multiplications without,
+MIXED_LINE = 32  # and positions along the last axis, if that one is mixed,
 MIXED_GAIN = 0.85  # if that takes no more than this share of the time
 STREAM_BYTES = 16 * 1024 * 1024  # a result larger than this is written past the caches
 
@@ -200,7 +202,8 @@ def _layout(
         row_groups = groups // phases * (row_channel.size // results)
         # The terms of all sums, and the sums.
         for channels, (start, terms, _) in ((sources, _planes(patterns)), (results, _stored(patterns))):
-            price += ADD * channels * (terms.size + start.size)
+            price += channels * (ADD * terms.size + LINE * (start.size - 1))
+        price += LINE * results * phases
     return Layout(
         key=(module, direction, patterns, sources, results, channels_inside),
         patterns=patterns,
@@ -355,10 +358,13 @@ def _mixed(splits: list[Split], block: int) -> list[list[Split]]:
     if len(splits) > 3:  # the sums would have too many terms
         return []
     several = [any(run.length > 1 for runs in split.pattern.classes for run in runs) for split in splits]
-    if not any(several):
-        return []
+    choices = {(*several[:-1], False)}  # the samples along the last axis are neighbours: better left alone if few
+    if splits[-1].positions >= MIXED_LINE * block:
+        choices.add(tuple(several))
     return [
-        [winograd(split, block, apart) if mix else split for split, mix in zip(splits, several, strict=True)]
+        [winograd(split, block, apart) if mix else split for split, mix in zip(splits, choice, strict=True)]
+        for choice in sorted(choices)
+        if any(choice)
         for apart in (False, True)
     ]
 

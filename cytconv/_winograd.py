@@ -106,13 +106,13 @@ def winograd(split: Split, block: int, apart: bool) -> Split:
         for _, result, start, i in places
     )
 
-    # Where the samples come from: phases of whole blocks, and which block.
-    sources: dict[tuple[int, int], int] = {}
+    # Where the samples come from: phases of whole blocks, in the order in which they lie in memory, and which block.
     found = []
     for phase, sample in reads:
         ahead = 0 if apart else sample // positions
-        found.append((sources.setdefault((phase, sample - ahead * positions), len(sources)), ahead))
-    starts = [int(split.source_start[phase]) + sample * split.source_step for phase, sample in sources]
+        start = int(split.source_start[phase]) + (sample - ahead * positions) * split.source_step
+        found.append((start, ahead))
+    starts = sorted({start for start, _ in found})
 
     return replace(
         split,
@@ -131,6 +131,6 @@ def winograd(split: Split, block: int, apart: bool) -> Split:
             class_of=tuple(classes[key] for key in keys),
             tap_of=tuple(each[0][1] for each in rows.values()),
             kernel=tuple(weights),
-            mix=Mix(tuple(found), tuple(planes), results),
+            mix=Mix(tuple((starts.index(start), ahead) for start, ahead in found), tuple(planes), results),
         ),
     )

@@ -20,9 +20,18 @@ cdef class Place:
         PyBuffer_Release(&self.view)
 
 
-cdef real* scratch_memory(Py_ssize_t size, void** block) except NULL:
-    """Uninitialised memory for so many numbers, from the beginning of a cache line on; `block` is what to free."""
-    block[0] = malloc(size * sizeof(real) + 64)
-    if block[0] == NULL:
-        raise MemoryError(f"no memory for {size} numbers of scratch")
-    return <real*> ((<uintptr_t> block[0] + 63) // 64 * 64)
+@final
+cdef class Memory:
+    """Uninitialised memory for so many numbers, from the beginning of a cache line on, as long as this exists."""
+
+    cdef void* block
+    cdef real* first
+
+    def __cinit__(self, Py_ssize_t size):
+        self.block = malloc(size * sizeof(real) + 64)
+        if self.block == NULL:
+            raise MemoryError(f"no memory for {size} numbers of scratch")
+        self.first = <real*> ((<uintptr_t> self.block + 63) // 64 * 64)
+
+    def __dealloc__(self):
+        free(self.block)

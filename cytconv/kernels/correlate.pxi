@@ -47,20 +47,16 @@ cdef class Weights:
 
     cdef bint pack(self, const real* w, real* packed, int workers) except -1:
         """Bring the weights into panels; tells whether all of them are finite."""
-        cdef real* lines
-        cdef real* combined
-        cdef void* block
+        cdef Memory combined, lines
         cdef Py_ssize_t t, pieces = (self.pairs + PAIRS - 1) // PAIRS
-        cdef bint finite
         if self.sums is None or self.size == 0:
             return self.pack_panels(w, packed, workers)
-        combined = scratch_memory(self.groups * self.step + workers * self.taps * PAIRS, &block)
-        lines = combined + self.groups * self.step
+        combined, lines = Memory(self.groups * self.step), Memory(workers * self.taps * PAIRS)
         for t in prange(self.groups * pieces, nogil=True, schedule="static", num_threads=workers):
-            self.combine(t // pieces, t % pieces, w, lines + thread_number() * self.taps * PAIRS, combined)
-        finite = self.pack_panels(combined, packed, workers)
-        free(block)
-        return finite
+            self.combine(
+                t // pieces, t % pieces, w, lines.first + thread_number() * self.taps * PAIRS, combined.first,
+            )
+        return self.pack_panels(combined.first, packed, workers)
 
     cdef bint pack_panels(self, const real* w, real* packed, int workers) noexcept:
         cdef Py_ssize_t blocks = (self.panel_start.shape[0] - 1 + PANELS - 1) // PANELS
@@ -181,56 +177,52 @@ cdef class Correlation:
         """
         cdef Place from_ = Place(source), to = Place(result, True), b = Place(bias), w
         cdef Weights packing = None
-        cdef Py_ssize_t size = workers * self.scratch_size
-        cdef Py_ssize_t t
-        cdef int worker
-        cdef int chunk = <int> max(1, min(tasks // (8 * workers), 1 << 20))
-        cdef void* block
-        cdef real* memory
-        cdef real* packed
+        cdef Memory packed = None, memory = Memory(workers * self.scratch_size)
+        cdef Memory states_memory = Memory(workers * (sizeof(Scratch) // sizeof(real) + 1))
+        cdef Scratch* states = <Scratch*> states_memory.first
         cdef Scratch* s
-        cdef Scratch* states
+        cdef Py_ssize_t t, chunk = self.chunk(tasks, workers)
+        cdef bint infinite = False
+        cdef int worker
+        cdef real* panels
         if type(weights) is tuple:
             packing, array = weights
             w = Place(array)
-            size += packing.size
+            packed = Memory(packing.size)
+            panels = packed.first
+            if not packing.pack(w.first, panels, workers):
+                return False
         else:
             w = Place(weights)
-        memory = scratch_memory(size, &block)
-        packed = w.first
-        if packing is not None:
-            packed = memory + workers * self.scratch_size
-            if not packing.pack(w.first, packed, workers):
-                free(block)
-                return False
-        states = <Scratch*> calloc(workers, sizeof(Scratch))
-        if states == NULL:
-            free(block)
-            raise MemoryError("no memory for the state of the workers")
-        cdef bint infinite = False
-        if self.check:
-            memset(memory, 0, workers * self.scratch_size * sizeof(real))  # nothing there may look like a result
+            panels = w.first
         with nogil:
             for worker in range(workers):
-                states[worker].samples = memory + worker * self.scratch_size
+                states[worker].samples = memory.first + worker * self.scratch_size
                 states[worker].source = states[worker].samples + self.sample_size
                 states[worker].result = states[worker].source + self.source_size
                 states[worker].stored = states[worker].result + (self.result_size if self.stored_size else 0)
                 states[worker].bias = states[worker].result + self.result_size + self.stored_size
                 states[worker].line = states[worker].bias + self.widest
                 states[worker].packed = -1
+                states[worker].infinite = False
             if workers == 1:
                 for t in range(tasks):
-                    self.task(t, from_.first, packed, b.first, to.first, states)
+                    self.task(t, from_.first, panels, b.first, to.first, states)
             else:
                 for t in prange(tasks, schedule="dynamic", chunksize=chunk, num_threads=workers):
                     s = states + thread_number()
-                    self.task(t, from_.first, packed, b.first, to.first, s)
+                    self.task(t, from_.first, panels, b.first, to.first, s)
             for worker in range(workers):
                 infinite |= states[worker].infinite
-            free(states)
-            free(block)
         return not infinite
+
+    @final
+    cdef Py_ssize_t chunk(self, Py_ssize_t tasks, int workers) noexcept:
+        """How many tasks a worker takes at a time: those of whole boxes, which others then need not pack, if it can."""
+        cdef Py_ssize_t boxes = tasks // self.row_groups
+        if boxes >= 8 * workers or boxes % workers == 0:
+            return self.row_groups * max(1, min(boxes // (8 * workers), 1 << 10))
+        return max(1, tasks // (8 * workers))
 
     @final
     cdef void task(
@@ -249,6 +241,8 @@ cdef class Correlation:
             size[d] = min(self.box[d], self.extent[d] - at[d])
             n[d] = size[d] + self.padded[d] - self.box[d]
             rest = rest // self.counts[d]
+        if self.check and s.packed < 0:
+            memset(s.samples, 0, self.scratch_size * sizeof(real))  # nothing there may look like a result
         if s.packed != box:
             self.pack(source + channels * self.planes.group, at, n, s)
             s.packed = box

@@ -3,13 +3,14 @@
 from cython cimport final
 from cython.parallel cimport prange
 from cython.view cimport array as cvarray
-from libc.stdlib cimport calloc, free, malloc
+from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memset
 
 include "openmp.pxi"
 include "odometer.pxi"
 include "arrays.pxi"
 include "tile.pxi"
+include "shuffle.pxi"
 include "pack.pxi"
 include "store.pxi"
 include "correlate.pxi"

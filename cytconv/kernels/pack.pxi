@@ -14,6 +14,10 @@ cdef extern from *:
     void fetch_line(const real* line, Py_ssize_t step, Py_ssize_t low, Py_ssize_t high) noexcept nogil
 
 
+cdef enum:
+    MAX_PHASES = 16  # that are taken apart together
+
+
 cdef inline void copy_line(const real* source, Py_ssize_t step, Py_ssize_t n, real* line) noexcept nogil:
     """``line[j] = source[j*step]``; the literal steps let the compiler load vectors and shuffle."""
     cdef Py_ssize_t j
@@ -34,20 +38,12 @@ cdef inline void copy_line(const real* source, Py_ssize_t step, Py_ssize_t n, re
             line[j] = source[j * step]
 
 
-cdef inline void pad_line(
-    const real* source, Py_ssize_t step, Py_ssize_t low, Py_ssize_t high, Py_ssize_t n, real* line,
-) noexcept nogil:
-    """A line of n samples of which those from `low` to `high` exist, and the others are zero."""
-    #      line   [ 0 0 0 | s s s s s s s | 0 0 ]
-    #              0       low             high  n
-    cdef Py_ssize_t j
-    low = min(max(low, 0), n)
-    high = min(max(high, low), n)
-    for j in range(low):
-        line[j] = 0
-    copy_line(source + low * step, step, high - low, line + low)
-    for j in range(high, n):
-        line[j] = 0
+cdef inline void clear_rows(Py_ssize_t n, Py_ssize_t rows, real* to, Py_ssize_t pitch) noexcept nogil:
+    cdef Py_ssize_t row, j
+    if n > 0:
+        for row in range(rows):
+            for j in range(n):
+                to[row * pitch + j] = 0
 
 
 cdef class Planes:
@@ -69,6 +65,20 @@ cdef class Planes:
         self.dims, self.channels, self.phases = self.step.shape[0], self.channel.shape[0], self.start.shape[0]
 
     @final
+    cdef Py_ssize_t neighbours(self, Py_ssize_t phase) noexcept nogil:
+        """How many phases from this one on lie between each other, so that they make up a line together."""
+        cdef Py_ssize_t n, d, others = 2 * (self.dims - 1), step = self.step[self.dims - 1]
+        if not 1 < step <= min(MAX_PHASES, self.phases - phase):
+            return 1
+        for n in range(1, step):
+            if self.start[phase + n] != self.start[phase] + n:
+                return 1
+            for d in range(others):
+                if self.valid[(phase + n) * (others + 2) + d] != self.valid[phase * (others + 2) + d]:
+                    return 1
+        return step
+
+    @final
     cdef void pack(
         self, const real* source, Py_ssize_t first, Py_ssize_t channels, const Py_ssize_t* at, const Py_ssize_t* n,
         const Py_ssize_t* limit, real* planes,
@@ -77,59 +87,96 @@ cdef class Planes:
         cdef Py_ssize_t last = self.dims - 1
         cdef Py_ssize_t rows = n[last - 1] if last > 0 else 1
         cdef Py_ssize_t row_step = self.step[last - 1] if last > 0 else 0
-        cdef Py_ssize_t row_pitch = self.pitch[last - 1] if last > 0 else 0
-        cdef Py_ssize_t step = self.step[last]
-        cdef bint together = step == 1 and row_step == row_pitch == n[last]  # rows follow each other, here and there
-        cdef Py_ssize_t c, phase, d, row, low, high, row_low, row_high, ahead, slices = 1
+        cdef Py_ssize_t c, phase, together, f, d, ahead, slices = 1
+        cdef Py_ssize_t low[MAX_PHASES]
+        cdef Py_ssize_t high[MAX_PHASES]
         cdef Py_ssize_t e[MAX_DIMS]
         cdef const Py_ssize_t* valid
         cdef const real* line
         cdef real* plane
         cdef real* to
-        cdef bint outside
+        cdef Py_ssize_t row_low, row_high
         for d in range(last - 1):
             slices *= n[d]
-        for c in range(first, first + channels):
-            # What is wanted next is too far away for the CPU to expect it: the same line of the next channel, or a line
-            # some rows on.
-            ahead = self.channel[c + 1] - self.channel[c] if c + 1 < self.channels else 3 * row_step
-            for phase in range(self.phases):
+        phase = 0
+        while phase < self.phases:
+            together = self.neighbours(phase)
+            for f in range(together):
+                # Of each phase, the positions that there are.
+                valid = &self.valid[((phase + f) * self.dims + last) * 2]
+                low[f] = min(max(valid[0] - at[last], 0), n[last])
+                high[f] = max(min(min(valid[1] - at[last], limit[last]), n[last]), low[f])
+            valid = &self.valid[phase * self.dims * 2]
+            for c in range(first, first + channels):
+                # What is wanted next is too far away for the CPU to expect it: the same line of the next channel, or a
+                # line some rows on.
+                ahead = self.channel[c + 1] - self.channel[c] if c + 1 < self.channels else 3 * row_step
                 plane = planes + (c - first) * self.channel_pitch + phase * self.phase_pitch
-                valid = &self.valid[phase * self.dims * 2]
-                low = valid[2 * last] - at[last]
-                high = min(valid[2 * last + 1] - at[last], limit[last])
                 for d in range(last - 1):
                     e[d] = 0
                 for _ in range(slices):
                     line = source + self.channel[c] + self.start[phase] + at[last] * self.step[last]
-                    line += at[last - 1] * row_step if last > 0 else 0
                     to = plane
-                    outside = False
                     row_low, row_high = 0, 1
                     if last > 0:
+                        line += at[last - 1] * row_step
                         row_low = min(max(valid[2 * last - 2] - at[last - 1], 0), rows)
                         row_high = max(min(min(valid[2 * last - 1] - at[last - 1], limit[last - 1]), rows), row_low)
                     for d in range(last - 1):
                         line += (at[d] + e[d]) * self.step[d]
                         to += e[d] * self.pitch[d]
                         if not valid[2 * d] - at[d] <= e[d] < min(valid[2 * d + 1] - at[d], limit[d]):
-                            outside = True
-                    if outside:
-                        row_high = row_low = 0
-                    for row in range(row_low):
-                        pad_line(line, 0, 0, 0, n[last], to + row * row_pitch)
-                    if together and low <= 0 and high >= n[last]:
-                        fetch_line(line + ahead + row_low * row_step, 1, 0, (row_high - row_low) * row_step)
-                        copy_line(
-                            line + row_low * row_step, 1, (row_high - row_low) * row_step, to + row_low * row_pitch,
-                        )
-                    else:
-                        for row in range(row_low, row_high):
-                            fetch_line(line + row * row_step + ahead, step, max(low, 0), min(high, n[last]))
-                            pad_line(line + row * row_step, step, low, high, n[last], to + row * row_pitch)
-                    for row in range(row_high, rows):
-                        pad_line(line, 0, 0, 0, n[last], to + row * row_pitch)
+                            row_high = row_low = 0
+                    self.pack_rows(line, together, row_low, row_high, rows, low, high, n[last], ahead, to)
                     advance(last - 1, n, e)
+            phase += together
+
+    @final
+    cdef void pack_rows(
+        self, const real* line, Py_ssize_t phases, Py_ssize_t row_low, Py_ssize_t row_high, Py_ssize_t rows,
+        const Py_ssize_t* low, const Py_ssize_t* high, Py_ssize_t n, Py_ssize_t ahead, real* to,
+    ) noexcept nogil:
+        """Rows of n positions of some phases that lie between each other, or of one; in the array as told."""
+        #      plane   0 0 0 0 0 0 0 0 0 0        row_low
+        #              0 0 s s s s s s 0 0
+        #              0 0 s s s s s s 0 0
+        #              0 0 0 0 0 0 0 0 0 0        row_high
+        #                  low         high
+        cdef Py_ssize_t last = self.dims - 1
+        cdef Py_ssize_t step = self.step[last]
+        cdef Py_ssize_t row_step = self.step[last - 1] if last > 0 else 0
+        cdef Py_ssize_t pitch = self.pitch[last - 1] if last > 0 else 0
+        cdef Py_ssize_t f, row, most_low = 0, least_high = n, done
+        cdef real* plane
+        for f in range(phases):
+            plane = to + f * self.phase_pitch
+            clear_rows(n, row_low, plane, pitch)
+            clear_rows(low[f], row_high - row_low, plane + row_low * pitch, pitch)
+            clear_rows(n - high[f], row_high - row_low, plane + row_low * pitch + high[f], pitch)
+            clear_rows(n, rows - row_high, plane + row_high * pitch, pitch)
+            most_low, least_high = max(most_low, low[f]), min(least_high, high[f])
+        line += row_low * row_step
+        to += row_low * pitch
+        rows = row_high - row_low
+        if phases == 1 and step == 1 and row_step == pitch == n and most_low == 0 and least_high == n:
+            # The rows follow each other, here and there.
+            fetch_line(line + ahead, 1, 0, rows * n)
+            copy_line(line, 1, rows * n, to)
+            return
+        for row in range(rows):
+            fetch_line(line + ahead, step, most_low, least_high)
+            if phases == 1:
+                copy_line(line + most_low * step, step, least_high - most_low, to + most_low)
+            else:
+                done = most_low + deal_lines(
+                    phases, line + most_low * step, least_high - most_low, to + most_low, self.phase_pitch,
+                )
+                for f in range(phases):
+                    plane = to + f * self.phase_pitch
+                    copy_line(line + f + low[f] * step, step, min(most_low, high[f]) - low[f], plane + low[f])
+                    copy_line(line + f + done * step, step, high[f] - done, plane + done)
+            line += row_step
+            to += pitch
 
 
 cdef inline bint all_finite(const real* numbers, Py_ssize_t n) noexcept nogil:

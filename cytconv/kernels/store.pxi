@@ -5,11 +5,6 @@
 
 cdef extern from *:
     """
-    #ifdef __GNUC__
-      static inline __attribute__((always_inline)) void interleave(
-          int, const real *, Py_ssize_t, Py_ssize_t, const real *, real *);
-    #endif
-
     /* Write n aligned cache lines past the caches: what is far larger than they are need not be read into them first.
        Whole lines only: one that is written in part goes to memory byte by byte. */
     #define PER_LINE ((Py_ssize_t) (64 / sizeof(real)))
@@ -64,33 +59,16 @@ cdef inline void store_line(const real* c, Py_ssize_t n, real bias, real* y, Py_
             y[j * step] = c[j] + bias
 
 
-cdef inline void interleave "interleave" (
-    int rows, const real* c, Py_ssize_t pitch, Py_ssize_t n, const real* bias, real* y,
-) noexcept nogil:
-    """``y[j*rows + i] = c[i, j] + bias[i]``, for a literal number of rows: the compiler shuffles whole vectors."""
-    cdef Py_ssize_t j
-    cdef int i
-    for j in range(n):
-        for i in range(rows):
-            y[j * rows + i] = c[i * pitch + j] + bias[i]
-
-
 cdef void store_block(
     Py_ssize_t rows, const real* c, Py_ssize_t pitch, Py_ssize_t n, const real* bias, real* y, Py_ssize_t step,
 ) noexcept nogil:
     """``y[j*step + i] = c[i, j] + bias[i]``: `rows` neighbours at each of n places."""
-    cdef Py_ssize_t i, j
-    if rows == step and 2 <= rows <= 4:
-        if rows == 2:
-            interleave(2, c, pitch, n, bias, y)
-        elif rows == 3:
-            interleave(3, c, pitch, n, bias, y)
-        else:
-            interleave(4, c, pitch, n, bias, y)
-    elif rows < 8:
+    cdef Py_ssize_t i, j, done = 0
+    if rows == 1:
+        store_line(c, n, bias[0], y, step)
+        return
+    if rows == step:
+        done = zip_lines(rows, c, pitch, n, bias, y)
+    for j in range(done, n):
         for i in range(rows):
-            store_line(c + i * pitch, n, bias[i], y + i, step)
-    else:
-        for j in range(n):
-            for i in range(rows):
-                y[j * step + i] = c[i * pitch + j] + bias[i]
+            y[j * step + i] = c[i * pitch + j] + bias[i]

@@ -37,9 +37,7 @@ cdef extern from *:
            a a b b             c c d d
            a b c d
     */
-    #if VECTORS && !defined(__clang__)
-      typedef __typeof__(__builtin_choose_expr(sizeof(real) == 4, (int) 0, (long long) 0)) lane_number;
-      typedef lane_number lane_numbers __attribute__((vector_size(VECTOR_BYTES)));
+    #if SHUFFLES
       static inline __attribute__((always_inline)) vec halve(vec a, vec b, int half) {
           lane_numbers low, high;
           for (int j = 0; j < (int) LANES; j++) {
@@ -174,10 +172,10 @@ cdef class WeightAdjoint:
         cdef Py_ssize_t size = self.groups * self.x.channels * self.y.channels * self.size
         cdef bint in_place = self.shares == 1 and self.parts == 1
         cdef Py_ssize_t t, infinite = 0, rows = self.groups * self.x.channels // self.parts
-        cdef void* block
         cdef Py_ssize_t sums_size = 0 if in_place else self.shares * size
-        cdef real* memory = scratch_memory(workers * self.scratch_size + sums_size, &block)
-        cdef real* sums = to.first if in_place else memory + workers * self.scratch_size
+        cdef Memory scratch = Memory(workers * self.scratch_size), shares = Memory(sums_size)
+        cdef real* memory = scratch.first
+        cdef real* sums = to.first if in_place else shares.first
         with nogil:
             memset(memory, 0, workers * self.scratch_size * sizeof(real))
             if self.taps < self.size:  # some meet no sample
@@ -192,7 +190,6 @@ cdef class WeightAdjoint:
                     self.task(t, from_x.first, from_y.first, sums, memory + thread_number() * self.scratch_size)
                 for t in prange(rows, schedule="static", num_threads=workers):
                     infinite += not self.finish(t, sums, to.first)
-            free(block)
         return infinite == 0
 
     @final

@@ -1,0 +1,158 @@
+# Phases of a line taken apart, and put together again; the shuffles of `cytconv._phases` on whole vectors.
+#
+#     deal    a A b B c C d D   -->   a b c d          zip is its inverse.  By 4, 8 and 16 it is done by halves, the
+#                                     A B C D          even ones and the odd ones, each of which is dealt in turn.
+
+cdef extern from *:
+    """
+    #if VECTORS && !defined(__clang__)
+      #define SHUFFLES 1
+      typedef __typeof__(__builtin_choose_expr(sizeof(real) == 4, (int) 0, (long long) 0)) lane_number;
+      typedef lane_number lane_numbers __attribute__((vector_size(VECTOR_BYTES)));
+      #define INLINE static inline __attribute__((always_inline)) void
+
+      /* Numbers first, first + step, ... of those in a and b. */
+      #define PICK(a, b, first, step) ({ \\
+          lane_numbers which; \\
+          for (int j = 0; j < (int) LANES; j++) which[j] = (first) + j * (step); \\
+          __builtin_shuffle(a, b, which); })
+
+      INLINE deal_2(vec *v) {
+          vec even = PICK(v[0], v[1], 0, 2), odd = PICK(v[0], v[1], 1, 2);
+          v[0] = even, v[1] = odd;
+      }
+      INLINE zip_2(vec *v) {
+          lane_numbers low, high;
+          for (int j = 0; j < (int) LANES; j++) {
+              low[j] = j / 2 + j % 2 * LANES;
+              high[j] = low[j] + LANES / 2;
+          }
+          vec first = __builtin_shuffle(v[0], v[1], low), last = __builtin_shuffle(v[0], v[1], high);
+          v[0] = first, v[1] = last;
+      }
+
+      /* By three: what comes from the first two vectors, then what comes from the third. */
+      INLINE deal_3(vec *v) {
+          vec to[3];
+          for (int f = 0; f < 3; f++) {
+              lane_numbers two, third;
+              for (int j = 0; j < (int) LANES; j++) {
+                  int from = f + 3 * j;
+                  two[j] = from < 2 * LANES ? from : 0;
+                  third[j] = from < 2 * LANES ? j : from - LANES;
+              }
+              to[f] = __builtin_shuffle(__builtin_shuffle(v[0], v[1], two), v[2], third);
+          }
+          for (int f = 0; f < 3; f++) v[f] = to[f];
+      }
+      INLINE zip_3(vec *v) {
+          vec to[3];
+          for (int part = 0; part < 3; part++) {
+              lane_numbers two, third;
+              for (int j = 0; j < (int) LANES; j++) {
+                  int at = part * LANES + j;
+                  two[j] = at % 3 < 2 ? at / 3 + at % 3 * LANES : 0;
+                  third[j] = at % 3 < 2 ? j : at / 3 + LANES;
+              }
+              to[part] = __builtin_shuffle(__builtin_shuffle(v[0], v[1], two), v[2], third);
+          }
+          for (int part = 0; part < 3; part++) v[part] = to[part];
+      }
+
+      /* By twice as many. */
+      #define BY_HALVES(N, HALF) \\
+          INLINE deal_##N(vec *v) { \\
+              vec even[HALF], odd[HALF]; \\
+              for (int i = 0; i < HALF; i++) { \\
+                  deal_2(v + 2 * i); \\
+                  even[i] = v[2 * i], odd[i] = v[2 * i + 1]; \\
+              } \\
+              deal_##HALF(even); \\
+              deal_##HALF(odd); \\
+              for (int i = 0; i < HALF; i++) v[2 * i] = even[i], v[2 * i + 1] = odd[i]; \\
+          } \\
+          INLINE zip_##N(vec *v) { \\
+              vec even[HALF], odd[HALF]; \\
+              for (int i = 0; i < HALF; i++) even[i] = v[2 * i], odd[i] = v[2 * i + 1]; \\
+              zip_##HALF(even); \\
+              zip_##HALF(odd); \\
+              for (int i = 0; i < HALF; i++) { \\
+                  v[2 * i] = even[i], v[2 * i + 1] = odd[i]; \\
+                  zip_2(v + 2 * i); \\
+              } \\
+          }
+      BY_HALVES(4, 2)
+      BY_HALVES(6, 3)
+      BY_HALVES(8, 4)
+      BY_HALVES(16, 8)
+
+      #define LINES(N) \\
+          static Py_ssize_t deal_lines_##N(const real *line, Py_ssize_t n, real *to, Py_ssize_t pitch) { \\
+              Py_ssize_t p = 0; \\
+              for (; p + LANES <= n; p += LANES, line += N * LANES) { \\
+                  vec v[N]; \\
+                  for (int i = 0; i < N; i++) v[i] = ((const vec *) line)[i]; \\
+                  deal_##N(v); \\
+                  for (int i = 0; i < N; i++) *(vec *) (to + i * pitch + p) = v[i]; \\
+              } \\
+              return p; \\
+          } \\
+          static Py_ssize_t zip_lines_##N( \\
+              const real *c, Py_ssize_t pitch, Py_ssize_t n, const real *bias, real *y) { \\
+              Py_ssize_t p = 0; \\
+              for (; p + LANES <= n; p += LANES, y += N * LANES) { \\
+                  vec v[N]; \\
+                  for (int i = 0; i < N; i++) v[i] = *(const vec *) (c + i * pitch + p) + bias[i]; \\
+                  zip_##N(v); \\
+                  for (int i = 0; i < N; i++) ((vec *) y)[i] = v[i]; \\
+              } \\
+              return p; \\
+          }
+      LINES(2)
+      LINES(3)
+      LINES(4)
+      LINES(6)
+      LINES(8)
+      LINES(16)
+    #else
+      #define SHUFFLES 0
+    #endif
+
+    /* to[i*pitch + p] = line[p*phases + i], for as many p as make whole vectors; tells how many these are. */
+    static inline Py_ssize_t deal_lines(
+        Py_ssize_t phases, const real *line, Py_ssize_t n, real *to, Py_ssize_t pitch) {
+    #if SHUFFLES
+        switch (phases) {
+        case 2: return deal_lines_2(line, n, to, pitch);
+        case 3: return deal_lines_3(line, n, to, pitch);
+        case 4: return deal_lines_4(line, n, to, pitch);
+        case 6: return deal_lines_6(line, n, to, pitch);
+        case 8: return deal_lines_8(line, n, to, pitch);
+        case 16: return deal_lines_16(line, n, to, pitch);
+        }
+    #endif
+        return 0;
+    }
+
+    /* y[p*phases + i] = c[i*pitch + p] + bias[i], likewise. */
+    static inline Py_ssize_t zip_lines(
+        Py_ssize_t phases, const real *c, Py_ssize_t pitch, Py_ssize_t n, const real *bias, real *y) {
+    #if SHUFFLES
+        switch (phases) {
+        case 2: return zip_lines_2(c, pitch, n, bias, y);
+        case 3: return zip_lines_3(c, pitch, n, bias, y);
+        case 4: return zip_lines_4(c, pitch, n, bias, y);
+        case 6: return zip_lines_6(c, pitch, n, bias, y);
+        case 8: return zip_lines_8(c, pitch, n, bias, y);
+        case 16: return zip_lines_16(c, pitch, n, bias, y);
+        }
+    #endif
+        return 0;
+    }
+    """
+    Py_ssize_t deal_lines(
+        Py_ssize_t phases, const real* line, Py_ssize_t n, real* to, Py_ssize_t pitch,
+    ) noexcept nogil
+    Py_ssize_t zip_lines(
+        Py_ssize_t phases, const real* c, Py_ssize_t pitch, Py_ssize_t n, const real* bias, real* y,
+    ) noexcept nogil
