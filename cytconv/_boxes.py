@@ -28,7 +28,17 @@ from ._geometry import Axis
 from ._phases import Index, Split, inside, split_axis
 from .kernels import cpu
 
-__all__ = ["TASKS", "Dim", "box_shape", "dims_of", "line_pitch", "offsets", "pitches", "source_phases"]
+__all__ = [
+    "TASKS",
+    "Dim",
+    "box_shape",
+    "dims_of",
+    "line_pitch",
+    "offsets",
+    "pitches",
+    "result_phases",
+    "source_phases",
+]
 
 L2_BYTES = min(max(cpu.cache_bytes(), 256 * 1024), 2 * 1024 * 1024)
 SOURCE_BYTES = L2_BYTES // 2  # size of the packed copy of the source that a task works on
@@ -86,16 +96,30 @@ def dims_of(
 
 def source_phases(splits: Sequence[Split], dims: Sequence[Dim]) -> tuple[Index, Index]:
     """For each phase of the source, counted over all axes: where it starts, and ``[first, last)`` along every dim."""
-    sizes = [s.source_start.size for s in splits]
-    grid = np.indices(sizes, np.intp).reshape(len(sizes), -1).T
-    start = np.zeros(len(grid), np.intp)
-    valid = np.empty((len(grid), len(dims), 2), np.intp)
+    grid = _grid([s.source_start.size for s in splits])
+    start, valid = np.zeros(len(grid), np.intp), np.empty((len(grid), len(dims), 2), np.intp)
     for d, dim in enumerate(dims):
         s, which = dim.split, dim.along(grid)
         start += s.source_start[which] * dim.source_stride
         bounds = inside(s.source_start, s.source_step, s.source_size, s.positions + s.halo)
         valid[:, d] = np.stack(bounds, axis=1)[which]
     return start, valid
+
+
+def result_phases(splits: Sequence[Split], dims: Sequence[Dim]) -> tuple[Index, Index]:
+    """The same for the result."""
+    grid = _grid([s.result_start.size for s in splits])
+    start, valid = np.zeros(len(grid), np.intp), np.empty((len(grid), len(dims), 2), np.intp)
+    for d, dim in enumerate(dims):
+        s, which = dim.split, dim.along(grid)
+        start += s.result_start[which] * dim.result_stride
+        valid[:, d] = np.stack(inside(s.result_start, s.result_step, s.result_size, s.positions), axis=1)[which]
+    return start, valid
+
+
+def _grid(sizes: Sequence[int]) -> Index:
+    """All combinations, one column for each axis."""
+    return np.indices(tuple(sizes), np.intp).reshape(len(sizes), -1).T
 
 
 def box_shape(extent: Index, halo: Index, source_bytes: int, result_bytes: int, least: int, splits: int) -> Index:

@@ -19,14 +19,12 @@ from functools import lru_cache
 from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
-from scipy import sparse
 
 from ._boxes import box_shape, dims_of, line_pitch, offsets, pitches, source_phases
 from ._geometry import Axis
-from ._phases import Direction, Index, Matrix, Pattern, Run, Split, fold, inside, split_axis, spread
+from ._phases import Direction, Index, Pattern, Run, Split, fold, inside, split_axis, spread
 from ._taps import products
-from ._winograd import BLOCKS, winograd
+from ._winograd import BLOCKS, mixing_cost, mixtures, plane_terms, read_places, result_terms, tap_terms
 
 # How near to the peak each register tile was seen to come, by its number of rows (kernels/tile.pxi).
 TILES = {6: 1.0, 4: 1.0, 3: 0.8, 2: 0.7, 1: 0.5}
@@ -40,20 +38,16 @@ LITTLE = 10**7  # multiplications, or samples to copy, that are no waste worth a
 FOLD = 4  # rows of an axis that become rows of a tile,
 GAIN = 0.6  # if that takes no more than this share of the time: more samples are packed, and results checked
 COPY = 30  # multiplications that take as long as to copy one sample,
-ADD = 2  # to add one number to a sum,
-LINE = 8  # to read or write one number of a line of sums,
-MIX = 100  # and to combine and pack one weight
+MIX = 100  # or to combine and pack one weight
 MAX_ROWS = 2**18  # phases and channels of a result, or taps of weights, for which to make a plan
-MIXED = 16  # channels that are summed over, if samples are mixed (see `_winograd`),
+MIXED = 16  # channels that are summed over, if samples are mixed (see `_winograd`) along several axes,
 MIXED_LEAST = 1e8  # and multiplications without,
-MIXED_LINE = 32  # and positions along the last axis, if that one is mixed,
-MIXED_GAIN = 0.85  # if that takes no more than this share of the time
+MIXED_GAIN = 0.92  # if that takes no more than this share of the time
 STREAM_BYTES = 16 * 1024 * 1024  # a result larger than this is written past the caches
 
 # What a plan may do that infinite samples and NaN notice, so that results are to be checked: nothing; multiply them by
 # zeros (`fold`); or add them to others (`winograd`), which costs some precision, too.
 Means = Literal["plain", "padded", "mixed"]
-Terms = tuple[Index, Index, NDArray[np.float64]]  # a sparse matrix: where its rows start, columns, numbers
 
 
 @dataclass(frozen=True)
@@ -103,7 +97,7 @@ class Layout:
             # Some pairs of channels at a time, each tap a line with one number for each of them.
             together = module.pairs_together
             places = np.arange(math.prod(taps)) * together
-            sums = module.Sums(*_kernel(self.patterns, taps), places, together, _pairs_pitch(module, pairs))
+            sums = module.Sums(*tap_terms(self.patterns, taps), places, together, _pairs_pitch(module, pairs))
         products = np.cumsum([0, *(c.weights.size for c in self.classes)])
         return module.Weights(
             groups,
@@ -201,9 +195,7 @@ def _layout(
         row_channel, row_phase = rows_of([len(p.mix.results if p.mix else p.class_of) for p in patterns])
         row_groups = groups // phases * (row_channel.size // results)
         # The terms of all sums, and the sums.
-        for channels, (start, terms, _) in ((sources, _planes(patterns)), (results, _stored(patterns))):
-            price += channels * (ADD * terms.size + LINE * (start.size - 1))
-        price += LINE * results * phases
+        price += mixing_cost(patterns, sources, results)
     return Layout(
         key=(module, direction, patterns, sources, results, channels_inside),
         patterns=patterns,
@@ -227,36 +219,6 @@ def _pairs_pitch(module: Any, pairs: int) -> int:
     """From one sum of taps to the next, for all pairs of channels."""
     together = module.pairs_together
     return line_pitch(-(-pairs // together) * together, module.vector_bytes // module.lanes)
-
-
-def _kernel(patterns: Sequence[Pattern], taps: Sequence[int]) -> Terms:
-    """Taps as sums of those of the given kernel, over all axes."""
-    return _kron([(p.kernel, n) for p, n in zip(patterns, taps, strict=True)])
-
-
-def _planes(patterns: Sequence[Pattern]) -> Terms:
-    """Planes as sums of what is read."""
-    return _kron([(p.mix and p.mix.planes, len(p.mix.reads) if p.mix else p.source_phases) for p in patterns])
-
-
-def _stored(patterns: Sequence[Pattern]) -> Terms:
-    """Rows that are stored as sums of those of the tiles."""
-    return _kron([(p.mix and p.mix.results, len(p.class_of)) for p in patterns])
-
-
-def _kron(factors: Sequence[tuple[Matrix | None, int]]) -> Terms:
-    """The Kronecker product of matrices with so many columns, None being the identity: row starts, columns, numbers."""
-    product = sparse.eye_array(1, format="csr")
-    for rows, columns in factors:
-        if rows is None:
-            matrix = sparse.eye_array(columns, format="csr")
-        else:
-            terms = [term for row in rows for term in row]
-            column, number = zip(*terms, strict=True)
-            start = np.cumsum([0, *map(len, rows)])
-            matrix = sparse.csr_array((number, column, start), (len(rows), columns))
-        product = sparse.kron(product, matrix, format="csr")
-    return product.indptr.astype(np.intp), product.indices.astype(np.intp), product.data
 
 
 def _class(
@@ -338,12 +300,13 @@ def _best(
         folded = [fold(axes[0], direction, FOLD), *best[1:]]
         if cost(folded) < GAIN * least:
             return layout(folded), folded
-    if means == "mixed" and not channels_inside and sources >= MIXED and batch * least > MIXED_LEAST:
+    several = len(axes) > 1 and not channels_inside and sources >= MIXED
+    if means == "mixed" and several and batch * least > MIXED_LEAST:
 
         def price(splits: list[Split]) -> float:
             return batch * cost(splits) + MIX * int(layout(splits).panel_start[-1])
 
-        mixed = [m for way in ways for block in BLOCKS for m in _mixed(way, block)]
+        mixed = [m for block in BLOCKS for m in mixtures(ways[-1], block)]
         cheapest = min(mixed, key=price, default=best)
         if price(cheapest) < MIXED_GAIN * batch * least:
             return layout(cheapest), cheapest
@@ -351,22 +314,6 @@ def _best(
     if pays_spread(best[-1], channels, layout(best).cost, module.lanes):
         best = [*best[:-1], spread(best[-1])]
     return layout(best), best
-
-
-def _mixed(splits: list[Split], block: int) -> list[list[Split]]:
-    """Ways to do it with fewer multiplications along the axes that have several taps."""
-    if len(splits) > 3:  # the sums would have too many terms
-        return []
-    several = [any(run.length > 1 for runs in split.pattern.classes for run in runs) for split in splits]
-    choices = {(*several[:-1], False)}  # the samples along the last axis are neighbours: better left alone if few
-    if splits[-1].positions >= MIXED_LINE * block:
-        choices.add(tuple(several))
-    return [
-        [winograd(split, block, apart) if mix else split for split, mix in zip(splits, choice, strict=True)]
-        for choice in sorted(choices)
-        if any(choice)
-        for apart in (False, True)
-    ]
 
 
 def pays_spread(split: Split, channels: int, work: float, lanes: int) -> bool:
@@ -487,16 +434,12 @@ def correlation(
     )
     plane_sums = row_sums = None
     if mixed:
-        place = np.zeros(1, np.intp)  # of each sample that planes are sums of
-        for a, (p, axis_pitch) in enumerate(zip(layout.patterns, pitch_of, strict=True)):
-            phase, ahead = np.array(p.mix.reads if p.mix else [(f, 0) for f in range(p.source_phases)], np.intp).T
-            step_of = plane * math.prod(split.source_start.size for split in splits[a + 1 :])
-            place = (place[:, None] + phase * step_of + ahead * axis_pitch).ravel()
+        place = read_places(splits, plane, pitch_of)
         length = int(((padded - 1) * pitch).sum()) + 1
-        plane_sums = module.Sums(*_planes(layout.patterns), place, length, sources * plane)
+        plane_sums = module.Sums(*plane_terms(layout.patterns), place, length, sources * plane)
         place = np.arange(layout.groups[-1] // results) * row_pitch
         length = (math.prod(box[:flat].tolist()) - 1) * run_pitch + run(flat, box)
-        row_sums = module.Sums(*_stored(layout.patterns), place, length, row_pitch)
+        row_sums = module.Sums(*result_terms(layout.patterns), place, length, row_pitch)
     kernel = module.Correlation(
         source_planes,
         plane_sums,

@@ -45,7 +45,7 @@ class Direct:
         """``y[o] = bias + sum x[i] * w[k]``."""
         if _is_better_swapped(self._axes, x):
             axes, w, x, y_swapped = _swapped(self._axes, x, self._w, y)
-            Direct(axes, x).forward(w, None, y_swapped, workers)
+            type(self)(axes, x).forward(w, None, y_swapped, workers)
             if bias is not None:
                 y += bias.reshape(*bias.shape, *(1,) * len(axes))
         elif not self._correlate("forward", x, bias, y, workers):
@@ -55,19 +55,19 @@ class Direct:
         """``x[i] = bias + sum y[o] * conj(w[k])``."""
         if _is_better_swapped(self._axes, x):
             axes, w, x_swapped, y = _swapped(self._axes, x, self._w, y)
-            Direct.weight_adjoint(axes, w, y, x_swapped, workers)
+            self.weight_adjoint(axes, w, y, x_swapped, workers)
             if bias is not None:
                 x += bias.reshape(*bias.shape, *(1,) * len(axes))
         elif not self._correlate("adjoint", y, bias, x, workers):
             _taps.adjoint(self._axes, y, self._w, bias, x)
 
-    @staticmethod
-    def weight_adjoint(axes: tuple[Axis, ...], x: Array, y: Array, w: Array, workers: int) -> None:
+    @classmethod
+    def weight_adjoint(cls, axes: tuple[Axis, ...], x: Array, y: Array, w: Array, workers: int) -> None:
         """``w[k] = sum conj(x[i]) * y[o]``."""
         if _is_better_swapped(axes, x):
             axes, w, x, y = _swapped(axes, x, w, y)
-            return Direct(axes, x).adjoint(y, None, w, workers)
-        plan = _weight_plan(axes, x, y, w)
+            return cls(axes, x).adjoint(y, None, w, workers)
+        plan = _weight_plan(axes, x, y, w, cls._means)
         if plan is None:
             return _taps.weight_adjoint(axes, x, y, w)
         sums = w if w.flags.c_contiguous else np.empty_like(w, order="C")
@@ -93,7 +93,7 @@ class Direct:
         if w.dtype.kind == "c" or not w.flags.c_contiguous or _is_better_swapped(axes, x):
             return None
         if reading == "weight_adjoint":
-            sums = _weight_plan(axes, x, y, w)
+            sums = _weight_plan(axes, x, y, w, cls._means)
             return None if sums is None else Repeat(sums, shape, w.dtype, workers)
         source, result = (x, y) if reading == "forward" else (y, x)
         plan = _plan(reading, axes, w, source, result, cls._means)
@@ -215,7 +215,7 @@ def _plan(
     return None if plan.packed > WASTE * plan.work + LITTLE else plan
 
 
-def _weight_plan(axes: tuple[Axis, ...], x: Array, y: Array, w: Array) -> WeightAdjoint | None:
+def _weight_plan(axes: tuple[Axis, ...], x: Array, y: Array, w: Array, means: Means) -> WeightAdjoint | None:
     """The plan of the adjoint in the weights, unless it would waste time or memory."""
     channels = math.prod(x.shape[: -len(axes)])
     if not _taps.products(axes) or math.prod(w.shape[3:]) > MAX_ROWS:
@@ -231,6 +231,7 @@ def _weight_plan(axes: tuple[Axis, ...], x: Array, y: Array, w: Array) -> Weight
         (*y.shape, parts),
         _strides(y),
         w.itemsize // parts,
+        means,
     )
     # Far taps make a wide halo, and the channels of a task many planes of it.
     wasted = plan.packed > WASTE * plan.work + LITTLE or plan.memory > 4 * (x.size + y.size + w.size) + LITTLE

@@ -10,10 +10,22 @@ from typing import Any
 
 import numpy as np
 
-from ._boxes import L2_BYTES, TASKS, Dim, box_shape, dims_of, line_pitch, offsets, pitches, source_phases
-from ._correlation import pays_spread
+from ._boxes import (
+    L2_BYTES,
+    TASKS,
+    Dim,
+    box_shape,
+    dims_of,
+    line_pitch,
+    offsets,
+    pitches,
+    result_phases,
+    source_phases,
+)
+from ._correlation import MIXED, MIXED_GAIN, MIXED_LEAST, Means, pays_spread
 from ._geometry import Axis
-from ._phases import Index, Split, split_axis, spread
+from ._phases import Index, Matrix, Split, split_axis, spread
+from ._winograd import kron, mixing_cost, mixtures, plane_terms, read_places, result_terms, transposed
 
 __all__ = ["WeightAdjoint", "weight_adjoint"]
 
@@ -23,7 +35,9 @@ TILES = {6: 1.1, 3: 1.0, 2: 0.9, 1: 0.6}
 STRIP_BYTES = 28 * 1024  # of both arrays, that a tile reads: in L1
 SUM_BYTES = 16 * 1024 * 1024  # size of the sums that the shares of the positions may take together
 PLANES = 128  # of y in one task, at most where a channel has no more than these,
-CHANNELS = 1024  # and channels of x
+CHANNELS = 1024  # and planes of x
+MIXED_PLANES = 1024  # of y, where they are sums
+REDUCE = 100  # multiplications that take as long as to add up the lanes of a sum, of some 500 positions
 FEW_TASKS = 4  # which split the channels of x, though each of them packs y anew
 
 
@@ -47,6 +61,7 @@ def weight_adjoint(
     y_shape: tuple[int, ...],
     y_strides: tuple[int, ...],
     itemsize: int,
+    means: Means,
 ) -> WeightAdjoint:
     """Plan for split arrays ``(*batch, groups, channels, *spatial, parts)`` of these shapes and strides."""
     ndim, lanes = len(axes), module.lanes
@@ -54,31 +69,31 @@ def weight_adjoint(
     groups, parts = x_shape[lead], x_shape[-1]
     inputs, outputs = x_shape[lead + 1] * parts, y_shape[lead + 1] * parts
     spatial = range(lead + 2, lead + 2 + ndim)
-    splits = [split_axis(axis, "adjoint") for axis in axes]
-    number = math.prod(sum(run.length for run in split.pattern.classes[0]) for split in splits)
-    channels = outputs * math.prod(split.source_start.size for split in splits[:-1])
-    if pays_spread(splits[-1], channels, inputs * outputs * number, lanes):
-        splits[-1] = spread(splits[-1])
 
     # The plan is that of the correlation whose source is y and whose positions are those of x.
+    splits = _best(axes, inputs, outputs, math.prod(x_shape[: lead + 1]), lanes, means)
+    mixed = any(split.pattern.mix for split in splits)
     axes_of = (*range(lead), *spatial)
     dims, extent, halo = dims_of(
         splits, x_shape[:lead], [y_strides[a] for a in axes_of], [x_strides[a] for a in axes_of]
     )
-    start, valid = source_phases(splits, dims)
-    phases = len(start)
+    start_x, valid_x = result_phases(splits, dims)
+    start_y, valid_y = source_phases(splits, dims)
+    # Planes that are multiplied: phases, or sums of them.
+    phases_x = math.prod(len(split.pattern.class_of) for split in splits)
+    phases_y = math.prod(split.pattern.source_phases for split in splits)
 
     tiles = [t for t in TILES if t < 6 or module.vector_bytes == 64]
     rows = min(tiles, key=lambda t: -(-inputs // t) * t / TILES[t])
     columns = module.dot_columns[rows]
-    y_block = min(outputs, max(1, PLANES // phases))
+    y_block = min(outputs, max(1, (MIXED_PLANES if mixed else PLANES) // phases_y))
 
-    # So many positions that the strips of a tile stay in L1.
-    strips = rows + min(columns, y_block * phases)
+    # So many positions that the strips of a tile stay in L1, and in L2 the planes of y that a plane of x meets.
+    strips = rows + min(columns, y_block * phases_y)
     box = box_shape(
         extent,
         halo,
-        (y_block * phases) * itemsize,
+        y_block * -(-phases_y // phases_x) * itemsize,
         strips * itemsize * L2_BYTES // 4 // STRIP_BYTES,
         4 * lanes,
         TASKS,
@@ -100,89 +115,176 @@ def weight_adjoint(
     runs[:, 1] = y_pitch[:flat] @ run_start
     runs[:, 2] = -(-run(flat) // lanes)
 
+    # The work comes in shares of the positions, whose sums take memory, and where these are few in blocks of channels.
+    counts = -(-extent // box)
+    boxes = math.prod(counts.tolist())
+    tables = [_products(split) for split in splits]
+    kernels = [kernel for _, kernel in tables]
+    row, tap, phase, offset = _taps([table for table, _ in tables], splits, [len(k) for k in kernels], dims, y_pitch)
+    size = math.prod(map(len, kernels))
+    sums = groups * inputs * outputs * size
+    outer = groups * -(-outputs // y_block)
+    most = min(boxes, SUM_BYTES // max(sums * itemsize, 1))
+    shares = max(1, min(most, -(-TASKS // outer)))
+    channels = max(1, CHANNELS // phases_x)
+    parts_x = max(-(-inputs // channels), -(-FEW_TASKS // (outer * shares)))
+    x_block = -(-inputs // (rows * parts_x)) * rows
+    pieces = outer * -(-inputs // x_block)
+
     channel_x, channel_y = np.arange(inputs), np.arange(outputs)
     x_plane = line_pitch(math.prod(box[:flat].tolist()) * run_pitch, itemsize)
     y_plane = line_pitch(math.prod(padded.tolist()), itemsize)
     planes_x = module.Planes(
-        step=offsets(dim.result_stride for dim in dims),
+        step=offsets(dim.split.result_step * dim.result_stride for dim in dims),
         channel=channel_x // parts * x_strides[lead + 1] + channel_x % parts * x_strides[-1],
         group=x_strides[lead],
-        start=np.zeros(1, np.intp),
-        valid=np.stack([np.zeros_like(extent), extent], axis=1).ravel(),
+        start=start_x,
+        valid=valid_x.ravel(),
         pitch=x_pitch,
         channel_pitch=x_plane,
-        phase_pitch=0,
+        phase_pitch=x_plane if mixed else x_block * x_plane,
     )
     planes_y = module.Planes(
         step=offsets(dim.split.source_step * dim.source_stride for dim in dims),
         channel=channel_y // parts * y_strides[lead + 1] + channel_y % parts * y_strides[-1],
         group=y_strides[lead],
-        start=start,
-        valid=valid.ravel(),
+        start=start_y,
+        valid=valid_y.ravel(),
         pitch=y_pitch,
-        channel_pitch=phases * y_plane,
-        phase_pitch=y_plane,
+        channel_pitch=y_plane,
+        phase_pitch=y_plane if mixed else y_block * y_plane,
     )
-    tap, phase, offset = _taps(axes, splits, dims, y_pitch)
-    size = math.prod(axis.taps for axis in axes)
+    sums_x = sums_y = sums_w = None
+    channel_step, tap_step, row_step = size, 1, outputs * size
+    kernel_taps = math.prod(axis.taps for axis in axes)
+    if mixed:
+        pitch_of = np.zeros(ndim, np.intp)
+        for d, dim in enumerate(dims):
+            if dim.axis >= 0:
+                pitch_of[dim.axis] = y_pitch[d]
+        patterns = [split.pattern for split in splits]
+        sums_x = module.Sums(
+            *transposed(result_terms(patterns)), np.arange(len(start_x)) * x_plane, x_plane, x_block * x_plane
+        )
+        sums_y = module.Sums(*plane_terms(patterns), read_places(splits, y_plane, pitch_of), y_plane, y_block * y_plane)
+        # Sums of taps become taps line by line, each line having a number for each channel of y.
+        channel_step, tap_step, row_step = 1, inputs * outputs, outputs
+        terms = transposed(kron(list(zip(kernels, [axis.taps for axis in axes], strict=True))))
+        pitch = -(-outputs // lanes) * lanes
+        sums_w = module.Sums(*terms, np.arange(size) * tap_step, outputs, pitch)
+
+    classes = np.searchsorted(row, np.arange(phases_x + 1))
     channel = np.arange(y_block)[:, None]
-    in_task = (channel * (phases * y_plane) + phase * y_plane + offset).ravel()
-    in_task = np.append(in_task, np.full(columns - 1, in_task[-1]))  # the last tile may be short of columns
-    counts = -(-extent // box)
-    boxes = math.prod(counts.tolist())
-    sums = groups * inputs * outputs * size
-    # The work comes in shares of the positions, whose sums take memory, and where these are few in blocks of channels.
-    outer = groups * -(-outputs // y_block)
-    most = min(boxes, SUM_BYTES // max(sums * itemsize, 1))
-    shares = max(1, min(most, -(-TASKS // outer)))
-    parts_x = max(-(-inputs // CHANNELS), -(-FEW_TASKS // (outer * shares)))
-    x_block = -(-inputs // (rows * parts_x)) * rows
-    pieces = outer * -(-inputs // x_block)
+    in_task, places, class_column = [], [], [0]
+    for begin, end in zip(classes[:-1], classes[1:], strict=True):
+        each = slice(begin, end)
+        in_class = (channel * y_plane + phase[each] * (y_block * y_plane) + offset[each]).ravel()
+        # The last tile may be short of columns.
+        in_task.append(np.append(in_class, np.full(columns - 1, in_class[-1] if in_class.size else 0)))
+        places.append(
+            np.append((channel * channel_step + tap[each] * tap_step).ravel(), np.zeros(columns - 1, np.intp))
+        )
+        class_column.append(class_column[-1] + in_task[-1].size)
     kernel = module.WeightAdjoint(
         planes_x,
         planes_y,
+        sums_x,
+        sums_y,
+        sums_w,
         parts=parts,
         groups=groups,
         rows=rows,
-        taps=number,
-        size=size,
+        sums=size,
+        taps=kernel_taps,
+        few=row.size < size or not row.size,
         box=box,
         counts=counts,
         x_padded=x_padded,
         y_padded=padded,
         runs=runs,
-        columns=in_task,
-        places=(channel * size + tap).ravel(),
+        columns=np.concatenate(in_task),
+        places=np.concatenate(places),
+        class_taps=np.diff(classes),
+        class_column=np.array(class_column, np.intp),
+        row_step=row_step,
+        channel_step=channel_step,
         shares=shares,
         boxes=boxes,
         x_block=x_block,
         y_block=y_block,
+        x_planes=phases_x,
+        y_planes=phases_y,
+        x_plane=x_plane,
+        y_plane=y_plane,
     )
     return WeightAdjoint(
         kernel,
         tasks=pieces * shares,
-        work=groups * inputs * outputs * number * math.prod(extent.tolist()),
-        packed=pieces * boxes * (math.prod(padded.tolist()) * phases * y_block + x_plane * x_block),
+        work=groups * inputs * outputs * row.size * math.prod(extent.tolist()),
+        packed=pieces * boxes * (math.prod(padded.tolist()) * phases_y * y_block + x_plane * phases_x * x_block),
         memory=kernel.scratch_size + sums * shares,
     )
 
 
+def _best(axes: Sequence[Axis], inputs: int, outputs: int, batch: int, lanes: int, means: Means) -> list[Split]:
+    """The way to take the axes apart that takes least time."""
+    splits = [split_axis(axis, "adjoint") for axis in axes]
+
+    def cost(splits: list[Split]) -> float:
+        taps = math.prod(
+            sum(run.length for row in split.pattern.class_of for run in split.pattern.classes[row]) for split in splits
+        )
+        patterns = [split.pattern for split in splits]
+        adding = mixing_cost(patterns, outputs, inputs) if any(p.mix for p in patterns) else 0.0
+        positions = batch * math.prod(split.positions for split in splits)
+        return inputs * outputs * taps * (positions + REDUCE * -(-positions // 512)) + adding * positions
+
+    plain = cost(splits)
+    if means == "mixed" and min(inputs, outputs) >= MIXED and plain > MIXED_LEAST:
+        # Blocks of two, and samples that are neighbours in memory left alone: the more sums, the shorter they are.
+        ways = [way for way in mixtures(splits, 2) if len(axes) == 1 or way[-1].pattern.mix is None]
+        cheapest = min(ways, key=cost, default=splits)
+        if cost(cheapest) < MIXED_GAIN * plain:
+            return cheapest
+    channels = outputs * math.prod(split.source_start.size for split in splits[:-1])
+    work = plain / batch / math.prod(split.positions for split in splits)
+    if pays_spread(splits[-1], channels, work, lanes):
+        splits[-1] = spread(splits[-1])
+    return splits
+
+
+def _products(split: Split) -> tuple[Index, Matrix]:
+    """What each row (a plane of x) is multiplied with: row, plane of y, sum, offset; and of which sums taps are made.
+
+    Without a mix the sums are the taps.  With one, every product is summed by itself: several may be of one weight.
+    """
+    p = split.pattern
+    steps = [np.zeros((0, 4), np.intp)]
+    for row, (number, base) in enumerate(zip(p.class_of, p.tap_of, strict=True)):
+        for run in p.classes[number]:
+            j = np.arange(run.length)
+            of_run = [run.phase + 0 * j, base + run.k + j * p.kernel_step, run.offset + j * p.tap_step]
+            steps.append(np.stack([row + 0 * j, *of_run], axis=1))
+    table = np.concatenate(steps)
+    if p.kernel is None:
+        return table, tuple(((k, 1.0),) for k in range(p.taps))
+    kernel = tuple(p.kernel[weight] for weight in table[:, 2])
+    table[:, 2] = np.arange(len(table))
+    return table, kernel
+
+
 def _taps(
-    axes: Sequence[Axis], splits: Sequence[Split], dims: Sequence[Dim], pitch: Index
-) -> tuple[Index, Index, Index]:
-    """For each tap: its place in the kernel, its phase of y, its offset there."""
-    tables = []
-    for s in splits:
-        p = s.pattern
-        (runs,) = p.classes
-        steps = [(r.phase, r.k + j * p.kernel_step, r.offset + j * p.tap_step) for r in runs for j in range(r.length)]
-        tables.append(np.array(steps, np.intp).reshape(-1, 3))
+    tables: Sequence[Index], splits: Sequence[Split], sizes: Sequence[int], dims: Sequence[Dim], pitch: Index
+) -> tuple[Index, Index, Index, Index]:
+    """The products of all axes: rows, sums, planes of y and the offsets there; by rows."""
     grid = np.indices([len(table) for table in tables], np.intp).reshape(len(tables), -1)
-    phases, taps, shifts = np.stack([table[which] for table, which in zip(tables, grid, strict=True)]).T
-    tap, phase, offset = np.zeros((3, grid.shape[1]), np.intp)
-    for a, (axis, s) in enumerate(zip(axes, splits, strict=True)):
-        tap = tap * axis.taps + taps[:, a]
-        phase = phase * s.source_start.size + phases[:, a]
+    rows, phases, taps, shifts = np.stack([table[which] for table, which in zip(tables, grid, strict=True)]).T
+    row, tap, phase, offset = np.zeros((4, grid.shape[1]), np.intp)
+    for a, (split, size) in enumerate(zip(splits, sizes, strict=True)):
+        row = row * len(split.pattern.class_of) + rows[:, a]
+        tap = tap * size + taps[:, a]
+        phase = phase * split.pattern.source_phases + phases[:, a]
     for d, dim in enumerate(dims):
         offset += dim.along(shifts) * pitch[d]
-    return tap, phase, offset
+    order = np.argsort(row, kind="stable")
+    return row[order], tap[order], phase[order], offset[order]

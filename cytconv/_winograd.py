@@ -1,7 +1,7 @@
 """One axis with fewer multiplications: minimal filtering, on what `cytconv._phases` has taken apart.
 
 To correlate with r taps takes ``m*r`` multiplications for m neighbouring results; ``m + r - 1`` are enough (Winograd,
-"Arithmetic complexity of computations", 1980; for neural networks Lavin & Gray 2015, arXiv:1509.09308).  With m = r = 2::
+"Arithmetic complexity of computations", 1980; in neural networks Lavin & Gray 2015, arXiv:1509.09308).  For m = r = 2::
 
     y0 = d0*w0 + d1*w1  =  (d0 - d1)*w0 + d1*(w0 + w1)
     y1 = d1*w0 + d2*w1  =                 d1*(w0 + w1) - (d1 - d2)*w1
@@ -14,22 +14,44 @@ the axis gets `m` times as many phases, and its positions count blocks of m resu
 
     samples, phases apart  --add-->  planes  --tile-->  rows  --add-->  results, phases apart
 
-Planes, rows and combined weights are what phases and taps are elsewhere, so that layouts, boxes and tiles need not know.
+Planes, rows and combined weights are what phases and taps are elsewhere: layouts, boxes and tiles need not know.
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import sparse
 
-from ._phases import Mix, Pattern, Run, Split
+from ._phases import Index, Matrix, Mix, Pattern, Run, Split
 
-__all__ = ["BLOCKS", "toom_cook", "winograd"]
+__all__ = [
+    "BLOCKS",
+    "kron",
+    "mixing_cost",
+    "mixtures",
+    "plane_terms",
+    "read_places",
+    "result_terms",
+    "tap_terms",
+    "toom_cook",
+    "transposed",
+    "winograd",
+]
+
+Terms = tuple[Index, Index, NDArray[np.float64]]  # a sparse matrix: where its rows start, columns, numbers
 
 POINTS = 4  # 0, 1, -1 and infinity: with these alone every factor is 1, -1 or 1/2, and little precision is lost
 BLOCKS = (2, 3)  # neighbouring results that can share their multiplications, with two or three taps
+AXES = 3  # that can be: with more the sums have very many terms
+SHORT = 16  # positions along the last axis: with fewer, lines are too short to add them up,
+LINE = 32  # and with fewer blocks its samples, which are neighbours in memory, are better left alone
+ADD = 2  # multiplications that take as long as to add one number to a sum,
+WRITE = 8  # or to write or read one number of a line of sums
 
 
 def toom_cook(results: int, taps: int) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
@@ -134,3 +156,80 @@ def winograd(split: Split, block: int, apart: bool) -> Split:
             mix=Mix(tuple((starts.index(start), ahead) for start, ahead in found), tuple(planes), results),
         ),
     )
+
+
+# ---- all axes --------------------------------------------------------------------------------------------
+
+
+def mixtures(splits: list[Split], block: int) -> list[list[Split]]:
+    """Ways to save multiplications along the axes that have several taps."""
+    several = [any(run.length > 1 for runs in split.pattern.classes for run in runs) for split in splits]
+    choices = {(*several[:-1], False)}
+    if splits[-1].positions >= LINE * block:
+        choices.add(tuple(several))
+    return [
+        [winograd(split, block, apart) if mix else split for split, mix in zip(splits, choice, strict=True)]
+        for choice in sorted(choices)
+        if any(choice) and len(splits) <= AXES and splits[-1].positions >= SHORT
+        for apart in (False, True)
+    ]
+
+
+def mixing_cost(patterns: Sequence[Pattern], sources: int, results: int) -> float:
+    """All the adding for one position, in multiplications."""
+    rows = math.prod(len(pattern.class_of) for pattern in patterns)
+    cost = float(results * WRITE * rows)
+    for channels, (start, terms, _) in ((sources, plane_terms(patterns)), (results, result_terms(patterns))):
+        cost += channels * (ADD * terms.size + WRITE * (start.size - 1))
+    return cost
+
+
+def tap_terms(patterns: Sequence[Pattern], taps: Sequence[int]) -> Terms:
+    """Taps as sums of those of the given kernel."""
+    return kron([(p.kernel, n) for p, n in zip(patterns, taps, strict=True)])
+
+
+def plane_terms(patterns: Sequence[Pattern]) -> Terms:
+    """Planes as sums of what is read."""
+    return kron([(p.mix and p.mix.planes, len(p.mix.reads) if p.mix else p.source_phases) for p in patterns])
+
+
+def result_terms(patterns: Sequence[Pattern]) -> Terms:
+    """Phases of the result as sums of rows."""
+    return kron([(p.mix and p.mix.results, len(p.class_of)) for p in patterns])
+
+
+def read_places(splits: Sequence[Split], plane: int, pitch: Index) -> Index:
+    """Where what is read begins, in planes one for each phase of the source."""
+    place = np.zeros(1, np.intp)
+    for a, (split, along) in enumerate(zip(splits, pitch, strict=True)):
+        mix = split.pattern.mix
+        reads = mix.reads if mix else [(phase, 0) for phase in range(split.source_start.size)]
+        phase, ahead = np.array(reads, np.intp).reshape(-1, 2).T
+        step = plane * math.prod(other.source_start.size for other in splits[a + 1 :])
+        place = (place[:, None] + phase * step + ahead * along).ravel()
+    return place
+
+
+def transposed(terms: Terms) -> Terms:
+    """The transpose of a matrix none of whose columns is empty."""
+    start, column, number = terms
+    return _arrays(sparse.csr_array((number, column, start)).T.tocsr())
+
+
+def kron(factors: Sequence[tuple[Matrix | None, int]]) -> Terms:
+    """The Kronecker product of matrices with so many columns, None being the identity."""
+    product = sparse.eye_array(1, format="csr")
+    for rows, columns in factors:
+        if rows is None:
+            matrix = sparse.eye_array(columns, format="csr")
+        else:
+            terms = np.array([term for row in rows for term in row]).reshape(-1, 2)
+            start = np.cumsum([0, *map(len, rows)])
+            matrix = sparse.csr_array((terms[:, 1], terms[:, 0].astype(np.intp), start), (len(rows), columns))
+        product = sparse.kron(product, matrix, format="csr")
+    return _arrays(product)
+
+
+def _arrays(matrix: sparse.csr_array) -> Terms:
+    return matrix.indptr.astype(np.intp), matrix.indices.astype(np.intp), matrix.data

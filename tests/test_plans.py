@@ -17,6 +17,7 @@ from cytconv import (
     _runtime,
     _taps,
     _weights,
+    _winograd,
     conv,
     conv_transpose,
     conv_transpose_adjoint,
@@ -54,9 +55,9 @@ def fresh_plans():
     forget()
 
 
-def check(rng, x_shape, w_shape, kwargs, dtype):
+def check(rng, x_shape, w_shape, kwargs, dtype, scale=1):
     """All readings against the definition, with integers, so that every way of summing gives the same."""
-    x, w = integers(rng, x_shape, dtype), integers(rng, w_shape, dtype)
+    x, w = integers(rng, x_shape, dtype), scale * integers(rng, w_shape, dtype)
     y = reference.conv_transpose(x, w, **kwargs)
     out = np.full(y.shape, np.nan, dtype)
     assert_exact(conv_transpose(x, w, out=out, **kwargs), y, dtype)
@@ -92,6 +93,28 @@ class TestEveryWay:
         monkeypatch.setattr(_correlation, "GAIN", 100)
         kwargs = {name: value for name, value in kwargs.items() if name not in ("stride", "dilation", "output_padding")}
         check(rng, x_shape, w_shape, kwargs, dtype)
+
+    @pytest.mark.parametrize("way", range(4))
+    def test_fewer_multiplications(self, rng, x_shape, w_shape, kwargs, dtype, way, monkeypatch, fresh_plans):
+        """Weights are multiples of four, so that halves and quarters of their sums are exact."""
+        chosen = []
+
+        def one_way(splits, block):
+            ways = _winograd.mixtures(splits, block)
+            chosen.extend(ways if block == _winograd.BLOCKS[way // 2] else [])
+            return ways[way % 2 :: 2] if block == _winograd.BLOCKS[way // 2] else []
+
+        for module in (_correlation, _weights):
+            monkeypatch.setattr(module, "mixtures", one_way)
+            monkeypatch.setattr(module, "MIXED", 0)
+            monkeypatch.setattr(module, "MIXED_LEAST", 0)
+            monkeypatch.setattr(module, "MIXED_GAIN", np.inf)
+        monkeypatch.setattr(_winograd, "SHORT", 0)
+        monkeypatch.setattr(_winograd, "LINE", 0)
+        monkeypatch.setattr(_direct, "_is_better_swapped", lambda *_: False)
+        check(rng, x_shape, w_shape, kwargs, dtype, scale=4)
+        several = len(w_shape) - 2 * ("channels" in kwargs) > 1 and kwargs.get("channels") != "last"
+        assert chosen or not several or min(x_shape[-2:]) == 1
 
     def test_one_task(self, rng, x_shape, w_shape, kwargs, dtype, monkeypatch, fresh_plans):
         monkeypatch.setattr(_boxes, "TASKS", 1)
@@ -282,3 +305,55 @@ def test_folded_kernels_spread_nothing(rng, dtype, value, monkeypatch, fresh_pla
         y = np.where(np.isfinite(y), y, 1).astype(dtype)
         y[3, 4] = value
         assert_exact(conv_transpose_adjoint(y, w), reference.conv_transpose_adjoint(y, w), dtype)
+
+
+# ---- fewer multiplications -------------------------------------------------------------------------------
+
+LAYER = {"channels": "first", "stride": 2, "padding": 1}
+
+
+@pytest.fixture
+def layer(rng, monkeypatch, fresh_plans):
+    """Samples and weights for which method "auto" saves multiplications in every reading."""
+    for module in (_correlation, _weights):
+        monkeypatch.setattr(module, "MIXED_LEAST", 0)
+        monkeypatch.setattr(module, "MIXED_GAIN", np.inf)
+    return rng.standard_normal((2, 48, 40, 40), np.float32), rng.standard_normal((48, 40, 4, 4), np.float32)
+
+
+def readings(x, w, y, method):
+    yield conv_transpose(x, w, method=method, **LAYER)
+    yield conv_transpose_adjoint(y, w, method=method, **LAYER)
+    yield conv_transpose_weight_adjoint(x, y, kernel_shape=w.shape[2:], method=method, **LAYER)
+
+
+def test_little_precision_is_lost(rng, layer):
+    x, w = layer
+    y = rng.standard_normal((2, 40, 80, 80), np.float32)
+    exact = readings(*(a.astype(np.float64) for a in (x, w, y)), "direct")
+    for direct, auto, expected in zip(readings(x, w, y, "direct"), readings(x, w, y, "auto"), exact, strict=True):
+        assert not np.array_equal(direct, auto)  # or there would be nothing to test
+        assert abs(auto - expected).max() < 4 * abs(direct - expected).max()
+        assert abs(auto - expected).max() < 1e-5 * abs(expected).max()
+
+
+@pytest.mark.parametrize("value", [np.inf, -np.inf, np.nan, 3e38])
+def test_mixed_samples_spread_nothing(rng, layer, value):
+    """Sums of samples spread infinity and NaN, and can overflow: then they are not to be used."""
+    x, w = layer
+    w = np.abs(w)  # one sign, lest infinities meet in the definition too
+    y = np.abs(rng.standard_normal((2, 40, 80, 80), np.float32))
+    x[1, 7, 20, 21] = y[1, 7, 20, 21] = value
+    for direct, auto in zip(readings(x, w, y, "direct"), readings(x, w, y, "auto"), strict=True):
+        assert np.array_equal(np.isnan(direct), np.isnan(auto))
+        assert np.array_equal(np.isinf(direct), np.isinf(auto))
+        finite = np.isfinite(direct)
+        tolerance = 1e-5 * abs(direct[finite]).max()
+        np.testing.assert_allclose(auto[finite], direct[finite], rtol=1e-4, atol=tolerance if value == 3e38 else 1e-3)
+
+
+def test_workers_agree_on_sums(layer):
+    x, w = layer
+    one, *more = (conv_transpose(x, w, workers=workers, **LAYER) for workers in (1, 2, 3))
+    for other in more:
+        assert np.array_equal(one, other)

@@ -141,78 +141,123 @@ cdef class WeightAdjoint:
     """The tables of `cytconv._weights.weight_adjoint`, read only; strides and offsets count elements."""
 
     cdef Planes x, y
+    cdef Sums x_sums, y_sums, w_sums  # or None
     cdef int rows, parts
-    cdef Py_ssize_t dims, boxes, shares, taps, size, x_block, y_block, x_groups, y_groups, x_size, y_size, groups
+    cdef bint mixed, few  # whether planes and taps are sums, whether some taps meet no sample
+    cdef Py_ssize_t dims, boxes, shares, taps, sums, x_block, y_block, x_groups, y_groups, x_size, y_size, groups
+    cdef Py_ssize_t row_step, channel_step, x_plane, samples_size, line_size
     cdef readonly Py_ssize_t scratch_size
-    cdef const Py_ssize_t[::1] box, counts, x_padded, y_padded, runs, columns, places
+    cdef const Py_ssize_t[::1] box, counts, x_padded, y_padded, runs, columns, places, class_taps, class_column
 
-    def __init__(self, Planes x, Planes y, **tables):
+    def __init__(self, Planes x, Planes y, Sums x_sums, Sums y_sums, Sums w_sums, **tables):
         self.x, self.y = x, y
+        self.x_sums, self.y_sums, self.w_sums = x_sums, y_sums, w_sums
+        self.mixed = w_sums is not None
         self.parts = tables["parts"]  # 2 if neighbouring channels are the parts of complex numbers
         self.rows, self.taps = tables["rows"], tables["taps"]
+        self.sums = tables["sums"]  # for each pair of channels: the taps, or sums that make them up
+        self.few = tables["few"]
         self.box, self.counts = tables["box"], tables["counts"]
         self.x_padded, self.y_padded = tables["x_padded"], tables["y_padded"]
         self.runs = tables["runs"].ravel()  # `Segment`s: where in x, where in y, how many vectors
-        self.columns = tables["columns"]  # where in the planes of y each tap of each of its channels in a task begins,
-        self.places = tables["places"]  # and its place in a row of the weights,
-        self.size = tables["size"]  # of which each channel of y has so many
+        # A class is what meets one plane of x: where in the planes of y each tap of each of its channels in a task
+        # begins, and its place in a row of the sums.
+        self.columns, self.places = tables["columns"], tables["places"]
+        self.class_taps, self.class_column = tables["class_taps"], tables["class_column"]
+        self.row_step, self.channel_step = tables["row_step"], tables["channel_step"]
         self.shares, self.boxes, self.groups = tables["shares"], tables["boxes"], tables["groups"]
         self.x_block, self.y_block = tables["x_block"], tables["y_block"]  # channels in a task
         self.x_groups = (x.channels + self.x_block - 1) // self.x_block
         self.y_groups = (y.channels + self.y_block - 1) // self.y_block
         self.dims = self.box.shape[0]
-        self.x_size = self.x_block * x.channel_pitch
-        self.y_size = self.y_block * y.channel_pitch + LANES  # the last vector of a run may reach past its end
-        # The planes, and the sums of a row of tiles.
-        self.scratch_size = self.x_size + self.y_size + (self.columns.shape[0] + LANES) * self.rows + LANES
+        self.x_plane = tables["x_plane"]
+        self.x_size = self.x_block * tables["x_planes"] * self.x_plane
+        # The last vector of a run may reach past its end.
+        self.y_size = self.y_block * tables["y_planes"] * tables["y_plane"] + LANES
+        # Samples of one channel, whose sums the planes are.
+        self.samples_size = 0
+        if self.mixed:
+            self.samples_size = max(x.phases * self.x_plane, (y.phases + 1) * tables["y_plane"])
+        # The planes, the sums of a row of tiles, the taps of a row of weights.
+        self.line_size = 0 if not self.mixed else self.parts * w_sums.lines * w_sums.pitch
+        self.scratch_size = self.samples_size + self.x_size + self.y_size
+        self.scratch_size += (self.columns.shape[0] + LANES) * self.rows + LANES + self.line_size
 
     def run(self, x, y, w, Py_ssize_t tasks, int workers):
         """Fill the contiguous ``w[group, channel of x, channel of y, tap]``; returns whether all of it is finite."""
         cdef Place from_x = Place(x), from_y = Place(y), to = Place(w, True)
-        cdef Py_ssize_t size = self.groups * self.x.channels * self.y.channels * self.size
-        cdef bint in_place = self.shares == 1 and self.parts == 1
+        cdef Py_ssize_t size = self.groups * self.x.channels * self.y.channels * self.sums
+        cdef bint in_place = self.shares == 1 and self.parts == 1 and not self.mixed
         cdef Py_ssize_t t, infinite = 0, rows = self.groups * self.x.channels // self.parts
-        cdef Py_ssize_t sums_size = 0 if in_place else self.shares * size
-        cdef Memory scratch = Memory(workers * self.scratch_size), shares = Memory(sums_size)
+        cdef Memory scratch = Memory(workers * self.scratch_size)
+        cdef Memory shares = Memory(0 if in_place else self.shares * size + LANES)
         cdef real* memory = scratch.first
         cdef real* sums = to.first if in_place else shares.first
         with nogil:
             memset(memory, 0, workers * self.scratch_size * sizeof(real))
-            if self.taps < self.size:  # some meet no sample
+            if self.few:
                 memset(sums, 0, self.shares * size * sizeof(real))
             if workers == 1:
                 for t in range(tasks):
                     self.task(t, from_x.first, from_y.first, sums, memory)
                 for t in range(rows):
-                    infinite += not self.finish(t, sums, to.first)
+                    infinite += not self.finish(t, sums, to.first, memory)
             else:
                 for t in prange(tasks, schedule="dynamic", num_threads=workers):
                     self.task(t, from_x.first, from_y.first, sums, memory + thread_number() * self.scratch_size)
                 for t in prange(rows, schedule="static", num_threads=workers):
-                    infinite += not self.finish(t, sums, to.first)
+                    infinite += not self.finish(t, sums, to.first, memory + thread_number() * self.scratch_size)
         return infinite == 0
 
     @final
-    cdef bint finish(self, Py_ssize_t row, real* sums, real* w) noexcept nogil:
-        """Add up the shares of one channel of x, put complex numbers together; tells whether they are finite."""
-        cdef Py_ssize_t length = self.y.channels * self.size
-        cdef Py_ssize_t share, d, j, step = self.groups * self.x.channels * length
-        cdef real* total = sums + row * self.parts * length
-        cdef real* p
+    cdef bint finish(self, Py_ssize_t row, real* sums, real* w, real* scratch) noexcept nogil:
+        """The weights of one channel of x from its sums in all shares; tells whether they are finite."""
+        cdef Py_ssize_t channels = self.y.channels, length = channels * self.taps
+        cdef Py_ssize_t step = self.groups * self.x.channels * channels * self.sums  # from one share to the next
+        cdef Py_ssize_t rows = self.x.channels // self.parts
+        cdef Py_ssize_t stretch = self.parts * self.row_step, stretches = 1, pitch = 0, t, share, part, d, j
+        cdef Py_ssize_t channel_step = self.taps, tap_step = 1, part_step = length
+        cdef real* total = sums + row // rows * self.x.channels * channels * self.sums + row % rows * stretch
+        cdef const real* p
+        if self.mixed:
+            stretches, pitch = self.sums, self.x.channels * channels
+        for t in range(stretches):
+            for share in range(1, self.shares):
+                for j in range(t * pitch, t * pitch + stretch):
+                    total[j] += total[share * step + j]
+        if self.mixed:
+            for part in range(self.parts):
+                self.w_sums.add(total + part * self.row_step, scratch + part * self.w_sums.lines * self.w_sums.pitch)
+            total = scratch
+            channel_step, tap_step, part_step = 1, self.w_sums.pitch, self.w_sums.lines * self.w_sums.pitch
         w += row * length
-        for share in range(1, self.shares):
-            for j in range(self.parts * length):
-                total[j] += total[share * step + j]
         if self.parts == 2:
             # conj(x)*y = (re x * re y + im x * im y) + 1j*(re x * im y - im x * re y)
-            for d in range(self.y.channels // 2):
-                p = total + 2 * d * self.size
-                for j in range(self.size):
-                    w[2 * (d * self.size + j)] = p[j] + p[length + self.size + j]
-                    w[2 * (d * self.size + j) + 1] = p[self.size + j] - p[length + j]
+            for d in range(channels // 2):
+                for j in range(self.taps):
+                    p = total + 2 * d * channel_step + j * tap_step
+                    w[2 * (d * self.taps + j)] = p[0] + p[part_step + channel_step]
+                    w[2 * (d * self.taps + j) + 1] = p[channel_step] - p[part_step]
+        elif self.mixed:
+            for d in range(channels):
+                for j in range(self.taps):
+                    w[d * self.taps + j] = total[d + j * tap_step]
         elif total != w:
             memcpy(w, total, length * sizeof(real))
         return all_finite(w, length)
+
+    @final
+    cdef void pack(
+        self, Planes planes, Sums sums, const real* array, Py_ssize_t first, Py_ssize_t channels,
+        const Py_ssize_t* at, const Py_ssize_t* n, const Py_ssize_t* limit, real* samples, real* to,
+    ) noexcept nogil:
+        cdef Py_ssize_t c
+        if self.mixed:
+            for c in range(channels):
+                planes.pack(array, first + c, 1, at, n, limit, samples)
+                sums.add(samples, to + c * planes.channel_pitch)
+        else:
+            planes.pack(array, first, channels, at, n, limit, to)
 
     @final
     cdef void task(self, Py_ssize_t t, const real* x, const real* y, real* sums, real* scratch) noexcept nogil:
@@ -224,41 +269,49 @@ cdef class WeightAdjoint:
         cdef Py_ssize_t group = outer // self.shares
         cdef Py_ssize_t count_x = min(self.x_block, self.x.channels - first_x)
         cdef Py_ssize_t count_y = min(self.y_block, self.y.channels - first_y)
-        cdef Py_ssize_t columns = self.y.channels * self.size  # of the whole result
-        cdef Py_ssize_t count = count_y * self.taps
-        cdef Py_ssize_t tiles = (count + dot_columns_of(self.rows) - 1) // dot_columns_of(self.rows)
         cdef Py_ssize_t box, begin = share * self.boxes // self.shares
-        cdef Py_ssize_t d, rest, panel, row, i, j, valid
+        cdef Py_ssize_t c, d, rest, panel, row, i, j, valid, count, tiles
         cdef Py_ssize_t at[MAX_DIMS]
-        cdef Py_ssize_t places[6]
-        cdef real* planes_y = scratch + self.x_size
+        cdef Py_ssize_t rows[6]
+        cdef const Py_ssize_t* places
+        cdef real* planes_x = scratch + self.samples_size
+        cdef real* planes_y = planes_x + self.x_size
         cdef real* tile_sums = planes_y + self.y_size
         cdef real* to
-        sums += ((share * self.groups + group) * self.x.channels + first_x) * columns + first_y * self.size
+        sums += (share * self.groups + group) * self.x.channels * self.y.channels * self.sums
+        sums += first_x * self.row_step + first_y * self.channel_step
         for box in range(begin, (share + 1) * self.boxes // self.shares):
             rest = box
             for d in range(self.dims - 1, -1, -1):
                 at[d] = rest % self.counts[d] * self.box[d]
                 rest = rest // self.counts[d]
             # x is zero outside of the box, so that it does not matter what y is there.
-            self.x.pack(x + group * self.x.group, first_x, count_x, at, &self.x_padded[0], &self.box[0], scratch)
-            self.y.pack(
-                y + group * self.y.group, first_y, count_y, at, &self.y_padded[0], &self.y_padded[0], planes_y,
+            self.pack(
+                self.x, self.x_sums, x + group * self.x.group, first_x, count_x, at, &self.x_padded[0], &self.box[0],
+                scratch, planes_x,
             )
-            for panel in range((count_x + self.rows - 1) // self.rows):
-                row = panel * self.rows
-                valid = min(self.rows, count_x - row)
-                for i in range(self.rows):
-                    places[i] = (row + min(i, valid - 1)) * self.x.channel_pitch
-                dot_tiles(
-                    self.rows, tiles, <const Segment*> &self.runs[0], self.runs.shape[0] // 3, scratch, places,
-                    planes_y, &self.columns[0], tile_sums,
-                )
-                for i in range(valid):
-                    to = sums + (row + i) * columns
-                    if box > begin:
-                        for j in range(count):
-                            to[self.places[j]] += tile_sums[j * self.rows + i]
-                    else:
-                        for j in range(count):
-                            to[self.places[j]] = tile_sums[j * self.rows + i]
+            self.pack(
+                self.y, self.y_sums, y + group * self.y.group, first_y, count_y, at, &self.y_padded[0],
+                &self.y_padded[0], scratch, planes_y,
+            )
+            for c in range(self.class_taps.shape[0]):
+                count = count_y * self.class_taps[c]
+                tiles = (count + dot_columns_of(self.rows) - 1) // dot_columns_of(self.rows)
+                places = &self.places[self.class_column[c]]
+                for panel in range((count_x + self.rows - 1) // self.rows):
+                    row = panel * self.rows
+                    valid = min(self.rows, count_x - row)
+                    for i in range(self.rows):
+                        rows[i] = (c * self.x_block + row + min(i, valid - 1)) * self.x_plane
+                    dot_tiles(
+                        self.rows, tiles, <const Segment*> &self.runs[0], self.runs.shape[0] // 3, planes_x, rows,
+                        planes_y, &self.columns[self.class_column[c]], tile_sums,
+                    )
+                    for i in range(valid):
+                        to = sums + (row + i) * self.row_step
+                        if box > begin:
+                            for j in range(count):
+                                to[places[j]] += tile_sums[j * self.rows + i]
+                        else:
+                            for j in range(count):
+                                to[places[j]] = tile_sums[j * self.rows + i]
