@@ -38,6 +38,7 @@ __all__ = [
     "pitches",
     "result_phases",
     "source_phases",
+    "with_full_vectors",
 ]
 
 L2_BYTES = min(max(cpu.cache_bytes(), 256 * 1024), 2 * 1024 * 1024)
@@ -132,17 +133,33 @@ def box_shape(extent: Index, halo: Index, source_bytes: int, result_bytes: int, 
     budget = min(SOURCE_BYTES // max(source_bytes, 1), RESULT_BYTES // result_bytes, -(-total * splits // TASKS))
     budget = max(budget, least)
     box = np.minimum(extent, np.append(np.ones(extent.size - 1, np.intp), least))
-    inward = 1e-9 * np.arange(1, extent.size + 1)
-    while (box < extent).any():
+    open_ = [a for a in range(extent.size) if box[a] < extent[a]]
+    while open_:
         # Grow where the halo weighs most; the innermost axis if none does.
-        a = int(np.where(box < extent, (halo + inward) / box, -1.0).argmax())
+        a = max(open_, key=lambda a: (halo[a] / box[a], a))
         room = budget // math.prod(np.delete(box, a).tolist())
         grown = min(2 * int(box[a]), int(extent[a]), room)
-        if grown <= box[a]:
-            break
-        box[a] = grown
+        if grown <= box[a] or grown == extent[a]:
+            open_.remove(a)
+        box[a] = max(grown, int(box[a]))
     boxes = -(-extent // box)
     return np.asarray(-(-extent // boxes))  # all of equal size
+
+
+def with_full_vectors(box: Index, extent: Index, halo: Index, lanes: int) -> Index:
+    """The same with a little more or less along the outermost axis that is split, so that vectors are full."""
+    a = next((a for a in range(extent.size) if box[a] < extent[a]), None)
+    if a is None:
+        return box
+    n, size, line = int(extent[a]), int(box[a]), math.prod((box[a + 1 :] + halo[a + 1 :]).tolist())
+
+    def cost(each: int) -> tuple[int, int]:
+        vectors = n // each * -(-each * line // lanes) + -(-(n % each) * line // lanes)
+        return vectors + 2 * -(-n // each), abs(each - size)
+
+    box = box.copy()
+    box[a] = min(range(max(1, size * 3 // 4), min(size * 4 // 3, n) + 1), key=cost)
+    return box
 
 
 def pitches(size: Index) -> Index:

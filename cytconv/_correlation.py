@@ -20,7 +20,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from ._boxes import box_shape, dims_of, line_pitch, offsets, pitches, source_phases
+from ._boxes import box_shape, dims_of, line_pitch, offsets, pitches, source_phases, with_full_vectors
 from ._geometry import Axis
 from ._phases import Direction, Index, Pattern, Run, Split, fold, inside, split_axis, spread
 from ._taps import products
@@ -394,6 +394,7 @@ def correlation(
     pieces = groups * (layout.groups.size - 1)
     held = widest + stored if mixed else widest
     box = box_shape(extent, halo, planes * itemsize, held * itemsize, 2 * lanes * vectors, pieces)
+    box = with_full_vectors(box, extent, halo, lanes)
     padded = box + halo
     pitch = pitches(padded)
     # Round up so that a tile may read past the end, and keep planes off each other's cache sets.

@@ -169,7 +169,7 @@ cdef class Planes:
                 copy_line(line + most_low * step, step, least_high - most_low, to + most_low)
             else:
                 done = most_low + deal_lines(
-                    phases, line + most_low * step, least_high - most_low, to + most_low, self.phase_pitch,
+                    phases, line + most_low * step, max(least_high - most_low, 0), to + most_low, self.phase_pitch,
                 )
                 for f in range(phases):
                     plane = to + f * self.phase_pitch

@@ -95,7 +95,9 @@ cdef extern from *:
                   deal_##N(v); \\
                   for (int i = 0; i < N; i++) *(vec *) (to + i * pitch + p) = v[i]; \\
               } \\
-              return p; \\
+              for (int i = 0; i < N; i++) \\
+                  for (Py_ssize_t j = 0; j < n - p; j++) to[i * pitch + p + j] = line[j * N + i]; \\
+              return n; \\
           } \\
           static Py_ssize_t zip_lines_##N( \\
               const real *c, Py_ssize_t pitch, Py_ssize_t n, const real *bias, real *y) { \\
@@ -106,7 +108,9 @@ cdef extern from *:
                   zip_##N(v); \\
                   for (int i = 0; i < N; i++) ((vec *) y)[i] = v[i]; \\
               } \\
-              return p; \\
+              for (; p < n; p++, y += N) \\
+                  for (int i = 0; i < N; i++) y[i] = c[i * pitch + p] + bias[i]; \\
+              return n; \\
           }
       LINES(2)
       LINES(3)
@@ -118,7 +122,7 @@ cdef extern from *:
       #define SHUFFLES 0
     #endif
 
-    /* to[i*pitch + p] = line[p*phases + i], for as many p as make whole vectors; tells how many these are. */
+    /* to[i*pitch + p] = line[p*phases + i] for p < n, if there is a way for so many phases; tells n, or 0. */
     static inline Py_ssize_t deal_lines(
         Py_ssize_t phases, const real *line, Py_ssize_t n, real *to, Py_ssize_t pitch) {
     #if SHUFFLES
