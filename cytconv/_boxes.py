@@ -129,21 +129,24 @@ def box_shape(extent: Index, halo: Index, source_bytes: int, result_bytes: int, 
     `source_bytes` and `result_bytes` are those of one position.  A box has no fewer than `least` positions where there
     are as many, even if the work, which other things split in `splits` already, then comes in few tasks.
     """
-    total = math.prod(extent.tolist())
-    budget = min(SOURCE_BYTES // max(source_bytes, 1), RESULT_BYTES // result_bytes, -(-total * splits // TASKS))
+    sizes, halos = extent.tolist(), halo.tolist()
+    budget = min(
+        SOURCE_BYTES // max(source_bytes, 1), RESULT_BYTES // result_bytes, -(-math.prod(sizes) * splits // TASKS)
+    )
     budget = max(budget, least)
-    box = np.minimum(extent, np.append(np.ones(extent.size - 1, np.intp), least))
-    open_ = [a for a in range(extent.size) if box[a] < extent[a]]
-    while open_:
+    box = [*(min(size, 1) for size in sizes[:-1]), min(sizes[-1], least)]
+    growing = [a for a in range(len(box)) if box[a] < sizes[a]]
+    while growing:
         # Grow where the halo weighs most; the innermost axis if none does.
-        a = max(open_, key=lambda a: (halo[a] / box[a], a))
-        room = budget // math.prod(np.delete(box, a).tolist())
-        grown = min(2 * int(box[a]), int(extent[a]), room)
-        if grown <= box[a] or grown == extent[a]:
-            open_.remove(a)
-        box[a] = max(grown, int(box[a]))
-    boxes = -(-extent // box)
-    return np.asarray(-(-extent // boxes))  # all of equal size
+        a = max(growing, key=lambda a: (halos[a] / box[a], a))
+        grown = min(2 * box[a], sizes[a], budget // math.prod(box[:a] + box[a + 1 :]))
+        if grown <= box[a] or grown == sizes[a]:
+            growing.remove(a)
+        box[a] = max(grown, box[a])
+    # All of equal size.
+    return np.array(
+        [-(-size // max(1, -(-size // part))) if part else 0 for size, part in zip(sizes, box, strict=True)]
+    )
 
 
 def with_full_vectors(box: Index, extent: Index, halo: Index, lanes: int) -> Index:

@@ -500,6 +500,8 @@ def is_wasteful(direction: Direction, axes: tuple[Axis, ...], results: int, chan
     splits = [split_axis(axis, direction) for axis in axes]
     planned = math.prod(split.positions * axis.taps for split, axis in zip(splits, axes, strict=True))
     rows = results * math.prod(split.result_start.size for split in splits)
+    if rows <= MAX_ROWS and planned * channels * results <= LITTLE:
+        return False
     pieces = min(math.prod(axis.taps for axis in axes), math.prod(axis.n for axis in axes))
     saved = (planned - WASTE * products(axes)) * channels * results - PIECE * pieces
     return rows > MAX_ROWS or saved > LITTLE

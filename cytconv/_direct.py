@@ -197,7 +197,7 @@ def _plan(
     """The plan of the forward operator or its adjoint, unless it would waste time."""
     _, inputs, outputs = w.shape[:3]
     sources, results = (inputs, outputs) if direction == "forward" else (outputs, inputs)
-    if not _taps.products(axes) or is_wasteful(direction, axes, results, math.prod(source.shape[: -len(axes)])):
+    if not _taps.any_products(axes) or is_wasteful(direction, axes, results, math.prod(source.shape[: -len(axes)])):
         return None
     parts = _parts(w.dtype)
     plan = correlation(
@@ -218,7 +218,7 @@ def _plan(
 def _weight_plan(axes: tuple[Axis, ...], x: Array, y: Array, w: Array, means: Means) -> WeightAdjoint | None:
     """The plan of the adjoint in the weights, unless it would waste time or memory."""
     channels = math.prod(x.shape[: -len(axes)])
-    if not _taps.products(axes) or math.prod(w.shape[3:]) > MAX_ROWS:
+    if not _taps.any_products(axes) or math.prod(w.shape[3:]) > MAX_ROWS:
         return None
     if is_wasteful("adjoint", axes, w.shape[2], channels):
         return None

@@ -60,6 +60,14 @@ class Axis:
         last = np.minimum((self.m - 1 - shift) // self.stride + 1, self.n)
         return first * (first < last), last * (first < last)
 
+    def all_taps_reach(self) -> bool:
+        """Whether every tap surely reaches the output; without looking at each."""
+        return (
+            self.stride <= self.m  # then no tap can step over the output,
+            and (self.taps - 1) * self.dilation - self.low < self.m  # begin behind it,
+            and (self.n - 1) * self.stride >= self.low  # or end before it
+        )
+
     def swapped(self) -> Axis:
         """The same triples with samples and taps in each other's place: i moves at the stride as k at the dilation."""
         return Axis(self.taps, self.n, self.m, self.dilation, self.stride, self.low)

@@ -103,12 +103,28 @@ def split_axis(axis: Axis, direction: Direction, aligned: bool = False) -> Split
     """
     if axis.n == 1:  # with one sample the stride is of no account: let every tap be a phase of its own
         axis = Axis(1, axis.taps, axis.m, axis.taps * axis.dilation, axis.dilation, axis.low)
-    n, m, s, d, low = axis.n, axis.m, axis.stride, axis.dilation, axis.low
+    n, m, s, low = axis.n, axis.m, axis.stride, axis.low
+    reached = None
+    if not axis.all_taps_reach():
+        first, last = axis.reach()
+        reached = tuple(np.flatnonzero(first < last).tolist())
+    split = _split(axis.taps, reached, s, axis.dilation, low, direction, aligned)
+    if direction == "adjoint":
+        return replace(split, positions=n, source_size=m, result_size=n)
+    positions = -(-m // s) if aligned else (low + m - 1) // s + 1 - low // s
+    covers = split.result_start.size == min(s, m)
+    return replace(split, positions=positions, source_size=n, result_size=m, covers=covers)
+
+
+@lru_cache(maxsize=64)
+def _split(
+    taps: int, reached: tuple[int, ...] | None, s: int, d: int, low: int, direction: Direction, aligned: bool
+) -> Split:
+    """The same for sizes yet unknown, but that all taps reach the output or those `reached` alone."""
     common = math.gcd(s, d)
     kernel_step = s // common  # from one tap of a phase to the next,
     shift_step = d // common  # which reads this much earlier
-    first, last = axis.reach()
-    k = np.flatnonzero(first < last)  # taps that reach the output: of each phase, a contiguous run
+    k = np.arange(taps) if reached is None else np.array(reached, np.intp)  # of each phase, a contiguous run
     shift, phase = np.divmod(k * d, s)
     low_shift, high_shift = (int(shift.min()), int(shift.max())) if k.size else (0, 0)
     halo = high_shift - low_shift
@@ -121,15 +137,15 @@ def split_axis(axis: Axis, direction: Direction, aligned: bool = False) -> Split
             Run(f, int(k[start[f]]), int(shift[start[f]]) - low_shift, int(count[f])) for f in range(phases.size)
         )
         return Split(
-            positions=n,
+            positions=0,
             halo=halo,
             source_step=s,
             source_start=s * low_shift + phases - low,
-            source_size=m,
+            source_size=0,
             result_step=1,
             result_start=np.zeros(1, np.intp),
-            result_size=n,
-            pattern=Pattern(axis.taps, phases.size, kernel_step, shift_step, (runs,), (0,), (0,)),
+            result_size=0,
+            pattern=Pattern(taps, phases.size, kernel_step, shift_step, (runs,), (0,), (0,)),
             covers=k.size > 0,
         )
 
@@ -147,16 +163,16 @@ def split_axis(axis: Axis, direction: Direction, aligned: bool = False) -> Split
     keys = [(Run(0, 0, int(r) - earliest, int(c)),) for r, c in zip(first_read, count, strict=True)]
     classes = {key: number for number, key in enumerate(dict.fromkeys(keys))}
     return Split(
-        positions=-(-m // s) if aligned else (low + m - 1) // s + 1 - low // s,
+        positions=0,
         halo=halo,
         source_step=1,
         source_start=np.array([earliest]),
-        source_size=n,
+        source_size=0,
         result_step=s,
         result_start=result_start,
-        result_size=m,
+        result_size=0,
         pattern=Pattern(
-            axis.taps,
+            taps,
             1,
             kernel_step,
             -shift_step,
@@ -164,7 +180,7 @@ def split_axis(axis: Axis, direction: Direction, aligned: bool = False) -> Split
             tuple(classes[key] for key in keys),
             tuple(k[start].tolist()),
         ),
-        covers=phases.size == min(s, m),
+        covers=False,
     )
 
 
@@ -238,5 +254,5 @@ def spread(split: Split) -> Split:
 
 def inside(start: Index, step: int, size: int, positions: int) -> tuple[Index, Index]:
     """First and past-the-last position whose sample ``start + p*step`` lies in ``[0, size)``."""
-    low = np.clip(-(start // step), 0, positions)
-    return low, np.clip(-((start - size) // step), low, positions)
+    low = np.minimum(np.maximum(-(start // step), 0), positions)
+    return low, np.minimum(np.maximum(-((start - size) // step), low), positions)

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from ._geometry import Axis
 
-__all__ = ["adjoint", "forward", "products", "weight_adjoint"]
+__all__ = ["adjoint", "any_products", "forward", "products", "weight_adjoint"]
 
 Array = NDArray[Any]
 Index = tuple[Any, ...]
@@ -28,6 +28,11 @@ Index = tuple[Any, ...]
 def products(axes: tuple[Axis, ...]) -> int:
     """How many triples ``(o, i, k)`` there are: the work that nobody can save."""
     return math.prod(sum((last - first).tolist()) for first, last in (axis.reach() for axis in axes))
+
+
+def any_products(axes: tuple[Axis, ...]) -> bool:
+    """Whether there is anything to do."""
+    return all(axis.all_taps_reach() for axis in axes) or products(axes) > 0
 
 
 def forward(axes: tuple[Axis, ...], x: Array, w: Array, bias: Array | None, y: Array) -> None:
