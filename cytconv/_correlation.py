@@ -323,7 +323,10 @@ def pays_spread(split: Split, channels: int, work: float, lanes: int) -> bool:
     """
     line = min(split.positions + split.halo, -(-split.positions // lanes) * lanes)
     junk = work * (line / split.positions - 1) / (COPY * channels)
-    return junk > 1 and junk > spread(split).source_start.size - split.source_start.size > 0
+    longest = max((run.length for runs in split.pattern.classes for run in runs), default=0)
+    if junk <= max(1, longest - split.source_start.size):  # there are at least so many offsets
+        return False
+    return junk > spread(split).source_start.size - split.source_start.size > 0
 
 
 @dataclass(frozen=True, eq=False)

@@ -120,8 +120,9 @@ def weight_adjoint(
     boxes = math.prod(counts.tolist())
     tables = [_products(split) for split in splits]
     kernels = [kernel for _, kernel in tables]
-    row, tap, phase, offset = _taps([table for table, _ in tables], splits, [len(k) for k in kernels], dims, y_pitch)
-    size = math.prod(map(len, kernels))
+    sizes = [axis.taps if kernel is None else len(kernel) for axis, kernel in zip(axes, kernels, strict=True)]
+    row, tap, phase, offset = _taps([table for table, _ in tables], splits, sizes, dims, y_pitch)
+    size = math.prod(sizes)
     sums = groups * inputs * outputs * size
     outer = groups * -(-outputs // y_block)
     most = min(boxes, SUM_BYTES // max(sums * itemsize, 1))
@@ -253,7 +254,7 @@ def _best(axes: Sequence[Axis], inputs: int, outputs: int, batch: int, lanes: in
     return splits
 
 
-def _products(split: Split) -> tuple[Index, Matrix]:
+def _products(split: Split) -> tuple[Index, Matrix | None]:
     """What each row (a plane of x) is multiplied with: row, plane of y, sum, offset; and of which sums taps are made.
 
     Without a mix the sums are the taps.  With one, every product is summed by itself: several may be of one weight.
@@ -267,7 +268,7 @@ def _products(split: Split) -> tuple[Index, Matrix]:
             steps.append(np.stack([row + 0 * j, *of_run], axis=1))
     table = np.concatenate(steps)
     if p.kernel is None:
-        return table, tuple(((k, 1.0),) for k in range(p.taps))
+        return table, None
     kernel = tuple(p.kernel[weight] for weight in table[:, 2])
     table[:, 2] = np.arange(len(table))
     return table, kernel
