@@ -163,7 +163,7 @@ def weight_adjoint(
         for d, dim in enumerate(dims):
             if dim.axis >= 0:
                 pitch_of[dim.axis] = y_pitch[d]
-        patterns = [split.pattern for split in splits]
+        patterns = tuple(split.pattern for split in splits)
         sums_x = module.Sums(
             *transposed(result_terms(patterns)), np.arange(len(start_x)) * x_plane, x_plane, x_block * x_plane
         )
@@ -235,7 +235,7 @@ def _best(axes: Sequence[Axis], inputs: int, outputs: int, batch: int, lanes: in
         taps = math.prod(
             sum(run.length for row in split.pattern.class_of for run in split.pattern.classes[row]) for split in splits
         )
-        patterns = [split.pattern for split in splits]
+        patterns = tuple(split.pattern for split in splits)
         adding = mixing_cost(patterns, outputs, inputs) if any(p.mix for p in patterns) else 0.0
         positions = batch * math.prod(split.positions for split in splits)
         return inputs * outputs * taps * (positions + REDUCE * -(-positions // 512)) + adding * positions

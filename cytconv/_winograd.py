@@ -22,6 +22,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -80,7 +81,29 @@ def winograd(split: Split, block: int, apart: bool) -> Split:
     Results are neighbours if their distance is that of the taps.  `apart` gives every sample of a block a phase of its
     own, as `cytconv._phases.spread` does, and leaves no halo.
     """
-    pattern = split.pattern
+    steps = split.source_step, split.result_step
+    starts = tuple(split.source_start.tolist()), tuple(split.result_start.tolist())
+    mixed = _mixed(split.pattern, *steps, *starts, block, apart)
+    return replace(
+        mixed,
+        positions=-(-split.positions // (mixed.result_step // split.result_step)),
+        source_size=split.source_size,
+        result_size=split.result_size,
+        covers=split.covers,
+    )
+
+
+@lru_cache(maxsize=64)
+def _mixed(
+    pattern: Pattern,
+    source_step: int,
+    result_step: int,
+    source_start: tuple[int, ...],
+    result_start: tuple[int, ...],
+    block: int,
+    apart: bool,
+) -> Split:
+    """The same for sizes yet unknown."""
     distance = max((abs(pattern.tap_step) for runs in pattern.classes for run in runs if run.length > 1), default=1)
     positions = block * distance  # in one block, of which every distance-th belong together
     reads: dict[tuple[int, int], int] = {}  # phase and offset -> its number
@@ -117,7 +140,7 @@ def winograd(split: Split, block: int, apart: bool) -> Split:
 
     # Results in the order in which they lie in memory.
     places = [
-        (int(split.result_start[result]) + (start + i * distance) * split.result_step, result, start, i)
+        (result_start[result] + (start + i * distance) * result_step, result, start, i)
         for result in range(len(pattern.class_of))
         for start in range(distance)
         for i in range(block)
@@ -132,18 +155,20 @@ def winograd(split: Split, block: int, apart: bool) -> Split:
     found = []
     for phase, sample in reads:
         ahead = 0 if apart else sample // positions
-        start = int(split.source_start[phase]) + (sample - ahead * positions) * split.source_step
+        start = source_start[phase] + (sample - ahead * positions) * source_step
         found.append((start, ahead))
     starts = sorted({start for start, _ in found})
 
-    return replace(
-        split,
-        positions=-(-split.positions // positions),
+    return Split(
+        positions=0,
         halo=max((ahead for _, ahead in found), default=0),
-        source_step=split.source_step * positions,
+        source_step=source_step * positions,
         source_start=np.array(starts, np.intp),
-        result_step=split.result_step * positions,
+        source_size=0,
+        result_step=result_step * positions,
         result_start=np.array([place for place, *_ in places], np.intp),
+        result_size=0,
+        covers=False,
         pattern=Pattern(
             taps=len(weights),
             source_phases=len(planes),
@@ -175,7 +200,7 @@ def mixtures(splits: list[Split], block: int) -> list[list[Split]]:
     ]
 
 
-def mixing_cost(patterns: Sequence[Pattern], sources: int, results: int) -> float:
+def mixing_cost(patterns: tuple[Pattern, ...], sources: int, results: int) -> float:
     """All the adding for one position, in multiplications."""
     rows = math.prod(len(pattern.class_of) for pattern in patterns)
     cost = float(results * WRITE * rows)
@@ -184,17 +209,19 @@ def mixing_cost(patterns: Sequence[Pattern], sources: int, results: int) -> floa
     return cost
 
 
-def tap_terms(patterns: Sequence[Pattern], taps: Sequence[int]) -> Terms:
+def tap_terms(patterns: tuple[Pattern, ...], taps: Sequence[int]) -> Terms:
     """Taps as sums of those of the given kernel."""
     return kron([(p.kernel, n) for p, n in zip(patterns, taps, strict=True)])
 
 
-def plane_terms(patterns: Sequence[Pattern]) -> Terms:
+@lru_cache(maxsize=64)
+def plane_terms(patterns: tuple[Pattern, ...]) -> Terms:
     """Planes as sums of what is read."""
     return kron([(p.mix and p.mix.planes, len(p.mix.reads) if p.mix else p.source_phases) for p in patterns])
 
 
-def result_terms(patterns: Sequence[Pattern]) -> Terms:
+@lru_cache(maxsize=64)
+def result_terms(patterns: tuple[Pattern, ...]) -> Terms:
     """Phases of the result as sums of rows."""
     return kron([(p.mix and p.mix.results, len(p.class_of)) for p in patterns])
 
