@@ -83,8 +83,8 @@ class Layout:
     panel_start: Index  # where each panel begins in the packed weights, and their size
 
     @property
-    def is_mixed(self) -> bool:
-        """Whether zeros have come among the weights, or sums in their place: then results must be finite."""
+    def combines_taps(self) -> bool:
+        """Whether taps are sums, or zeros have come among them: then results are to be checked for infinity and NaN."""
         return any(pattern.kernel is not None for pattern in self.patterns)
 
     @lru_cache(maxsize=64)  # noqa: B019  # a layout is in a cache of that size itself
@@ -93,7 +93,7 @@ class Layout:
         module, _, _, sources, results, *_ = self.key
         pairs = sources * results
         sums = None
-        if self.is_mixed:
+        if self.combines_taps:
             # Some pairs of channels at a time, each tap a line with one number for each of them.
             together = module.pairs_together
             places = np.arange(math.prod(taps)) * together
@@ -481,7 +481,7 @@ def correlation(
         result_size=(widest + 1) * row_pitch,
         stored_size=stored * row_pitch if mixed else 0,
         channel_rows=layout.groups[-1] // results,
-        check=layout.is_mixed,
+        check=layout.combines_taps,
         line_size=int(box[-1]) * widest_block if stream else 0,
     )
     return Correlation(

@@ -133,7 +133,7 @@ class Direct:
             result[...] = 0 if bias is None else bias.reshape(*bias.shape, *(1,) * len(self._axes))
         offsets = None if bias is None else np.ascontiguousarray(bias)
         if not plan.kernel.run(source, weights, offsets, result, plan.tasks, workers):
-            # Samples that are infinite or NaN have met the zeros of a padded kernel.
+            # Samples that are infinite or NaN have met the zeros of a padded kernel, or others that they were added to.
             return self._correlate(direction, source, bias, result, workers, means="plain")
         return True
 

@@ -165,12 +165,12 @@ def weight_adjoint(
                 pitch_of[dim.axis] = y_pitch[d]
         patterns = tuple(split.pattern for split in splits)
         sums_x = module.Sums(
-            *transposed(result_terms(patterns)), np.arange(len(start_x)) * x_plane, x_plane, x_block * x_plane
+            *transposed(result_terms(patterns), phases_x), np.arange(len(start_x)) * x_plane, x_plane, x_block * x_plane
         )
         sums_y = module.Sums(*plane_terms(patterns), read_places(splits, y_plane, pitch_of), y_plane, y_block * y_plane)
         # Sums of taps become taps line by line, each line having a number for each channel of y.
         channel_step, tap_step, row_step = 1, inputs * outputs, outputs
-        terms = transposed(kron(list(zip(kernels, [axis.taps for axis in axes], strict=True))))
+        terms = transposed(kron(list(zip(kernels, [axis.taps for axis in axes], strict=True))), kernel_taps)
         pitch = -(-outputs // lanes) * lanes
         sums_w = module.Sums(*terms, np.arange(size) * tap_step, outputs, pitch)
 

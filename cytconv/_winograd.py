@@ -238,10 +238,10 @@ def read_places(splits: Sequence[Split], plane: int, pitch: Index) -> Index:
     return place
 
 
-def transposed(terms: Terms) -> Terms:
-    """The transpose of a matrix none of whose columns is empty."""
+def transposed(terms: Terms, columns: int) -> Terms:
+    """The transpose of a matrix with so many columns."""
     start, column, number = terms
-    return _arrays(sparse.csr_array((number, column, start)).T.tocsr())
+    return _arrays(sparse.csr_array((number, column, start), (start.size - 1, columns)).T.tocsr())
 
 
 def kron(factors: Sequence[tuple[Matrix | None, int]]) -> Terms:

@@ -297,7 +297,7 @@ def test_folded_kernels_spread_nothing(rng, dtype, value, monkeypatch, fresh_pla
     monkeypatch.setattr(_correlation, "GAIN", 100)
     x, w = integers(rng, (19, 23), dtype), integers(rng, (6, 5), dtype)
     module, axes = _runtime.kernels(x.dtype), (Axis(19, 6, 24), Axis(23, 5, 27))
-    assert _correlation._best(module, "forward", axes, 1, 1, False, "padded", 1)[0].is_mixed
+    assert _correlation._best(module, "forward", axes, 1, 1, False, "padded", 1)[0].combines_taps
     x[7, 9] = value
     with np.errstate(invalid="ignore"):
         y = reference.conv_transpose(x, w)
@@ -350,6 +350,18 @@ def test_mixed_samples_spread_nothing(rng, layer, value):
         finite = np.isfinite(direct)
         tolerance = 1e-5 * abs(direct[finite]).max()
         np.testing.assert_allclose(auto[finite], direct[finite], rtol=1e-4, atol=tolerance if value == 3e38 else 1e-3)
+
+
+def test_taps_that_reach_nothing(layer):
+    """The last rows of the kernel meet no sample of a window that is cropped this much: their weights are zero."""
+    x, _ = layer
+    y = np.ones((2, 40, 2, 43), np.float32)
+    kwargs = {"kernel_shape": (3, 4), "channels": "first", "padding": ((0, 40), 0)}
+    w = conv_transpose_weight_adjoint(x, y, **kwargs)
+    assert not w[:, :, 2].any()
+    np.testing.assert_allclose(
+        w, conv_transpose_weight_adjoint(x, y, method="direct", **kwargs), rtol=0, atol=1e-5 * abs(w).max()
+    )
 
 
 def test_workers_agree_on_sums(layer):
