@@ -33,13 +33,15 @@ from .kernels import cpu
 __all__ = [
     "TASKS",
     "Dim",
+    "all_phases",
     "box_shape",
     "dims_of",
     "line_pitch",
+    "of_axes",
     "offsets",
     "pitches",
-    "result_phases",
-    "source_phases",
+    "result_places",
+    "source_places",
     "with_full_vectors",
 ]
 
@@ -97,32 +99,49 @@ def dims_of(
     return dims, extent, np.array([dim.split.halo for dim in dims], np.intp)
 
 
-def source_phases(splits: Sequence[Split], dims: Sequence[Dim]) -> tuple[Index, Index]:
-    """For each phase of the source, counted over all axes: where it starts, and ``[first, last)`` along every dim."""
-    grid = _grid([s.source_start.size for s in splits])
-    start, valid = np.zeros(len(grid), np.intp), np.empty((len(grid), len(dims), 2), np.intp)
-    for d, dim in enumerate(dims):
-        s, which = dim.split, dim.along(grid)
-        start += s.source_start[which] * dim.source_stride
-        bounds = inside(s.source_start, s.source_step, s.source_size, s.positions + s.halo)
-        valid[:, d] = np.stack(bounds, axis=1)[which]
-    return start, valid
-
-
-def result_phases(splits: Sequence[Split], dims: Sequence[Dim]) -> tuple[Index, Index]:
-    """The same for the result."""
-    grid = _grid([s.result_start.size for s in splits])
-    start, valid = np.zeros(len(grid), np.intp), np.empty((len(grid), len(dims), 2), np.intp)
-    for d, dim in enumerate(dims):
-        s, which = dim.split, dim.along(grid)
-        start += s.result_start[which] * dim.result_stride
-        valid[:, d] = np.stack(inside(s.result_start, s.result_step, s.result_size, s.positions), axis=1)[which]
-    return start, valid
-
-
-def _grid(sizes: Sequence[int]) -> Index:
-    """All combinations, one column for each axis."""
+def all_phases(sizes: Sequence[int]) -> Index:
+    """All combinations of phases, one column for each axis of the kernel."""
     return np.indices(tuple(sizes), np.intp).reshape(len(sizes), -1).T
+
+
+def source_places(dims: Sequence[Dim], phases: Index) -> tuple[Index, Index]:
+    """For each of these phases of the source: where it starts, and its positions ``[first, last)`` along every dim."""
+    sides = [
+        (dim.source_stride, s.source_start, s.source_step, s.source_size, s.positions + s.halo)
+        for dim in dims
+        for s in [dim.split]
+    ]
+    return _places(dims, phases, sides)
+
+
+def result_places(dims: Sequence[Dim], phases: Index) -> tuple[Index, Index]:
+    """The same for phases of the result."""
+    sides = [
+        (dim.result_stride, s.result_start, s.result_step, s.result_size, s.positions)
+        for dim in dims
+        for s in [dim.split]
+    ]
+    return _places(dims, phases, sides)
+
+
+def _places(
+    dims: Sequence[Dim], phases: Index, sides: Sequence[tuple[int, Index, int, int, int]]
+) -> tuple[Index, Index]:
+    start, valid = np.zeros(len(phases), np.intp), np.empty((len(phases), len(dims), 2), np.intp)
+    for d, (dim, (stride, starts, step, size, positions)) in enumerate(zip(dims, sides, strict=True)):
+        which = dim.along(phases)
+        start += starts[which] * stride
+        valid[:, d] = np.stack(inside(starts, step, size, positions), axis=1)[which]
+    return start, valid
+
+
+def of_axes(dims: Sequence[Dim], along: Index, ndim: int) -> Index:
+    """What there is for each dim, for each axis of the kernel instead; 0 for one that is batch."""
+    values = np.zeros(ndim, np.intp)
+    for dim, value in zip(dims, along, strict=True):
+        if dim.axis >= 0:
+            values[dim.axis] = value
+    return values
 
 
 def box_shape(extent: Index, halo: Index, source_bytes: int, result_bytes: int, least: int, splits: int) -> Index:

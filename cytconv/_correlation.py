@@ -20,9 +20,20 @@ from typing import Any, Literal
 
 import numpy as np
 
-from ._boxes import box_shape, dims_of, line_pitch, offsets, pitches, source_phases, with_full_vectors
+from ._boxes import (
+    all_phases,
+    box_shape,
+    dims_of,
+    line_pitch,
+    of_axes,
+    offsets,
+    pitches,
+    result_places,
+    source_places,
+    with_full_vectors,
+)
 from ._geometry import Axis
-from ._phases import Direction, Index, Pattern, Run, Split, fold, inside, split_axis, spread
+from ._phases import Direction, Index, Pattern, Run, Split, fold, split_axis, spread
 from ._taps import products
 from ._winograd import BLOCKS, mixing_cost, mixtures, plane_terms, read_places, result_terms, tap_terms
 
@@ -377,19 +388,15 @@ def correlation(
         [source_strides[a] for a in axes_of],
         [result_strides[a] for a in axes_of],
     )
-    phase_source, phase_range = source_phases(splits, dims)
+    phase_source, phase_range = source_places(dims, all_phases([split.source_start.size for split in splits]))
     phases = math.prod(split.pattern.source_phases for split in splits)
     planes = sources * phases
 
     # Where each row goes, and the positions at which it is within the result.
     rows = layout.row_channel.size
     row_result = layout.row_channel // parts * result_channel + layout.row_channel % parts * result_strides[-1]
-    row_range = np.empty((rows, len(dims), 2), np.intp)
-    for d, dim in enumerate(dims):
-        s, which = dim.split, dim.along(layout.row_phase)
-        row_result = row_result + s.result_start[which] * dim.result_stride
-        bounds = inside(s.result_start, s.result_step, s.result_size, s.positions)
-        row_range[:, d] = np.stack(bounds, axis=1)[which]
+    row_start, row_range = result_places(dims, layout.row_phase)
+    row_result = row_result + row_start
 
     mixed = any(split.pattern.mix for split in splits)
     widest = int(np.diff(layout.groups).max())
@@ -412,10 +419,7 @@ def correlation(
     row_pitch = line_pitch(math.prod(box[:flat].tolist()) * run_pitch, itemsize)
 
     blocks, block_range, block_ragged = _blocks(row_result, row_range, layout.row_groups)
-    pitch_of = np.zeros(ndim, np.intp)  # for each axis of the kernel
-    for d, dim in enumerate(dims):
-        if dim.axis >= 0:
-            pitch_of[dim.axis] = pitch[d]
+    pitch_of = of_axes(dims, pitch, ndim)
     # A block that fills the step from one position to the next is stored in whole lines.
     widest_block = int(np.diff(blocks).max())
     whole = widest_block == dims[-1].split.result_step * dims[-1].result_stride

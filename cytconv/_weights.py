@@ -14,13 +14,15 @@ from ._boxes import (
     L2_BYTES,
     TASKS,
     Dim,
+    all_phases,
     box_shape,
     dims_of,
     line_pitch,
+    of_axes,
     offsets,
     pitches,
-    result_phases,
-    source_phases,
+    result_places,
+    source_places,
 )
 from ._correlation import MIXED, MIXED_GAIN, MIXED_LEAST, Means, pays_spread
 from ._geometry import Axis
@@ -77,8 +79,8 @@ def weight_adjoint(
     dims, extent, halo = dims_of(
         splits, x_shape[:lead], [y_strides[a] for a in axes_of], [x_strides[a] for a in axes_of]
     )
-    start_x, valid_x = result_phases(splits, dims)
-    start_y, valid_y = source_phases(splits, dims)
+    start_x, valid_x = result_places(dims, all_phases([split.result_start.size for split in splits]))
+    start_y, valid_y = source_places(dims, all_phases([split.source_start.size for split in splits]))
     # Planes that are multiplied: phases, or sums of them.
     phases_x = math.prod(len(split.pattern.class_of) for split in splits)
     phases_y = math.prod(split.pattern.source_phases for split in splits)
@@ -159,15 +161,16 @@ def weight_adjoint(
     channel_step, tap_step, row_step = size, 1, outputs * size
     kernel_taps = math.prod(axis.taps for axis in axes)
     if mixed:
-        pitch_of = np.zeros(ndim, np.intp)
-        for d, dim in enumerate(dims):
-            if dim.axis >= 0:
-                pitch_of[dim.axis] = y_pitch[d]
         patterns = tuple(split.pattern for split in splits)
         sums_x = module.Sums(
             *transposed(result_terms(patterns), phases_x), np.arange(len(start_x)) * x_plane, x_plane, x_block * x_plane
         )
-        sums_y = module.Sums(*plane_terms(patterns), read_places(splits, y_plane, pitch_of), y_plane, y_block * y_plane)
+        sums_y = module.Sums(
+            *plane_terms(patterns),
+            read_places(splits, y_plane, of_axes(dims, y_pitch, ndim)),
+            y_plane,
+            y_block * y_plane,
+        )
         # Sums of taps become taps line by line, each line having a number for each channel of y.
         channel_step, tap_step, row_step = 1, inputs * outputs, outputs
         terms = transposed(kron(list(zip(kernels, [axis.taps for axis in axes], strict=True))), kernel_taps)
@@ -264,8 +267,8 @@ def _products(split: Split) -> tuple[Index, Matrix | None]:
     for row, (number, base) in enumerate(zip(p.class_of, p.tap_of, strict=True)):
         for run in p.classes[number]:
             j = np.arange(run.length)
-            of_run = [run.phase + 0 * j, base + run.k + j * p.kernel_step, run.offset + j * p.tap_step]
-            steps.append(np.stack([row + 0 * j, *of_run], axis=1))
+            tap, offset = base + run.k + j * p.kernel_step, run.offset + j * p.tap_step
+            steps.append(np.stack(np.broadcast_arrays(row, run.phase, tap, offset), axis=1))
     table = np.concatenate(steps)
     if p.kernel is None:
         return table, None

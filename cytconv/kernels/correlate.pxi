@@ -7,6 +7,9 @@
 #     |   +-----+   |         one plane for each channel         (one for each channel     |     +------+     |
 #     +-------------+         and phase of the source             and phase of result)     +------------------+
 #
+# Where multiplications are saved (`cytconv._winograd`), planes are sums of samples, and the rows of the tile are added
+# up before they are stored.
+#
 # A task is one box of positions, one group of rows and one group of channels.  Each output element belongs to one
 # task, which sums it in one order: results do not depend on the number of workers.
 

@@ -127,12 +127,12 @@ cdef class Planes:
                         to += e[d] * self.pitch[d]
                         if not valid[2 * d] - at[d] <= e[d] < min(valid[2 * d + 1] - at[d], limit[d]):
                             row_high = row_low = 0
-                    self.pack_rows(line, together, row_low, row_high, rows, low, high, n[last], ahead, to)
+                    self.fill_rows(line, together, row_low, row_high, rows, low, high, n[last], ahead, to)
                     advance(last - 1, n, e)
             phase += together
 
     @final
-    cdef void pack_rows(
+    cdef void fill_rows(
         self, const real* line, Py_ssize_t phases, Py_ssize_t row_low, Py_ssize_t row_high, Py_ssize_t rows,
         const Py_ssize_t* low, const Py_ssize_t* high, Py_ssize_t n, Py_ssize_t ahead, real* to,
     ) noexcept nogil:
