@@ -11,8 +11,8 @@
 #     y   column 0     [ positions ----> ]       up after the last run
 #         column 1        [ positions ----> ]
 #
-# Where multiplications are saved (`cytconv._winograd`), the planes of both arrays are sums, each of those of x meets some
-# of those of y, and the weights are made of the results at the end.
+# Where multiplications are saved (`cytconv._winograd`), the planes of both arrays are sums, each of those of x meets
+# some of those of y, and the weights are made of the results at the end.
 #
 # A task owns some channels of either side and one share of the positions; the shares are few, their number depends on
 # the geometry alone, and they are added up in order.
