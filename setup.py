@@ -98,8 +98,10 @@ class Build(build_ext):
             isa, _, dtype = ext.name.rpartition(".")[2].partition("_")
             if dtype and isa not in isas:
                 continue
-            if dtype:
-                ext.extra_compile_args = [*OPTIMIZE[family], *ISA_FLAGS[isa], *compile_openmp]
+            if dtype or isa == "matrix":
+                # Complex numbers as Cython's pairs of real ones: C's own product looks for infinities first.
+                ext.define_macros = [("CYTHON_CCOMPLEX", "0")]
+                ext.extra_compile_args = [*OPTIMIZE[family], *ISA_FLAGS.get(isa, []), *compile_openmp]
                 ext.extra_link_args = link_openmp
             chosen.append(ext)
         self.extensions = chosen
@@ -168,7 +170,7 @@ class Build(build_ext):
 
 def extensions():
     depends = ["setup.py", *sorted(str(path) for path in Path("cytconv/kernels").glob("*.pxi"))]
-    names = ["cpu", "recall", *(f"{isa}_{dtype}" for isa in ISA_FLAGS for dtype in DTYPES)]
+    names = ["cpu", "recall", "matrix", *(f"{isa}_{dtype}" for isa in ISA_FLAGS for dtype in DTYPES)]
     return [Extension(f"cytconv.kernels.{name}", [f"cytconv/kernels/{name}.pyx"], depends=depends) for name in names]
 
 

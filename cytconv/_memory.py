@@ -8,12 +8,13 @@ than the work itself, so the memory of the last large result that was let go is 
 from __future__ import annotations
 
 import math
+import os
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["empty"]
+__all__ = ["empty", "physical"]
 
 Array = NDArray[Any]
 
@@ -54,3 +55,11 @@ def empty(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
         del memory  # before more is asked for
         memory = np.empty(size, np.uint8)
     return np.asarray(_Lease(memory, shape, dtype))
+
+
+def physical() -> int | None:
+    """Bytes of memory that this machine has, where the system says."""
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):
+        return None

@@ -14,10 +14,11 @@ from scipy.sparse.linalg import LinearOperator
 
 from ._api import coerce, native
 from ._geometry import Channels, Geometry, Ints, Padding
+from ._matrix import matrix
 from ._memory import empty
 from ._methods import Method, choose
 from ._runtime import resolve_workers
-from ._sparse import check_format, in_format, matrix, whole_shape
+from ._sparse import check_format, whole_shape
 
 __all__ = ["ConvTranspose"]
 
@@ -123,10 +124,7 @@ class _Reading(LinearOperator):
             Of this operator's shape and dtype.
         """
         check_format(format)
-        result = self._owner()._matrix()
-        if self._conjugated:
-            np.conjugate(result.data, out=result.data)
-        return in_format(result.T if self._transposed else result, format)
+        return self._owner()._matrix(self._transposed, self._conjugated, format)
 
     def __repr__(self) -> str:
         return f"<{self.name} {self.dims} -> {self.dimsd}, {self._owner()._description()}>"
@@ -309,8 +307,8 @@ class ConvTranspose(_Reading):
             self._prepared.setdefault(dtype, self._method(self._geometry.axes, w))
         return self._prepared[dtype]
 
-    def _matrix(self) -> Any:
-        return matrix(self._geometry, self._w)
+    def _matrix(self, transposed: bool, conjugated: bool, format: str) -> Any:
+        return matrix(self._geometry, self._w.conj() if conjugated else self._w, transposed=transposed, format=format)
 
     def _description(self) -> str:
         geometry = self._geometry

@@ -1,35 +1,31 @@
-"""The relation as a sparse matrix: the public matrices, and method "sparse".
+"""The relation as a sparse matrix: the public matrices, and method "sparse", which multiplies by one.
 
-Flattened, an N-dimensional transposed convolution is a matrix with one row for each output and one column
-for each sample.  It is a product over the axes of the arrays, each taken where it lies in memory: along a batch axis
-a row meets its own column, along the channels it meets those of its group, along a convolved axis those
-that the kernel reaches.  A `_Relation` is one such factor by rows, columns rising; multiplying factors
-keeps that order, so the matrix comes out sorted, for every layout, and no entry is ever searched for.
+The entries come from `_matrix`.  Products run in parallel, on several vectors at a time: those by the adjoint too,
+which needs no second matrix.  There, shares of the rows add up sums of their own, which are added up in the end; the
+shares depend on the matrix alone, so that results are the same for every number of workers.
 """
 
 from __future__ import annotations
 
-import math
-import sys
-from collections.abc import Iterator
-from dataclasses import replace
-from functools import reduce
+from itertools import pairwise
 from typing import Any, NamedTuple, SupportsIndex
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.sparse import csc_array, csr_array
 
 from ._geometry import Axis, Channels, Geometry, Ints, Padding, _ints
+from ._matrix import FORMATS, matrix
+from ._runtime import team
+from .kernels.matrix import ABREAST, multiply, multiply_adjoint
 
-__all__ = ["Sparse", "check_format", "conv_matrix", "conv_transpose_matrix", "in_format", "matrix", "whole_shape"]
+__all__ = ["Sparse", "check_format", "conv_matrix", "conv_transpose_matrix", "whole_shape"]
 
 Array = NDArray[Any]
-Indices = NDArray[np.int64]
 
-FORMATS = ("csr", "csc", "coo", "bsr")
-INT32_MAX = 2**31 - 1
-BLOCK = 2**18  # entries to expand at a time: the workspace of a fill, beyond the matrix itself, fits a cache
+TOGETHER = 2**12  # rows of a product that are a task
+SHARE = 2**16  # entries, at least, of a share of a product by the adjoint
+MAX_SHARES = 64
+MOST_SUMS = 4  # of all shares together, in columns of the matrix
 
 
 # ---- the public matrices -----------------------------------------------------------------------------
@@ -48,6 +44,8 @@ def conv_transpose_matrix(
     channels: Channels = None,
     axes: Ints | None = None,
     format: str = "csr",
+    index_dtype: Any = None,
+    drop_zeros: bool = False,
 ) -> Any:
     """Matrix of a transposed convolution, as a scipy sparse array.
 
@@ -63,14 +61,18 @@ def conv_transpose_matrix(
     stride, padding, output_padding, output_shape, dilation, groups, channels, axes
         The geometry, as in `conv_transpose`.
     format : {"csr", "csc", "coo", "bsr"}
-        Storage of the result.
+        Storage of the result.  "bsr" has blocks of ``C_out // groups`` by ``C_in // groups`` if the channels are last;
+        otherwise scipy chooses them, and fills them up with zeros.
+    index_dtype : {None, int32, int64}, optional
+        Type of the indices.  None is int32 where it holds the number of rows, of columns and of entries.
+    drop_zeros : bool, optional
+        Leave out entries that are zero, or blocks of them.  Otherwise the structure depends on the geometry alone.
 
     Returns
     -------
     scipy.sparse.sparray
-        Of shape ``(y.size, x.size)``, in C order of both, with every entry of the window stored, zero weights
-        too: the structure depends on the geometry alone (only "bsr" may add zeros, to fill blocks).  Indices
-        are sorted and free of duplicates, int32 where they fit and int64 elsewhere.
+        Of shape ``(y.size, x.size)``, in C order of both, with every entry of the window.  Indices are sorted and free
+        of duplicates.
 
     Raises
     ------
@@ -78,10 +80,18 @@ def conv_transpose_matrix(
         For shapes and values that do not fit, and for a matrix past the address space.
     TypeError
         For arguments of the wrong type; weights must be real or complex floating point.
+    MemoryError
+        If the matrix is larger than the memory of the machine, before anything is allocated.  `ConvTranspose` applies
+        it without storing it.
 
     See Also
     --------
     conv_matrix : The transpose.
+
+    Notes
+    -----
+    Where a row begins and what is in it has a closed form, so that the arrays are filled in parallel and in place, with
+    no sort and no memory beside them, whatever the format.
 
     References
     ----------
@@ -107,22 +117,17 @@ def conv_transpose_matrix(
     >>> np.array_equal(M @ x, conv_transpose(x, w, stride=2))
     True
     """
-    check_format(format)
-    w = _weights(w)
-    geometry = Geometry.forward(
-        whole_shape(input_shape),
-        w.shape,
-        stride=stride,
-        padding=padding,
-        output_padding=output_padding,
-        output_shape=output_shape,
-        dilation=dilation,
-        groups=groups,
-        channels=channels,
-        axes=axes,
-        x_name="input_shape",
-    )
-    return in_format(matrix(geometry, w), format)
+    geometry = {
+        "stride": stride,
+        "padding": padding,
+        "output_padding": output_padding,
+        "output_shape": output_shape,
+        "dilation": dilation,
+        "groups": groups,
+        "channels": channels,
+        "axes": axes,
+    }
+    return _matrix(w, input_shape, geometry, False, format, index_dtype, drop_zeros)
 
 
 def conv_matrix(
@@ -138,6 +143,8 @@ def conv_matrix(
     channels: Channels = None,
     axes: Ints | None = None,
     format: str = "csr",
+    index_dtype: Any = None,
+    drop_zeros: bool = False,
 ) -> Any:
     """Matrix of a strided convolution: the exact transpose of `conv_transpose_matrix`.
 
@@ -146,7 +153,7 @@ def conv_matrix(
 
     Parameters
     ----------
-    w, stride, padding, dilation, groups, channels, axes, format
+    w, stride, padding, dilation, groups, channels, axes, format, index_dtype, drop_zeros
         As in `conv_transpose_matrix`.
     input_shape : int or tuple of int
         The whole shape of x, batch and channels included: the *result* of the convolution, as everywhere in
@@ -162,7 +169,7 @@ def conv_matrix(
 
     Raises
     ------
-    ValueError, TypeError
+    ValueError, TypeError, MemoryError
         As `conv_transpose_matrix`.
 
     Examples
@@ -179,20 +186,32 @@ def conv_matrix(
     >>> np.array_equal(M @ y, conv(y, w, stride=2))
     True
     """
+    geometry = {
+        "stride": stride,
+        "padding": padding,
+        "output_padding": output_padding,
+        "output_shape": output_shape,
+        "dilation": dilation,
+        "groups": groups,
+        "channels": channels,
+        "axes": axes,
+    }
+    return _matrix(w, input_shape, geometry, True, format, index_dtype, drop_zeros)
+
+
+def _matrix(
+    w: ArrayLike,
+    input_shape: Ints,
+    geometry: dict[str, Any],
+    transposed: bool,
+    format: str,
+    index_dtype: Any,
+    drop_zeros: bool,
+) -> Any:
     check_format(format)
-    transposed = conv_transpose_matrix(
-        w,
-        input_shape,
-        stride=stride,
-        padding=padding,
-        output_padding=output_padding,
-        output_shape=output_shape,
-        dilation=dilation,
-        groups=groups,
-        channels=channels,
-        axes=axes,
-    )
-    return in_format(transposed.T, format)
+    w = _weights(w)
+    fixed = Geometry.forward(whole_shape(input_shape), w.shape, **geometry, x_name="input_shape")
+    return matrix(fixed, w, transposed=transposed, format=format, index_dtype=index_dtype, drop_zeros=drop_zeros)
 
 
 def check_format(format: str) -> None:
@@ -201,16 +220,6 @@ def check_format(format: str) -> None:
         raise TypeError(f"format={format!r} must be a string")
     if format not in FORMATS:
         raise ValueError(f"format={format!r} must be one of {', '.join(map(repr, FORMATS))}")
-
-
-def in_format(matrix: Any, format: str) -> Any:
-    """A canonical CSR or CSC array in another format, by way of rows: that leaves each of them canonical."""
-    if matrix.format == format:
-        return matrix
-    result = matrix.tocsr().asformat(format)
-    if format == "coo":
-        result.has_canonical_format = True  # older scipy forgets
-    return result
 
 
 def whole_shape(input_shape: Any) -> tuple[int, ...]:
@@ -231,164 +240,13 @@ def _weights(w: ArrayLike) -> Array:
     return array.astype(np.float32 if dtype == np.float16 else dtype, copy=False)
 
 
-# ---- one factor for each axis of the arrays ----------------------------------------------------------
-
-
-class _Relation(NamedTuple):
-    """Which outputs meet which samples, by rows, and the place in the flat weights of what joins them.
-
-    Row ``rows[r]`` owns the next ``counts[r]`` of the entries ``(columns, places)``.  Rows rise, and so do the
-    columns within a row.  Rows with no entry are left out: work follows the entries.
-    """
-
-    shape: tuple[int, int]
-    rows: Indices
-    counts: Indices
-    columns: Indices
-    places: Indices
-
-
-def matrix(geometry: Geometry, w: Array) -> csr_array:
-    """The transposed convolution by weights `w`, of shape ``geometry.w_shape``, as a canonical CSR array."""
-    rows, columns = math.prod(geometry.y_shape), math.prod(geometry.x_shape)
-    entries = math.prod(geometry.batch) * geometry.channels_in * (geometry.channels_out // geometry.groups)
-    entries *= math.prod(_entries(axis) for axis in geometry.axes)
-    index = np.dtype(np.int32 if max(rows, columns, entries) <= INT32_MAX else np.int64)
-    size = entries * (w.itemsize + index.itemsize) + (rows + 1) * index.itemsize
-    if size > sys.maxsize:
-        raise ValueError(
-            f"input_shape={geometry.x_shape} with w of shape {geometry.w_shape} gives a matrix of shape "
-            f"{(rows, columns)} with {entries} entries: its {size} bytes must fit the address space, {sys.maxsize}"
-        )
-    indptr, indices, data = np.zeros(rows + 1, index), np.empty(entries, index), np.empty(entries, w.dtype)
-    if entries:
-        *outer, inner = _relations(geometry)
-        weights, at = w.ravel(), 0
-        for product in _products(reduce(_times, outer, _identity(1)), inner):
-            here = slice(at, at := at + product.columns.size)
-            indptr[1:][product.rows] = product.counts
-            indices[here] = product.columns
-            np.take(weights, product.places, out=data[here], mode="clip")  # clips nothing: "raise" would buffer
-        np.cumsum(indptr, out=indptr)
-    return csr_array((data, indices, indptr), shape=(rows, columns))
-
-
-def _relations(geometry: Geometry) -> Iterator[_Relation]:
-    """The factors in the order of the axes in memory."""
-    batch, taps = len(geometry.batch), [axis.taps for axis in geometry.axes]
-    spatial = len(geometry.order) - len(taps)
-    for position in range(len(geometry.order)):
-        role = geometry.order.index(position)
-        if role < batch:
-            yield _identity(geometry.x_shape[position])
-        elif role < spatial:
-            yield _channels(geometry, math.prod(taps))
-        else:
-            a = role - spatial
-            yield _convolved(geometry.axes[a], math.prod(taps[a + 1 :]))
-
-
-def _identity(size: int) -> _Relation:
-    """A batch axis."""
-    each = np.arange(size)
-    return _Relation((size, size), each, np.ones_like(each), each, np.zeros_like(each))
-
-
-def _channels(geometry: Geometry, pitch: int) -> _Relation:
-    """The channel axis, on which a weight is `pitch` places from the next: every pair within a group."""
-    groups = geometry.groups
-    c_in, c_out = geometry.channels_in // groups, geometry.channels_out // groups
-    group, output, sample = np.ogrid[:groups, :c_out, :c_in]
-    column = group * c_in + sample
-    columns = np.broadcast_to(column, (groups, c_out, c_in)).ravel()
-    places = ((column * c_out + output) * pitch).ravel()
-    rows = np.arange(groups * c_out)
-    return _Relation((rows.size, groups * c_in), rows, np.full_like(rows, c_in), columns, places)
-
-
-def _convolved(axis: Axis, pitch: int) -> _Relation:
-    """An axis of the kernel, on which a weight is `pitch` places from the next; it must have an entry."""
-    # By samples it is in closed form: each meets a run of taps, and outputs rise with the taps.  From there
-    # to rows is a counting sort, which scipy has as the conversion of CSC to CSR.
-    first, last = axis.reach()
-    start, stop = int(first[first < last].min()), int(last.max())  # the rest of the samples reach nothing
-    reached = replace(axis, n=stop - start, low=axis.low - start * axis.stride)
-    first, last = reached.swapped().reach()
-    k = _runs(first, last - first)
-    o = np.repeat(np.arange(reached.n) * reached.stride - reached.low, last - first) + k * reached.dilation
-    indptr = np.append(_starts(last - first), k.size)
-    by_rows = csc_array((k * pitch, o, indptr), shape=(axis.m, reached.n)).tocsr()
-    counts = np.diff(by_rows.indptr).astype(np.int64, copy=False)
-    rows = np.flatnonzero(counts)
-    columns = by_rows.indices.astype(np.int64, copy=False)
-    columns += start
-    return _Relation((axis.m, axis.n), rows, counts[rows], columns, by_rows.data)
-
-
-def _entries(axis: Axis) -> int:
-    """How many triples ``(o, i, k)`` an axis has; of any size."""
-    first, last = axis.reach()
-    return sum((last - first).tolist())
-
-
-# ---- their product -----------------------------------------------------------------------------------
-
-
-def _times(a: _Relation, b: _Relation) -> _Relation:
-    """The relation on the two axes together, `b` the faster in memory: a Kronecker product.
-
-    Row ``(p, q)`` lists, for each entry of row ``p`` of `a` in turn, all of row ``q`` of `b`.
-    """
-    p, q = a.rows.size, b.rows.size
-    lengths = np.repeat(a.counts, q)  # by (p, q): how many runs through a row of b
-    of_a = _runs(np.repeat(_starts(a.counts), q), lengths)  # by run
-    row_b = np.repeat(np.tile(np.arange(q), p), lengths)
-    lengths = b.counts[row_b]
-    of_b = _runs(_starts(b.counts)[row_b], lengths)  # by entry
-    of_a = np.repeat(of_a, lengths)
-    return _Relation(
-        (a.shape[0] * b.shape[0], a.shape[1] * b.shape[1]),
-        np.add.outer(a.rows * b.shape[0], b.rows).ravel(),
-        np.multiply.outer(a.counts, b.counts).ravel(),
-        a.columns[of_a] * b.shape[1] + b.columns[of_b],
-        a.places[of_a] + b.places[of_b],
-    )
-
-
-def _products(a: _Relation, b: _Relation) -> Iterator[_Relation]:
-    """The same product in parts of about `BLOCK` entries, one after the other: rows of `a`, or parts of one row."""
-    for part in _parts(a, b.columns.size):
-        for piece in _parts(b, part.columns.size) if part.rows.size == 1 else [b]:
-            yield _times(part, piece)
-
-
-def _parts(a: _Relation, times: int) -> Iterator[_Relation]:
-    """Cut `a` between rows into parts that become about `BLOCK` entries when each entry becomes so many."""
-    parts = min(a.rows.size, a.columns.size * times // BLOCK + 1)
-    cuts = np.linspace(0, a.rows.size, parts + 1).astype(np.int64)
-    entries = np.append(_starts(a.counts), a.columns.size)[cuts]
-    for start, stop, begin, end in zip(cuts[:-1], cuts[1:], entries[:-1], entries[1:], strict=True):
-        yield _Relation(a.shape, a.rows[start:stop], a.counts[start:stop], a.columns[begin:end], a.places[begin:end])
-
-
-def _starts(counts: Indices) -> Indices:
-    """Where runs of these lengths start when they follow each other."""
-    return np.cumsum(counts) - counts
-
-
-def _runs(first: Indices, lengths: Indices) -> Indices:
-    """``first[r], first[r] + 1, ...``, `lengths[r]` of them, run after run."""
-    return np.arange(lengths.sum()) + np.repeat(first - _starts(lengths), lengths)
-
-
 # ---- the method --------------------------------------------------------------------------------------
 
 
 class Sparse:
-    """Method "sparse": scipy's product by the matrix of one batch item, the batch as columns.
+    """Method "sparse": products by the matrix of one batch item, which it keeps.
 
-    Entries outside a window do not exist, so that non-finite samples reach exactly the outputs that hold
-    them.  It runs on one thread, whatever the number of workers.
+    Entries outside a window do not exist, so that non-finite samples reach exactly the outputs that hold them.
     """
 
     def __init__(self, axes: tuple[Axis, ...], w: Array) -> None:
@@ -403,22 +261,28 @@ class Sparse:
             order=tuple(range(len(axes) + 1)),
         )
         self._matrix, self._spatial = matrix(item, w), len(axes)
+        self._shares: _Shares | None = None
 
     def forward(self, x: Array, bias: Array | None, y: Array, workers: int) -> None:
         """``y[o] = bias + sum x[i] * w[k]``."""
-        columns = self._matrix.shape[1]
-        y[...] = (self._matrix @ x.reshape(-1, columns).T).T.reshape(y.shape)
-        if bias is not None:
-            y += bias.reshape(*bias.shape, *(1,) * self._spatial)
+        rows, columns = self._matrix.shape
+        vectors, result = _vectors(x, columns), _rows(y, rows)
+        scratch = np.empty(columns * min(len(vectors), ABREAST), y.dtype)
+        workers = team(workers, -(-rows // TOGETHER), self._matrix.nnz * len(vectors))
+        multiply(*self._arrays(), vectors, result, scratch, TOGETHER, workers)
+        _put(result, bias, y, self._spatial)
 
     def adjoint(self, y: Array, bias: Array | None, x: Array, workers: int) -> None:
         """``x[i] = bias + sum y[o] * conj(w[k])``."""
-        rows = self._matrix.shape[0]
-        # conj(M.T @ conj(y)): the transpose of a CSR array is the same memory read as CSC.
-        result = self._matrix.T @ y.reshape(-1, rows).conj().T
-        np.conjugate(result.T.reshape(x.shape), out=x)
-        if bias is not None:
-            x += bias.reshape(*bias.shape, *(1,) * self._spatial)
+        rows, columns = self._matrix.shape
+        if self._shares is None:  # two threads may both find them at first: no harm
+            self._shares = _shares(self._matrix)
+        table, size = self._shares
+        vectors, result = _vectors(y, rows), _rows(x, columns)
+        sums = np.empty(size * min(len(vectors), ABREAST), x.dtype)
+        workers = team(workers, len(table), self._matrix.nnz * len(vectors))
+        multiply_adjoint(*self._arrays(), table, vectors, result, sums, TOGETHER, workers)
+        _put(result, bias, x, self._spatial)
 
     @staticmethod
     def weight_adjoint(axes: tuple[Axis, ...], x: Array, y: Array, w: Array, workers: int) -> None:
@@ -438,3 +302,53 @@ class Sparse:
 
     def repeat_packed(self, *_: Any) -> None:
         """There is no short way."""
+
+    def _arrays(self) -> tuple[Array, Array, Array]:
+        return self._matrix.indptr, self._matrix.indices, self._matrix.data
+
+
+class _Shares(NamedTuple):
+    """``(row, past the last, column, past the last, where its sums are)`` for each, and the size of all sums."""
+
+    table: NDArray[np.intp]
+    size: int
+
+
+def _shares(matrix: Any) -> _Shares:
+    """Cut a CSR array between rows into shares of about equal size, which know what columns they have.
+
+    All shares of a narrow band have few columns; where each has all, they are few, so that adding up stays cheap.
+    """
+    count = max(min(matrix.nnz // SHARE, MAX_SHARES), 1)
+    starts = np.arange(count, dtype=matrix.indptr.dtype) * (matrix.nnz // count)
+    rows = np.append(np.searchsorted(matrix.indptr[:-1], starts), matrix.shape[0])
+    rows[0] = 0
+    parts = [matrix.indices[a:b] for a, b in pairwise(matrix.indptr[rows].tolist())]
+    low = np.array([part.min(initial=matrix.shape[1]) for part in parts])
+    high = np.array([part.max(initial=-1) + 1 for part in parts])
+    while len(low) > 1 and np.maximum(high - low, 0).sum() > MOST_SUMS * matrix.shape[1]:  # join neighbours
+        rows = np.append(rows[:-1:2], rows[-1])
+        low, high = np.minimum.reduceat(low, range(0, len(low), 2)), np.maximum.reduceat(high, range(0, len(high), 2))
+    low = np.minimum(low, high)  # of shares with no entry
+    ends = np.cumsum(high - low)
+    return _Shares(
+        np.stack([rows[:-1], rows[1:], low, high, ends - (high - low)], axis=-1, dtype=np.intp), int(ends[-1])
+    )
+
+
+def _vectors(a: Array, size: int) -> Array:
+    """An array as vectors of that size, one after the other in memory."""
+    return np.ascontiguousarray(a.reshape(-1, size))
+
+
+def _rows(a: Array, size: int) -> Array:
+    """The same of an array to be written: `a` itself if it can be."""
+    return a.reshape(-1, size) if a.flags.c_contiguous else np.empty((a.size // size, size), a.dtype)
+
+
+def _put(vectors: Array, bias: Array | None, a: Array, spatial: int) -> None:
+    """Write `vectors` to `a`, where they may be already, and add the bias."""
+    if not a.flags.c_contiguous:
+        a[...] = vectors.reshape(a.shape)
+    if bias is not None:
+        a += bias.reshape(*bias.shape, *(1,) * spatial)

@@ -1,7 +1,6 @@
 """The sparse matrices against the definition, column by column, and what is particular to method "sparse"."""
 
 import math
-import sys
 import tracemalloc
 
 import numpy as np
@@ -11,7 +10,7 @@ import scipy.sparse
 from reference import DTYPES, integers, uniform
 
 import cytconv
-from cytconv import _sparse, conv, conv_matrix, conv_transpose, conv_transpose_matrix
+from cytconv import _matrix, _memory, _sparse, conv, conv_matrix, conv_transpose, conv_transpose_matrix
 
 # input_shape, shape of w, the rest
 CASES = {
@@ -157,7 +156,7 @@ def test_zero_weights_are_stored(format):
 @pytest.mark.parametrize(("limit", "index"), [(2**31 - 1, np.int32), (40, np.int32), (39, np.int64)])
 def test_index_type(monkeypatch, rng, format, limit, index):
     """Whatever is the largest of rows, columns and entries decides; here it is the 40 entries."""
-    monkeypatch.setattr(_sparse, "INT32_MAX", limit)
+    monkeypatch.setattr(_matrix, "INT32_MAX", limit)
     w = integers(rng, (2, 2), np.float64)
     matrix = conv_transpose_matrix(w, (2, 5), stride=1, format=format)
     assert conv_transpose_matrix(w, (2, 5)).nnz == 40
@@ -174,37 +173,112 @@ def test_int64_by_columns():
     np.testing.assert_array_equal(matrix.indices, 2**30 + np.arange(3))
 
 
-@pytest.mark.parametrize("block", [1, 5, 10**6])
-def test_blocks(monkeypatch, rng, block):
-    """However the fill is cut, the matrix is the same."""
-    monkeypatch.setattr(_sparse, "BLOCK", block)
+@pytest.mark.parametrize(("task", "small"), [(1, 0), (1, 10**6), (5, 20), (10**6, 10**6)])
+@pytest.mark.parametrize("format", ["csr", "csc", "coo", "bsr"])
+def test_tasks(monkeypatch, rng, task, small, format):
+    """However the fill is cut, and whatever is copied instead of computed, the matrix is the same."""
+    monkeypatch.setattr(_matrix, "TASK", task)
+    monkeypatch.setattr(_matrix, "SMALL", small)
     for input_shape, w_shape, kwargs in CASES.values():
         w = integers(rng, w_shape, np.float64)
-        matrix = conv_transpose_matrix(w, input_shape, **kwargs)
+        matrix = conv_transpose_matrix(w, input_shape, format=format, **kwargs)
         np.testing.assert_array_equal(matrix.toarray(), dense(w, input_shape, **kwargs))
-        assert_canonical(matrix)
+        transposed = conv_matrix(w, input_shape, format=format, **kwargs)
+        np.testing.assert_array_equal(transposed.toarray(), matrix.toarray().T)
+        if format in ("csr", "csc"):
+            assert_canonical(matrix)
+            assert_canonical(transposed)
 
 
+@pytest.mark.parametrize("transposed", [False, True])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_random_geometries(rng, dtype, transposed):
+    """Every number of every kind of axis, many of them cut to a window."""
+    for _ in range(60):
+        ndim = rng.integers(1, 4)
+        kernel, stride, dilation = (rng.integers(1, high, ndim).tolist() for high in (5, 5, 4))
+        shape, groups = rng.integers(1, 8, ndim).tolist(), int(rng.integers(1, 3))
+        channels = [None, "first", "last"][rng.integers(3)]
+        kwargs = {"stride": stride, "dilation": dilation, "channels": channels}
+        kwargs["padding"] = rng.integers(-2, 4, (ndim, 2)).tolist()
+        kwargs["output_shape"] = rng.integers(0, 16, ndim).tolist()
+        w_shape = kernel
+        if channels is not None:
+            kwargs["groups"] = groups
+            c_in, c_out = rng.integers(1, 4, 2).tolist()
+            w_shape = [groups * c_in, c_out, *kernel]
+            shape = [groups * c_in, *shape] if channels == "first" else [*shape, groups * c_in]
+        w = integers(rng, w_shape, dtype)
+        build = conv_matrix if transposed else conv_transpose_matrix
+        expected = dense(w, shape, **kwargs)
+        for format in ("csr", "csc", "coo", "bsr"):
+            matrix = build(w, shape, format=format, **kwargs)
+            np.testing.assert_array_equal(matrix.toarray(), expected.T if transposed else expected)
+            assert matrix.has_canonical_format
+
+
+def test_blocks_are_channels(rng):
+    w = integers(rng, (6, 2, 3, 2), np.float64)
+    kwargs = {"channels": "last", "groups": 2, "stride": 2, "format": "bsr"}
+    assert conv_transpose_matrix(w, (3, 4, 6), **kwargs).blocksize == (2, 3)
+    assert conv_matrix(w, (3, 4, 6), **kwargs).blocksize == (3, 2)
+
+
+@pytest.mark.parametrize("format", ["csr", "csc", "coo", "bsr"])
+def test_drop_zeros(format):
+    w = np.array([[1.0, 0.0], [0.0, 2.0]])
+    matrix = conv_transpose_matrix(w, (3, 3), stride=2, format=format, drop_zeros=True)
+    if format != "bsr":  # which drops blocks
+        assert matrix.nnz == 2 * 9
+    kept = conv_transpose_matrix(w, (3, 3), stride=2)
+    assert kept.nnz == 4 * 9
+    np.testing.assert_array_equal(matrix.toarray(), kept.toarray())
+
+
+@pytest.mark.parametrize("format", ["csr", "csc", "coo", "bsr"])
+@pytest.mark.parametrize("index", [np.int32, np.int64, "int64", "i4"])
+def test_index_dtype(rng, format, index):
+    w = integers(rng, (2, 3, 2), np.float64)
+    matrix = conv_transpose_matrix(w, (4, 2), channels="last", format=format, index_dtype=index)
+    indices = matrix.coords if format == "coo" else (matrix.indices, matrix.indptr)
+    assert {a.dtype for a in indices} == {np.dtype(index)}
+    np.testing.assert_array_equal(matrix.toarray(), dense(w, (4, 2), channels="last"))
+
+
+def test_index_dtype_too_small():
+    with pytest.raises(
+        ValueError, match=r"index_dtype=.*int32.* must hold the largest of rows, columns and entries, 2147"
+    ):
+        conv_transpose_matrix(np.ones(1), 2**31, padding=2**30, output_shape=3, index_dtype=np.int32)
+
+
+@pytest.mark.parametrize(("index", "error"), [(np.int16, ValueError), ("f8", ValueError), ("indices", TypeError)])
+def test_index_dtype_errors(index, error):
+    with pytest.raises(error, match=r"index_dtype=.* must be None, int32 or int64"):
+        conv_transpose_matrix(np.ones(1), 3, index_dtype=index)
+
+
+@pytest.mark.parametrize("format", ["csr", "csc", "coo"])
 @pytest.mark.parametrize(
-    ("w_shape", "input_shape", "kwargs", "most"),
+    ("w_shape", "input_shape", "kwargs"),
     [
-        ((5, 5), (200, 200), {}, 2),
-        ((16, 16, 3, 3), (16, 24, 24), {"channels": "first", "stride": 2}, 2),
-        ((9,), 10**5, {}, 6),
-        ((1, 1), (300, 300), {"stride": 7}, 2),
+        ((5, 5), (200, 200), {}),
+        ((16, 16, 3, 3), (16, 24, 24), {"channels": "first", "stride": 2}),
+        ((9,), 10**5, {}),
+        ((1, 1), (300, 300), {"stride": 7}),
     ],
 )
-def test_memory(w_shape, input_shape, kwargs, most):
-    """A small multiple of the result: about its own size beyond one axis, where only one axis is ever laid out."""
+def test_memory(w_shape, input_shape, kwargs, format):
+    """At most a tenth beyond the result."""
     w = np.ones(w_shape)
     tracemalloc.start()
     try:
-        matrix = conv_transpose_matrix(w, input_shape, **kwargs)
+        matrix = conv_transpose_matrix(w, input_shape, format=format, **kwargs)
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
-    workspace = 2**25  # the fill's block, whatever the size of the matrix
-    assert peak <= most * (matrix.data.nbytes + matrix.indices.nbytes + matrix.indptr.nbytes) + workspace
+    arrays = (matrix.data, *matrix.coords) if format == "coo" else (matrix.data, matrix.indices, matrix.indptr)
+    assert peak <= 1.1 * sum(a.nbytes for a in arrays) + 2**16
 
 
 @pytest.mark.parametrize(
@@ -262,10 +336,11 @@ class TestErrors:
         with pytest.raises(ValueError, match=r"entries: its .* bytes must fit the address space"):
             build(np.ones(9), 2**59, padding=4)
 
-    @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere memory may be promised without limit")
-    def test_too_large_for_memory(self, build):
-        with pytest.raises(MemoryError):
-            build(np.ones(9), 2**55, padding=4)
+    @pytest.mark.skipif(_memory.physical() is None, reason="the system does not say how much memory there is")
+    @pytest.mark.parametrize("format", ["csr", "csc", "coo", "bsr"])
+    def test_too_large_for_memory(self, build, format):
+        with pytest.raises(MemoryError, match=r"entries: its .* GiB are more than .*ConvTranspose"):
+            build(np.ones(9), 2**50, padding=4, format=format)
 
 
 # ---- the method --------------------------------------------------------------------------------------
@@ -274,7 +349,7 @@ class TestErrors:
 def test_method_with_int64_indices(monkeypatch, rng):
     w, x = uniform(rng, (3, 2), np.float64), uniform(rng, (2, 4, 5), np.float64)
     expected = conv_transpose(x, w, stride=2, method="sparse")
-    monkeypatch.setattr(_sparse, "INT32_MAX", 0)
+    monkeypatch.setattr(_matrix, "INT32_MAX", 0)
     np.testing.assert_array_equal(conv_transpose(x, w, stride=2, method="sparse"), expected)
 
 
@@ -298,3 +373,27 @@ def test_exact_windows(bad):
     g = cytconv.conv_transpose_weight_adjoint(x, y, kernel_shape=3, method="sparse", **geometry)
     meets = [any(2 * i + 3 * k - 1 == 5 for i in range(6)) for k in range(3)]
     np.testing.assert_array_equal(~np.isfinite(g), meets)
+
+
+# ---- its products ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("vectors", [1, 2, 7, 8, 9, 17])
+@pytest.mark.parametrize(("share", "sums", "together"), [(2**16, 4, 2**12), (3, 1, 5), (3, 100, 1), (1, 2, 2)])
+def test_products(monkeypatch, rng, dtype, vectors, share, sums, together):
+    """Of any number of vectors, by matrices cut into any shares, with rows and columns that have no entry."""
+    for name, value in (("SHARE", share), ("MOST_SUMS", sums), ("TOGETHER", together)):
+        monkeypatch.setattr(_sparse, name, value)
+    for w_shape, shape, kwargs in (
+        ((3, 2), (4, 5), {"stride": (1, 3)}),
+        ((2, 3, 2), (2, 6), {"channels": "first", "stride": 3, "dilation": 2}),
+        ((3,), (9,), {"stride": 2, "padding": (4,), "output_shape": 4}),
+        ((2, 3), (3, 3), {"padding": 5, "output_shape": 2}),
+    ):
+        w = integers(rng, w_shape, dtype)
+        operator = cytconv.ConvTranspose(w, shape, method="sparse", **kwargs)
+        matrix = operator.tosparse().toarray()
+        x, y = (integers(rng, (size, vectors), dtype) for size in matrix.shape[::-1])
+        np.testing.assert_array_equal(operator @ x, matrix @ x)
+        np.testing.assert_array_equal(operator.H @ y, matrix.conj().T @ y)

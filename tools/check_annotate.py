@@ -20,7 +20,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 KERNELS = ROOT / "cytconv" / "kernels"
-STUBS = ["baseline_float32", "baseline_float64"]
+MODULES = ["matrix", "baseline_float32", "baseline_float64"]
 HARMLESS = {"Py_ssize_t", "Py_hash_t", "Py_uintptr_t"}
 
 HEADER = re.compile(r"\s*(cdef|cpdef|def|with)\b")
@@ -30,7 +30,7 @@ LINE = re.compile(
     re.DOTALL,
 )
 COMMENT = re.compile(r"/\*.*?\*/", re.DOTALL)
-C_API = re.compile(r"\b_*P[yY]\w*")
+C_API = re.compile(r"\b_*P[yY](?!x_c_)\w*")  # but Cython's arithmetic of complex numbers
 
 
 def nogil_lines(source: str) -> Iterator[int]:
@@ -54,8 +54,8 @@ def indent(line: str) -> int:
     return len(line) - len(line.lstrip())
 
 
-def annotate(stub: str) -> dict[str, dict[int, str]]:
-    """The C code behind each line of each file that the stub includes, by the file's name without its suffix."""
+def annotate(module: str) -> dict[str, dict[int, str]]:
+    """The C code behind each line of each file of the module, by the file's name without its suffix."""
     from Cython.Build import cythonize
     from setuptools import Extension
 
@@ -63,7 +63,7 @@ def annotate(stub: str) -> dict[str, dict[int, str]]:
     from setup import DIRECTIVES
 
     with tempfile.TemporaryDirectory() as folder, contextlib.chdir(ROOT):  # paths below the folder mirror those here
-        extension = Extension(f"cytconv.kernels.{stub}", [f"cytconv/kernels/{stub}.pyx"])
+        extension = Extension(f"cytconv.kernels.{module}", [f"cytconv/kernels/{module}.pyx"])
         cythonize(extension, build_dir=folder, compiler_directives=DIRECTIVES, annotate=True, force=True, quiet=True)
         pages = {page.stem: page.read_text(encoding="utf-8") for page in Path(folder).rglob("*.html")}
     return {name: {int(number): c_code(code) for number, code in LINE.findall(page)} for name, page in pages.items()}
@@ -76,9 +76,11 @@ def c_code(page: str) -> str:
 def check() -> tuple[int, list[str]]:
     """How many lines with C code were checked, and those that touch the C API."""
     checked, faults = 0, []
-    for stub in STUBS:
-        pages = annotate(stub)
-        for source in sorted(KERNELS.glob("*.pxi")):
+    for module in MODULES:
+        pages = annotate(module)
+        for source in sorted(
+            path for path in KERNELS.iterdir() if path.stem in pages and path.suffix in (".pxi", ".pyx")
+        ):
             text = source.read_text(encoding="utf-8")
             for number in sorted(set(nogil_lines(text))):
                 code = pages[source.stem].get(number, "")
@@ -86,7 +88,7 @@ def check() -> tuple[int, list[str]]:
                 checked += bool(code)
                 if names:
                     line = text.splitlines()[number - 1].strip()
-                    faults.append(f"{source.relative_to(ROOT)}:{number}: {', '.join(names)} in {stub}: {line}")
+                    faults.append(f"{source.relative_to(ROOT)}:{number}: {', '.join(names)} in {module}: {line}")
     return checked, faults
 
 
