@@ -21,7 +21,7 @@ Results are cut into tiles, each of which reads its samples and a halo of one ta
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from itertools import islice, product
@@ -133,8 +133,8 @@ class Fft:
             crop = [(0, max(tile[a][1] - tile[a][0] for tile in task.tiles)) for a in range(plan.d)]
             kept = _inverse(total, plan, crop, x.dtype, threads)
             for part, tile in zip(kept, task.tiles, strict=True):
-                to = plan.x_view(result[task.items], task.v)[(..., *(slice(*span) for span in tile))]
-                here = part[(..., *(slice(0, stop - start) for start, stop in tile))]
+                to = plan.x_view(result[task.items], task.v)[_index(slice(*span) for span in tile)]
+                here = part[_index(slice(0, stop - start) for start, stop in tile)]
                 np.add(here, offset, out=to) if bias is not None else np.copyto(to, here)
             return bool(np.isfinite(kept.sum()))
 
@@ -147,7 +147,7 @@ class Fft:
         if spectrum is None:
             taps = plan.w_view(self._w, c)
             padded = np.zeros((*taps.shape[:3], *plan.sizes), taps.dtype)
-            padded[(..., *(slice(0, n) for n in taps.shape[3:]))] = taps
+            padded[_index(slice(0, n) for n in taps.shape[3:])] = taps
             spectrum = _transform(padded, plan.d, 1)
             if sum(a.nbytes for a in list(self._spectra.values())) + spectrum.nbytes <= MOST:
                 self._spectra[key] = spectrum
@@ -318,16 +318,16 @@ class Plan:
         return spans
 
     def x_view(self, x: Array, v: Index) -> Array:
-        view: Array = x[(..., *(slice(r, None, p.x_step) for p, r in zip(self.pieces, v, strict=True)))]
+        view: Array = x[_index(slice(r, None, p.x_step) for p, r in zip(self.pieces, v, strict=True))]
         return view
 
     def w_view(self, w: Array, c: Index) -> Array:
-        view: Array = w[(..., *(slice(r, None, p.w_step) for p, r in zip(self.pieces, c, strict=True)))]
+        view: Array = w[_index(slice(r, None, p.w_step) for p, r in zip(self.pieces, c, strict=True))]
         return view
 
     def y_view(self, y: Array, v: Index, c: Index) -> Array:
         starts = [p.part(v[a], c[a]).start for a, p in enumerate(self.pieces)]
-        view: Array = y[(..., *(slice(r, None, p.y_step) for p, r in zip(self.pieces, starts, strict=True)))]
+        view: Array = y[_index(slice(r, None, p.y_step) for p, r in zip(self.pieces, starts, strict=True))]
         return view
 
 
@@ -361,7 +361,7 @@ def _plan(reading: Reading, axes: tuple[Axis, ...], x_shape: Sizes, w_shape: Siz
     candidates = [_lengths(p.taps, *most) for p, most in zip(pieces, whole, strict=True)]
     lengths = [each[-1] for each in candidates]
     for a in [*range(d), *range(d)]:
-        lengths[a] = min(candidates[a], key=lambda length, a=a: cost([*lengths[:a], length, *lengths[a + 1 :]]))
+        lengths = min(([*lengths[:a], length, *lengths[a + 1 :]] for length in candidates[a]), key=cost)
     steps = cost(lengths)
     sizes, blocks = (tuple(v) for v in zip(*lengths, strict=True))
     if steps > allowed or groups * inputs * outputs * math.prod(sizes) * 16 > MOST:
@@ -425,12 +425,17 @@ def _gather(a: Array, task: Task, plan: Plan, c: Index | None) -> Array:
     for to, tile in zip(tiles, task.tiles, strict=True):
         spans = plan.source(task.v, c, tile)
         if all(span.size > 0 for span in spans):
-            to[(..., *(slice(span.at, span.at + span.size) for span in spans))] = view[_where(spans)]
+            to[_index(slice(span.at, span.at + span.size) for span in spans)] = view[_where(spans)]
     return tiles
 
 
+def _index(slices: Iterable[slice]) -> Index:
+    """Of the last axes."""
+    return (..., *slices)
+
+
 def _where(spans: Sequence[Span]) -> Index:
-    return (..., *(slice(span.start, span.start + span.size) for span in spans))
+    return _index(slice(span.start, span.start + span.size) for span in spans)
 
 
 def _crop(tiles: Sequence[Sequence[Span]]) -> list[tuple[int, int]] | None:
@@ -442,7 +447,7 @@ def _crop(tiles: Sequence[Sequence[Span]]) -> list[tuple[int, int]] | None:
 
 
 def _relative(spans: Sequence[Span], crop: Sequence[tuple[int, int]]) -> Index:
-    return (..., *(slice(s.at - first, s.at - first + s.size) for s, (first, _) in zip(spans, crop, strict=True)))
+    return _index(slice(s.at - first, s.at - first + s.size) for s, (first, _) in zip(spans, crop, strict=True))
 
 
 def _transform(a: Array, d: int, threads: int) -> Array:
@@ -462,7 +467,7 @@ def _inverse(spectrum: Array, plan: Plan, crop: Sequence[tuple[int, int]], dtype
             spectrum = fft.ifft(spectrum, axis=axis, workers=threads, overwrite_x=True)
         else:
             spectrum = fft.irfft(spectrum, plan.sizes[-1], workers=threads, overwrite_x=True)
-        spectrum = spectrum[(..., slice(first, last), *(slice(None),) * (-1 - axis))]
+        spectrum = spectrum[_index([slice(first, last), *[slice(None)] * (-1 - axis)])]
     return spectrum
 
 
@@ -473,11 +478,12 @@ def _contract(a: Array, w: Array, adjoint: bool = False) -> Array:
     if w.shape[1] == 1:
         return np.asarray(a * w[:, 0])
     sums = _by_frequency(a.reshape(-1, *a.shape[2:])) @ np.ascontiguousarray(_frequency_first(w))
-    return np.moveaxis(sums, (2, 1), (0, 3)).reshape(*a.shape[:2], w.shape[0], w.shape[2], *w.shape[3:])
+    product: Array = np.moveaxis(sums, (2, 1), (0, 3)).reshape(*a.shape[:2], w.shape[0], w.shape[2], *w.shape[3:])
+    return product
 
 
 def _correlate(x: Array, y: Array) -> Array:
-    """Of each frequency, ``x^H @ y`` over tiles and items: ``(groups, C_in // groups, C_out // groups, *frequencies)``."""
+    """Of each frequency, ``x^H @ y`` over tiles and items: ``(groups, channels of x, channels of y, *frequencies)``."""
     x, y = (a.reshape(-1, *a.shape[2:]) for a in (x, y))
     if x.shape[2] == y.shape[2] == 1:
         return np.asarray((x.conj() * y).sum(axis=0))[:, :, None]
