@@ -14,6 +14,7 @@ from typing import Any, Protocol, SupportsIndex
 from numpy.typing import NDArray
 
 from ._direct import Direct, Fast, Reading
+from ._fft import Fft
 from ._geometry import Axis
 from ._phases import Direction
 from ._sparse import Sparse
@@ -59,7 +60,7 @@ class Method(Protocol):
         """The same for the weights of this instance, which it keeps as prepared."""
 
 
-METHODS: dict[str, type[Method]] = {"direct": Direct, "sparse": Sparse}
+METHODS: dict[str, type[Method]] = {"direct": Direct, "sparse": Sparse, "fft": Fft}
 
 
 def choose(method: str) -> type[Method]:

@@ -122,7 +122,7 @@ def test_empty_batch():
     np.testing.assert_array_equal(w, np.zeros((3, 4, 2), np.float32))
 
 
-@pytest.mark.parametrize("method", ["direct", "sparse"])
+@pytest.mark.parametrize("method", ["direct", "sparse", "fft"])
 def test_no_channels(method):
     kwargs = {"channels": "first", "method": method}
     none_in = conv_transpose(ones(2, 0, 5), ones(0, 4, 2), bias=[1, 2, 3, 4], **kwargs)
@@ -137,7 +137,7 @@ def test_no_channels(method):
     assert conv_transpose_weight_adjoint(ones(2, 3, 5), ones(2, 0, 6), kernel_shape=[2], **kwargs).shape == (3, 0, 2)
 
 
-@pytest.mark.parametrize("method", ["direct", "sparse"])
+@pytest.mark.parametrize("method", ["direct", "sparse", "fft"])
 def test_empty_window(method):
     assert conv_transpose(ones(2, 5), ones(3), output_shape=0, method=method).shape == (2, 0)
     x = conv_transpose_adjoint(ones(2, 0), ones(3), input_shape=5, method=method)
@@ -148,7 +148,7 @@ def test_empty_window(method):
     np.testing.assert_array_equal(w, np.zeros(3))
 
 
-@pytest.mark.parametrize("method", ["direct", "sparse"])
+@pytest.mark.parametrize("method", ["direct", "sparse", "fft"])
 @pytest.mark.parametrize("channels", [None, "first"])
 def test_huge_steps_cost_nothing(method, channels):
     """One sample takes no stride, and one tap no dilation, however large."""
@@ -178,7 +178,7 @@ def test_huge_steps_cost_nothing(method, channels):
     )
 
 
-@pytest.mark.parametrize("method", ["direct", "sparse"])
+@pytest.mark.parametrize("method", ["direct", "sparse", "fft"])
 def test_window_far_out_on_a_huge_stride(method):
     x, w = np.array([4.0, 5.0]), np.array([1.0, 2.0])
     y = conv_transpose(x, w, stride=2**40, padding=[(2**40 - 1, -2)], method=method)
@@ -205,7 +205,7 @@ def test_size_past_the_address_space():
         conv_transpose(x, w, padding=[(2**70, -(2**70))])
 
 
-@pytest.mark.parametrize("method", ["direct", "sparse"])
+@pytest.mark.parametrize("method", ["direct", "sparse", "fft"])
 def test_result_too_large_for_memory(method):
     with pytest.raises(MemoryError):
         conv_transpose(ones(2), ones(1), stride=2**50, method=method)

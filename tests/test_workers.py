@@ -33,7 +33,8 @@ SHAPES = [
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize(
     ("x_shape", "w_shape", "kwargs", "method"),
-    [(*shape, "direct") for shape in SHAPES] + [(*shape, "sparse") for shape in SHAPES[:4]],
+    [(*shape, method) for method in ("direct", "fft") for shape in SHAPES]
+    + [(*shape, "sparse") for shape in SHAPES[:4]],
     ids=str,
 )
 def test_the_same_bits_for_every_number_of_workers(rng, x_shape, w_shape, kwargs, method, dtype, monkeypatch):

@@ -1,0 +1,501 @@
+"""Method "fft": products of spectra, on `scipy.fft`.
+
+Along each axis, let ``g = gcd(stride, dilation)`` and ``L = stride*dilation/g``.  Samples ``i = p*dilation/g + v`` and
+taps ``k = j*stride/g + c`` meet the outputs ::
+
+    o = (p + j)*L + v*stride + c*dilation - low
+
+and no other samples and taps do.  So for every v and c there is a plain convolution without stride and dilation, whose
+sizes are those of the samples, on strided views of x, w and y: no zero is ever inserted.  With ``q = p + j`` ::
+
+    forward          y[q] = sum of x[p] * w[q - p]            Y = X * W
+    adjoint          x[p] = sum of y[p + j] * conj(w[j])      X = sum over c of Y * conj(W)
+    weight adjoint   w[j] = sum of conj(x[p]) * y[p + j]      W = sum over v and tiles of conj(X) * Y
+
+where the spectrum X is of use to all c, and sums are taken before the one inverse transform.
+
+Results are cut into tiles, each of which reads its samples and a halo of one tap less than the kernel has
+(overlap-save).  The transform wraps around; it is just long enough that what is kept does not meet what wraps.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
+from itertools import islice, product
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import fft
+
+from . import _taps
+from ._direct import Direct
+from ._geometry import Axis
+
+__all__ = ["Fft"]
+
+Array = NDArray[Any]
+Index = tuple[Any, ...]
+Sizes = tuple[int, ...]
+
+# Work is counted in steps of butterflies, one for each number of a spectrum and doubling of its length.
+PASSES = 6  # steps that copying a tile, multiplying spectra and storing results take together, for each number
+CACHE = 2**16  # numbers of a tile that the caches hold with its spectrum;
+SLOW = 1.4  # beyond that, every step takes so many times longer
+CALL = 50_000  # steps in the time that it takes to begin with a tile
+TASK = 2**16  # numbers to transform at once, if tiles are smaller: of several tiles and items of the batch
+WASTE = 16  # how many steps may stand for one product of the definition,
+LITTLE = 2 * 10**7  # and how many are no waste worth avoiding
+MOST = 2**28  # bytes of the spectra of weights that are kept, and of those that are summed up at once
+THREAD = 200_000  # steps that keep a thread busy
+
+
+class Fft:
+    """Method "fft" (see `cytconv._methods.Method`): keeps the spectra of its weights for each size of tile.
+
+    Errors are relative to norms, not to each result.  With eps of the precision computed in, N the numbers in a tile
+    and norms over all samples and channels that meet, ``|error| <= eps * (6*log2(N) + C) * norm(x) * norm(w)`` for C
+    channels that are summed; the factor is generous, and a hundredth of it is usual.
+
+    Where the transforms would take far more steps than the definition has products (`_plan`), and where a result is
+    not finite, because a sample is not or sums of large numbers overflow, method "direct" computes all of it.
+    """
+
+    def __init__(self, axes: tuple[Axis, ...], w: Array) -> None:
+        self._axes, self._w, self._direct = axes, w, Direct(axes, w)
+        self._spectra: dict[tuple[Sizes, Index], Array] = {}
+
+    def forward(self, x: Array, bias: Array | None, y: Array, workers: int) -> None:
+        """``y[o] = bias + sum x[i] * w[k]``."""
+        plan = _plan("forward", self._axes, x.shape, self._w.shape)
+        if plan is None or not self._forward(plan, x, bias, y, workers):
+            self._direct.forward(x, bias, y, workers)
+
+    def adjoint(self, y: Array, bias: Array | None, x: Array, workers: int) -> None:
+        """``x[i] = bias + sum y[o] * conj(w[k])``."""
+        plan = _plan("adjoint", self._axes, x.shape, self._w.shape)
+        if plan is None or not self._adjoint(plan, y, bias, x, workers):
+            self._direct.adjoint(y, bias, x, workers)
+
+    @staticmethod
+    def weight_adjoint(axes: tuple[Axis, ...], x: Array, y: Array, w: Array, workers: int) -> None:
+        """``w[k] = sum conj(x[i]) * y[o]``."""
+        plan = _plan("weight_adjoint", axes, x.shape, w.shape)
+        if plan is None or not _weight_adjoint(plan, x, y, w, workers):
+            Direct.weight_adjoint(axes, x, y, w, workers)
+
+    @staticmethod
+    def repeat(*_: Any) -> None:
+        """There is no short way."""
+
+    def repeat_packed(self, *_: Any) -> None:
+        """There is no short way."""
+
+    def _forward(self, plan: Plan, x: Array, bias: Array | None, y: Array, workers: int) -> bool:
+        source, result = _flat(x, plan.d), _flat(y, plan.d)
+        offset = 0 if bias is None else bias.reshape(*bias.shape, *(1,) * plan.d)
+        if not plan.covers:
+            result[...] = offset
+
+        def run(task: Task, threads: int) -> bool:
+            spectrum = _transform(_gather(source, task, plan, None), plan.d, threads)
+            finite = True
+            for c in plan.classes():
+                crop = _crop([plan.results(task.v, c, tile) for tile in task.tiles])
+                if crop is None:
+                    continue
+                kept = _inverse(_contract(spectrum, self._spectrum(plan, c)), plan, crop, x.dtype, threads)
+                finite = finite and bool(np.isfinite(kept.sum()))
+                for part, tile in zip(kept, task.tiles, strict=True):
+                    spans = plan.results(task.v, c, tile)
+                    if all(span.size > 0 for span in spans):
+                        to = plan.y_view(result[task.items], task.v, c)[_where(spans)]
+                        here = part[_relative(spans, crop)]
+                        np.add(here, offset, out=to) if bias is not None else np.copyto(to, here)
+            return finite
+
+        return _finish(y, result, all(_each(run, plan, len(source), workers)))
+
+    def _adjoint(self, plan: Plan, y: Array, bias: Array | None, x: Array, workers: int) -> bool:
+        source, result = _flat(y, plan.d), _flat(x, plan.d)
+        offset = 0 if bias is None else bias.reshape(*bias.shape, *(1,) * plan.d)
+
+        def run(task: Task, threads: int) -> bool:
+            total: Array | None = None
+            for c in plan.classes():
+                spectrum = _transform(_gather(source, task, plan, c), plan.d, threads)
+                part = _contract(spectrum, self._spectrum(plan, c), adjoint=True)
+                total = part if total is None else np.add(total, part, out=total)
+            assert total is not None
+            crop = [(0, max(tile[a][1] - tile[a][0] for tile in task.tiles)) for a in range(plan.d)]
+            kept = _inverse(total, plan, crop, x.dtype, threads)
+            for part, tile in zip(kept, task.tiles, strict=True):
+                to = plan.x_view(result[task.items], task.v)[_index(slice(*span) for span in tile)]
+                here = part[_index(slice(0, stop - start) for start, stop in tile)]
+                np.add(here, offset, out=to) if bias is not None else np.copyto(to, here)
+            return bool(np.isfinite(kept.sum()))
+
+        return _finish(x, result, all(_each(run, plan, len(source), workers)))
+
+    def _spectrum(self, plan: Plan, c: Index) -> Array:
+        """Of the taps of one class, ``(groups, C_in // groups, C_out // groups, *frequencies)``."""
+        key = plan.sizes, c
+        spectrum = self._spectra.get(key)  # two threads may both transform at first: no harm
+        if spectrum is None:
+            taps = plan.w_view(self._w, c)
+            padded = np.zeros((*taps.shape[:3], *plan.sizes), taps.dtype)
+            padded[_index(slice(0, n) for n in taps.shape[3:])] = taps
+            spectrum = _transform(padded, plan.d, 1)
+            if sum(a.nbytes for a in list(self._spectra.values())) + spectrum.nbytes <= MOST:
+                self._spectra[key] = spectrum
+        return spectrum
+
+
+def _weight_adjoint(plan: Plan, x: Array, y: Array, w: Array, workers: int) -> bool:
+    samples, outputs = _flat(x, plan.d), _flat(y, plan.d)
+    w[...] = 0
+    size = w.shape[0] * w.shape[1] * w.shape[2] * math.prod(plan.sizes) * w.itemsize
+    classes = plan.classes()
+    at_once = max(1, MOST // (4 * size))
+    for first in range(0, len(classes), at_once):
+        chosen = classes[first : first + at_once]
+
+        def run(task: Task, threads: int, chosen: Sequence[Index] = chosen) -> list[Array]:
+            spectrum = _transform(_gather(samples, task, plan, None), plan.d, threads)
+            parts = []
+            for c in chosen:
+                other = _transform(_gather(outputs, task, plan, c), plan.d, threads)
+                parts.append(_correlate(spectrum, other))
+            return parts
+
+        totals: list[Array] | None = None
+        for parts in _each(run, plan, len(samples), workers):  # in one order, whatever the number of workers
+            if totals is None:
+                totals = parts
+            else:
+                for total, part in zip(totals, parts, strict=True):
+                    total += part
+        for c, total in zip(chosen, totals or [], strict=True):
+            taps = plan.w_view(w, c)
+            taps[...] = _inverse(total, plan, [(0, n) for n in taps.shape[3:]], w.dtype, workers)
+    return bool(np.isfinite(w).all())
+
+
+# ---- the plan ----------------------------------------------------------------------------------------
+
+
+class Span(NamedTuple):
+    """A run of an array, and where in a tile it is."""
+
+    start: int
+    size: int
+    at: int
+
+
+class Part(NamedTuple):
+    """Of one axis, the outputs that samples v and taps c meet: ``start + L*(q - low)``, `m` of them."""
+
+    start: int
+    m: int
+    low: int
+    taps: int
+
+
+class Pieces:
+    """One axis taken apart: samples ``v, v + x_step, ...``, taps ``c, c + w_step, ...``."""
+
+    def __init__(self, axis: Axis) -> None:
+        stride = axis.dilation if axis.n == 1 else axis.stride  # of no account with one sample,
+        dilation = stride if axis.taps == 1 else axis.dilation  # or with one tap
+        common = math.gcd(stride, dilation)
+        self.axis, self.stride, self.dilation = axis, stride, dilation
+        self.x_step, self.w_step, self.y_step = dilation // common, stride // common, stride // common * dilation
+        self.samples, self.classes = min(self.x_step, axis.n), min(self.w_step, axis.taps)
+        self.taps = -(-axis.taps // self.w_step)  # of the largest class
+
+    def length(self, v: int) -> int:
+        return len(range(v, self.axis.n, self.x_step))
+
+    def part(self, v: int, c: int) -> Part:
+        quotient, start = divmod(v * self.stride + c * self.dilation - self.axis.low, self.y_step)
+        m = len(range(start, self.axis.m, self.y_step))
+        return Part(start, m, -quotient, len(range(c, self.axis.taps, self.w_step)))
+
+    def support(self, v: int, c: int) -> tuple[int, int]:
+        """The q of outputs that there are and that meet a sample."""
+        part = self.part(v, c)
+        first = max(part.low, 0)
+        return first, max(first, min(part.low + part.m, self.length(v) + part.taps - 1))
+
+    def extent(self, v: int) -> tuple[int, int]:
+        """The same for all classes together."""
+        spans = [span for c in range(self.classes) for span in [self.support(v, c)] if span[0] < span[1]]
+        return (min(first for first, _ in spans), max(last for _, last in spans)) if spans else (0, 0)
+
+    def whole(self, reading: Reading) -> tuple[int, int]:
+        """Of the largest of the convolutions, how many results there are and the shortest transform for them all."""
+        longest, shortest = 0, self.taps
+        for v in range(self.samples):
+            n, (first, last) = self.length(v), self.extent(v)
+            if reading == "forward":
+                begin, end = max(0, first - self.taps + 1), min(n, last)
+                longest = max(longest, last - first)
+                shortest = max(shortest, end - first + self.taps - 1, last - begin, end - begin)
+            else:
+                longest = max(longest, n)
+                shortest = max(shortest, n, last, n + self.taps - 1 - min(first, n))
+        return longest, shortest
+
+
+Reading = Literal["forward", "adjoint", "weight_adjoint"]
+Tile = tuple[tuple[int, int], ...]  # of each axis, the first and past-the-last result (or sample, for weights)
+
+
+class Task(NamedTuple):
+    """Some tiles of some items of the batch, for the samples v."""
+
+    v: Index
+    tiles: Sequence[Tile]
+    items: slice
+
+
+class Plan:
+    """How a reading is cut into tiles of `sizes`, each with so many results along each axis as `blocks` says."""
+
+    def __init__(self, reading: Reading, pieces: tuple[Pieces, ...], sizes: Sizes, blocks: Sizes, steps: float) -> None:
+        self.reading, self.pieces, self.sizes, self.blocks, self.steps = reading, pieces, sizes, blocks, steps
+        self.d = len(pieces)
+        counts = [
+            sum(last - first for v in range(p.samples) for c in range(p.classes) for first, last in [p.support(v, c)])
+            for p in pieces
+        ]
+        self.covers = all(count == p.axis.m for count, p in zip(counts, pieces, strict=True))
+        self._classes = list(product(*(range(p.classes) for p in pieces)))
+        self.channels = 1
+
+    def classes(self) -> list[Index]:
+        return self._classes
+
+    def tasks(self, batch: int) -> Iterator[Task]:
+        count = max(1, TASK // (math.prod(self.sizes) * self.channels))
+        items = min(count, max(batch, 1))
+        for v in product(*(range(p.samples) for p in self.pieces)):
+            tiles = list(product(*(self._tiles(a, v[a]) for a in range(self.d))))
+            for first in range(0, batch, items):
+                for start in range(0, len(tiles), count // items):
+                    yield Task(v, tiles[start : start + count // items], slice(first, first + items))
+
+    def _tiles(self, a: int, v: int) -> list[tuple[int, int]]:
+        first, last = self.pieces[a].extent(v) if self.reading == "forward" else (0, self.pieces[a].length(v))
+        return [(start, min(start + self.blocks[a], last)) for start in range(first, last, self.blocks[a])]
+
+    def source(self, v: Index, c: Index | None, tile: Tile) -> list[Span]:
+        """What a tile reads: of x if there is no class, else of y."""
+        spans = []
+        for a, (p, (start, stop)) in enumerate(zip(self.pieces, tile, strict=True)):
+            if c is None and self.reading == "forward":
+                begin = max(0, start - p.taps + 1)
+                spans.append(Span(begin, min(p.length(v[a]), stop) - begin, 0))
+            elif c is None:
+                spans.append(Span(start, stop - start, 0))
+            else:
+                part = p.part(v[a], c[a])
+                first, last = p.support(v[a], c[a])
+                begin, end = max(first, start), min(last, stop + p.taps - 1)
+                spans.append(Span(begin - part.low, end - begin, begin - start))
+        return spans
+
+    def results(self, v: Index, c: Index, tile: Tile) -> list[Span]:
+        """What a tile of the forward reading gives of y."""
+        spans = []
+        for a, (p, (start, stop)) in enumerate(zip(self.pieces, tile, strict=True)):
+            first, last = p.support(v[a], c[a])
+            begin, end = max(first, start), min(last, stop)
+            spans.append(Span(begin - p.part(v[a], c[a]).low, end - begin, begin - max(0, start - p.taps + 1)))
+        return spans
+
+    def x_view(self, x: Array, v: Index) -> Array:
+        view: Array = x[_index(slice(r, None, p.x_step) for p, r in zip(self.pieces, v, strict=True))]
+        return view
+
+    def w_view(self, w: Array, c: Index) -> Array:
+        view: Array = w[_index(slice(r, None, p.w_step) for p, r in zip(self.pieces, c, strict=True))]
+        return view
+
+    def y_view(self, y: Array, v: Index, c: Index) -> Array:
+        starts = [p.part(v[a], c[a]).start for a, p in enumerate(self.pieces)]
+        view: Array = y[_index(slice(r, None, p.y_step) for p, r in zip(self.pieces, starts, strict=True))]
+        return view
+
+
+@lru_cache(maxsize=64)
+def _plan(reading: Reading, axes: tuple[Axis, ...], x_shape: Sizes, w_shape: Sizes) -> Plan | None:
+    """The cheapest tiles; None if the definition is far cheaper, or the spectra of weights would be huge.
+
+    Lengths along one axis after the other are set to the best, the others as they are: first all, then each again.
+    """
+    d = len(axes)
+    batch = math.prod(x_shape[: -d - 2])
+    groups, inputs, outputs = w_shape[:3]
+    pieces = tuple(Pieces(axis) for axis in axes)
+    classes = math.prod(p.classes for p in pieces)
+    parts = classes * math.prod(p.samples for p in pieces)
+    products = _taps.products(axes) * batch * groups * inputs * outputs
+    allowed = WASTE * products + LITTLE
+    if products == 0 or parts * CALL > allowed:
+        return None
+    sources = groups * batch * (inputs + outputs * classes)
+    whole = [p.whole(reading) for p in pieces]
+
+    def cost(lengths: Sequence[tuple[int, int]]) -> float:
+        size = math.prod(n for n, _ in lengths)
+        tiles = math.prod(-(-longest // block) for (longest, _), (_, block) in zip(whole, lengths, strict=True))
+        tiles *= math.prod(p.samples for p in pieces)
+        steps = size * (math.log2(size) + PASSES) * (SLOW if size > CACHE else 1)
+        sums = size * tiles * groups * batch * inputs * outputs * classes
+        return tiles * (sources * steps + CALL * classes) + groups * inputs * outputs * classes * steps + sums
+
+    candidates = [_lengths(p.taps, *most) for p, most in zip(pieces, whole, strict=True)]
+    lengths = [each[-1] for each in candidates]
+    for a in [*range(d), *range(d)]:
+        lengths = min(([*lengths[:a], length, *lengths[a + 1 :]] for length in candidates[a]), key=cost)
+    steps = cost(lengths)
+    sizes, blocks = (tuple(v) for v in zip(*lengths, strict=True))
+    if steps > allowed or groups * inputs * outputs * math.prod(sizes) * 16 > MOST:
+        return None
+    plan = Plan(reading, pieces, sizes, blocks, steps)
+    plan.channels = groups * max(inputs, outputs)
+    return plan
+
+
+def _lengths(taps: int, longest: int, shortest: int) -> list[tuple[int, int]]:
+    """Lengths of a transform that may be good, with how many results each has; the last one takes them all."""
+    lengths, least = [], max(16, 2 * taps)
+    while least < shortest:
+        size = fft.next_fast_len(least, real=True)
+        lengths.append((size, size - taps + 1))
+        least = size * 5 // 4
+    return [*lengths, (fft.next_fast_len(max(shortest, 1), real=True), max(longest, 1))]
+
+
+# ---- carrying it out ---------------------------------------------------------------------------------
+
+
+def _each(run: Callable[[Task, int], Any], plan: Plan, batch: int, workers: int) -> Iterator[Any]:
+    """Run every task; what they return, in order.  Tasks side by side, or if there are few, threads inside of each."""
+    tasks = list(plan.tasks(batch))
+    workers = max(1, min(workers, int(plan.steps / THREAD)))
+    with np.errstate(all="ignore"):
+        if workers == 1 or len(tasks) < workers:
+            for task in tasks:
+                yield run(task, workers)
+            return
+
+    def quiet(task: Task) -> Any:
+        with np.errstate(all="ignore"):  # a thread has its own
+            return run(task, 1)
+
+    remaining = iter(tasks)
+    with ThreadPoolExecutor(workers) as pool:
+        pending = [pool.submit(quiet, task) for task in islice(remaining, 2 * workers)]
+        while pending:  # no more results than that wait at any time
+            result = pending.pop(0).result()
+            pending.extend(pool.submit(quiet, task) for task in islice(remaining, 1))
+            yield result
+
+
+def _flat(a: Array, d: int) -> Array:
+    """All batch axes as one: a view if there can be one."""
+    return a.reshape(-1, *a.shape[-d - 2 :])
+
+
+def _finish(to: Array, result: Array, finite: bool) -> bool:
+    if not np.may_share_memory(to, result):
+        to[...] = result.reshape(to.shape)
+    return finite
+
+
+def _gather(a: Array, task: Task, plan: Plan, c: Index | None) -> Array:
+    """The tiles of x, or those of y that meet the taps c, with zeros around: ``(tiles, items, groups, C, *sizes)``."""
+    view = plan.x_view(a[task.items], task.v) if c is None else plan.y_view(a[task.items], task.v, c)
+    tiles = np.zeros((len(task.tiles), *view.shape[:3], *plan.sizes), a.dtype)
+    for to, tile in zip(tiles, task.tiles, strict=True):
+        spans = plan.source(task.v, c, tile)
+        if all(span.size > 0 for span in spans):
+            to[_index(slice(span.at, span.at + span.size) for span in spans)] = view[_where(spans)]
+    return tiles
+
+
+def _index(slices: Iterable[slice]) -> Index:
+    """Of the last axes."""
+    return (..., *slices)
+
+
+def _where(spans: Sequence[Span]) -> Index:
+    return _index(slice(span.start, span.start + span.size) for span in spans)
+
+
+def _crop(tiles: Sequence[Sequence[Span]]) -> list[tuple[int, int]] | None:
+    """What of the tiles is kept of any of them; None if nothing is."""
+    kept = [spans for spans in tiles if all(span.size > 0 for span in spans)]
+    if not kept:
+        return None
+    return [(min(s.at for s in spans), max(s.at + s.size for s in spans)) for spans in zip(*kept, strict=True)]
+
+
+def _relative(spans: Sequence[Span], crop: Sequence[tuple[int, int]]) -> Index:
+    return _index(slice(s.at - first, s.at - first + s.size) for s, (first, _) in zip(spans, crop, strict=True))
+
+
+def _transform(a: Array, d: int, threads: int) -> Array:
+    """The spectrum along the last `d` axes, half of it for real numbers; may write into `a`."""
+    axes = tuple(range(-d, 0))
+    if a.dtype.kind == "c":
+        spectrum: Array = fft.fftn(a, axes=axes, workers=threads, overwrite_x=True)
+    else:
+        spectrum = fft.rfftn(a, axes=axes, workers=threads)
+    return spectrum
+
+
+def _inverse(spectrum: Array, plan: Plan, crop: Sequence[tuple[int, int]], dtype: np.dtype[Any], threads: int) -> Array:
+    """Back, along one axis after the other: what is not kept of one need not be transformed along the next."""
+    for axis, (first, last) in zip(range(-plan.d, 0), crop, strict=True):
+        if axis < -1 or dtype.kind == "c":
+            spectrum = fft.ifft(spectrum, axis=axis, workers=threads, overwrite_x=True)
+        else:
+            spectrum = fft.irfft(spectrum, plan.sizes[-1], workers=threads, overwrite_x=True)
+        spectrum = spectrum[_index([slice(first, last), *[slice(None)] * (-1 - axis)])]
+    return spectrum
+
+
+def _contract(a: Array, w: Array, adjoint: bool = False) -> Array:
+    """Of each frequency, ``a @ w`` or ``a @ w^H`` over channels: ``(tiles, items, groups, C, *frequencies)``."""
+    if adjoint:
+        w = w.swapaxes(1, 2).conj()
+    if w.shape[1] == 1:
+        return np.asarray(a * w[:, 0])
+    sums = _by_frequency(a.reshape(-1, *a.shape[2:])) @ np.ascontiguousarray(_frequency_first(w))
+    product: Array = np.moveaxis(sums, (2, 1), (0, 3)).reshape(*a.shape[:2], w.shape[0], w.shape[2], *w.shape[3:])
+    return product
+
+
+def _correlate(x: Array, y: Array) -> Array:
+    """Of each frequency, ``x^H @ y`` over tiles and items: ``(groups, channels of x, channels of y, *frequencies)``."""
+    x, y = (a.reshape(-1, *a.shape[2:]) for a in (x, y))
+    if x.shape[2] == y.shape[2] == 1:
+        return np.asarray((x.conj() * y).sum(axis=0))[:, :, None]
+    sums = _by_frequency(x).swapaxes(2, 3).conj() @ _by_frequency(y)
+    return np.moveaxis(sums, 1, 3).reshape(x.shape[1], x.shape[2], y.shape[2], *x.shape[3:])
+
+
+def _by_frequency(a: Array) -> Array:
+    """``(items, groups, C, *frequencies)`` as matrices ``(groups, frequency, items, C)``."""
+    return np.ascontiguousarray(_frequency_first(np.moveaxis(a, 0, 1)))
+
+
+def _frequency_first(a: Array) -> Array:
+    """``(groups, rows, columns, *frequencies)`` as ``(groups, frequency, rows, columns)``."""
+    return np.moveaxis(a.reshape(*a.shape[:3], -1), 3, 1)
