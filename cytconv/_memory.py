@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["empty"]
+__all__ = ["empty", "forget"]
 
 Array = NDArray[Any]
 
@@ -54,3 +54,8 @@ def empty(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
         del memory  # before more is asked for
         memory = np.empty(size, np.uint8)
     return np.asarray(_Lease(memory, shape, dtype))
+
+
+def forget() -> None:
+    """Give back the memory that is kept."""
+    _spare.clear()
