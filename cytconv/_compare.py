@@ -11,6 +11,7 @@ import importlib
 import json
 import math
 import statistics
+import textwrap
 import time
 import tracemalloc
 from collections.abc import Callable, Iterable, Iterator
@@ -218,7 +219,13 @@ class Comparison:
         for y, row in enumerate(self.rows):
             if row.reason:
                 ax.text(
-                    left * 1.1, y, _wrapped(row.reason, 60)[0], va="center", fontsize=8, color="0.4", style="italic"
+                    left * 1.1,
+                    y,
+                    textwrap.shorten(row.reason, 64, placeholder=" ..."),
+                    va="center",
+                    fontsize=8,
+                    color="0.4",
+                    style="italic",
                 )
             for offset, (kind, (label, colour)) in zip((-0.27, 0, 0.27), kinds.items(), strict=True):
                 seconds = getattr(row, kind)
@@ -276,8 +283,6 @@ def _by(sizes: Iterable[int]) -> str:
 
 
 def _wrapped(text: str, width: int = 100) -> list[str]:
-    import textwrap
-
     return textwrap.wrap(text, width)
 
 

@@ -31,7 +31,7 @@ geometry = {"stride": 2, "padding": 3}
 
 M = conv_transpose_matrix(kernel, shape, **geometry)
 sources = np.zeros((views, *shape))
-sources[np.arange(views)[:, None], rng.integers(48, size=(views, 25)), rng.integers(48, size=(views, 25))] = 1
+sources[np.arange(views)[:, None], rng.integers(48, size=(views, 120)), rng.integers(48, size=(views, 120))] = 1
 seen = sources.reshape(views, -1) @ M.T
 seen += 0.02 * rng.standard_normal(seen.shape)
 

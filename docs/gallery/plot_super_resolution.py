@@ -23,11 +23,11 @@ from cytconv import ConvTranspose
 # ----------------------------------------------
 
 with Image.open(cbook.get_sample_data("grace_hopper.jpg", asfileobj=False)) as photograph:
-    original = np.asarray(photograph.convert("L"), float)[40:296, 130:386] / 255
+    original = np.asarray(photograph.convert("L"), float)[40:232, 162:354] / 255
 
 tap = np.exp(-0.5 * (np.arange(-3, 4) / 1.2) ** 2)
 blur = np.outer(tap, tap) / tap.sum() ** 2
-A = ConvTranspose(blur, (128, 128), stride=2, padding=3, output_shape=original.shape).T  # large to small
+A = ConvTranspose(blur, (96, 96), stride=2, padding=3, output_shape=original.shape).T  # large to small
 M = A.tosparse()
 
 noise = 0.002 * np.random.default_rng(0).standard_normal(A.dimsd)
@@ -41,7 +41,7 @@ np.testing.assert_allclose(M @ original.ravel(), A(original).ravel(), rtol=0, at
 # All minimise ``|A x - seen|**2 + damp**2 |x|**2``.  ``lsqr`` works on `A` itself, ``cg`` on the normal equations
 # ``(A.H A + damp**2) x = A.H seen``.  With the matrix, these can be multiplied out.
 
-damp, steps = 0.05, {"atol": 1e-10, "btol": 1e-10, "iter_lim": 500}
+damp, steps = 0.1, {"atol": 1e-8, "btol": 1e-8, "iter_lim": 500}
 N = M.T @ M + damp**2 * eye_array(M.shape[1])
 
 
@@ -51,7 +51,7 @@ def normal(x):
 
 
 def conjugate_gradients(equations, right):
-    solution, info = cg(equations, right, rtol=1e-9)
+    solution, info = cg(equations, right, rtol=1e-7)
     assert info == 0
     return solution
 
@@ -76,7 +76,7 @@ else:
 
     def pylops_cgls(operator):
         start = np.zeros(operator.shape[1])
-        return pylops.optimization.basic.cgls(operator, seen.ravel(), x0=start, niter=500, damp=damp, tol=1e-18)[0]
+        return pylops.optimization.basic.cgls(operator, seen.ravel(), x0=start, niter=500, damp=damp, tol=1e-14)[0]
 
     ways["PyLops cgls, operator"] = lambda: pylops_cgls(pylops.aslinearoperator(A))
     ways["PyLops cgls, matrix"] = lambda: pylops_cgls(pylops.aslinearoperator(aslinearoperator(M)))
@@ -91,11 +91,11 @@ for name, solve in ways.items():
 # The same answer
 # ---------------
 #
-# All six agree, up to the tolerance at which each of them stops.
+# All agree, up to the tolerance at which each of them stops.
 
 answer = solutions["lsqr, operator"]
 for name, solution in solutions.items():
-    np.testing.assert_allclose(solution, answer, rtol=0, atol=1e-5, err_msg=name)
+    np.testing.assert_allclose(solution, answer, rtol=0, atol=1e-4, err_msg=name)
 
 # %%
 # It is closer to the photograph than pixels that are merely repeated:
@@ -110,14 +110,14 @@ def error(image):
 
 assert error(solved) < 0.8 * error(repeated)
 
-figure, axes = plt.subplots(1, 3, figsize=(11, 4.1), layout="constrained")
+figure, axes = plt.subplots(1, 3, figsize=(11, 4.7), layout="constrained")
 images = {
     "the photograph": original,
     f"seen, pixels repeated\nerror {error(repeated):.3f}": repeated,
     f"least squares\nerror {error(solved):.3f}": solved,
 }
 for ax, (title, image) in zip(axes, images.items(), strict=True):
-    ax.imshow(image[64:192, 60:188], cmap="gray", vmin=0, vmax=1)
+    ax.imshow(image[64:192, 28:156], cmap="gray", vmin=0, vmax=1)
     ax.set_title(title)
     ax.set(xticks=[], yticks=[])
 plt.show()
