@@ -11,10 +11,12 @@ from ._runtime import show_config
 from ._sparse import conv_matrix, conv_transpose_matrix
 
 if TYPE_CHECKING:
+    from ._compare import compare_methods
     from ._operator import ConvTranspose
 
 __all__ = [
     "ConvTranspose",
+    "compare_methods",
     "conv",
     "conv_matrix",
     "conv_transpose",
@@ -26,13 +28,17 @@ __all__ = [
 __version__ = "0.1.0"
 
 
-def __getattr__(name: str) -> object:
-    """Import `ConvTranspose` when it is asked for: its base class takes longer to import than all the rest."""
-    if name == "ConvTranspose":
-        from ._operator import ConvTranspose
+_LATE = {"ConvTranspose": "_operator", "compare_methods": "_compare"}
 
-        globals()[name] = ConvTranspose
-        return ConvTranspose
+
+def __getattr__(name: str) -> object:
+    """Import what `_LATE` names when it is asked for: the operator's base class takes longer than all the rest."""
+    if name in _LATE:
+        from importlib import import_module
+
+        value: object = getattr(import_module(f".{_LATE[name]}", __name__), name)
+        globals()[name] = value
+        return value
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["empty", "physical"]
+__all__ = ["empty", "forget", "physical"]
 
 Array = NDArray[Any]
 
@@ -63,3 +63,8 @@ def physical() -> int | None:
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (AttributeError, ValueError, OSError):
         return None
+
+
+def forget() -> None:
+    """Give back the memory that is kept."""
+    _spare.clear()
