@@ -1,0 +1,81 @@
+"""What is done once beside what is done again and again."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from .common import GEOMETRIES, public
+
+
+def arguments(geometry: str) -> tuple[Any, Any, dict[str, Any]]:
+    """Samples, weights and keywords."""
+    workload = GEOMETRIES[geometry]
+    x, w, _ = workload.arrays()
+    if workload.plain:
+        return x[0, 0], w[0, 0], workload.keywords
+    return x, w, {**workload.keywords, "channels": "first"}
+
+
+class Operator:
+    """`ConvTranspose` packs its weights when they are first used: so the set-up is timed with the first product."""
+
+    params = [["article", "U-Net", "FSRCNN", "one channel float64"]]
+    param_names = ["geometry"]
+
+    def setup(self, geometry: str) -> None:
+        operator = public("ConvTranspose")
+        x, w, keywords = arguments(geometry)
+        self.make = lambda: operator(w, x.shape, workers=1, **keywords)
+        self.operator, self.x = self.make(), x.ravel()
+        self.y = self.operator @ self.x
+        self.adjoint = self.operator.H
+        self.adjoint @ self.y
+
+    def time_construct(self, geometry: str) -> None:
+        self.make()
+
+    def time_construct_and_apply(self, geometry: str) -> None:
+        self.make() @ self.x
+
+    def time_apply(self, geometry: str) -> None:
+        self.operator @ self.x
+
+    def time_apply_adjoint(self, geometry: str) -> None:
+        self.adjoint @ self.y
+
+
+class Matrix:
+    """`conv_transpose_matrix`, of geometries whose matrix is a reasonable thing to have."""
+
+    params = [["article", "FSRCNN", "one channel float64"]]
+    param_names = ["geometry"]
+
+    def setup(self, geometry: str) -> None:
+        matrix = public("conv_transpose_matrix")
+        x, w, keywords = arguments(geometry)
+        lead = x.ndim - w.ndim + 1 if "channels" in keywords else 0  # axes of batch, which a matrix does not have
+        x = x[(0,) * lead]
+        self.make = lambda: matrix(w, x.shape, **keywords)
+        self.matrix, self.x = self.make(), x.ravel()
+        self.matrix @ self.x
+
+    def time_fill(self, geometry: str) -> None:
+        self.make()
+
+    def time_product(self, geometry: str) -> None:
+        self.matrix @ self.x
+
+    def peakmem_fill(self, geometry: str) -> None:
+        self.make()
+
+    def track_fill_rate(self, geometry: str) -> float:
+        """Stored numbers for each second of filling, the best of three."""
+        seconds = []
+        for _ in range(3):
+            start = time.perf_counter()
+            self.make()
+            seconds.append(time.perf_counter() - start)
+        return float(self.matrix.nnz / min(seconds))
+
+    track_fill_rate.unit = "nnz/s"
