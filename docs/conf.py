@@ -1,0 +1,93 @@
+"""Sphinx's configuration; `docs/check` builds the pages, with warnings as errors."""
+
+import sys
+from pathlib import Path
+from urllib.error import URLError
+from urllib.request import urlopen
+
+import cytconv
+
+HERE = Path(__file__).parent
+sys.path.append(str(HERE))  # for _order
+
+project = "cytconv"
+author = "cytconv developers"
+copyright = "cytconv developers"
+version = release = cytconv.__version__
+
+extensions = [
+    "sphinx.ext.autodoc",
+    "sphinx.ext.autosummary",
+    "sphinx.ext.intersphinx",
+    "sphinx.ext.mathjax",
+    "numpydoc",
+    "myst_parser",
+    "sphinx_gallery.gen_gallery",
+]
+exclude_patterns = ["_build", "gallery/*.rst"]
+templates_path = ["_templates"]
+default_role = "autolink"  # a link where there is something of that name, else just emphasis, as for arguments
+
+# ---- the reference ---------------------------------------------------------------------------------------
+
+autosummary_generate = True
+autodoc_typehints = "none"  # numpydoc says the types, in words
+numpydoc_show_class_members = False  # the template of classes lists what is our own
+
+listed = (HERE / "api.rst").read_text(encoding="utf-8").split()
+if missing := [name for name in cytconv.__all__ if name not in listed]:
+    raise ValueError(f"docs/api.rst must list every public name; it lacks {', '.join(missing)}")
+
+# ---- links to numpy and scipy, where a network is there -----------------------------------------------------
+
+
+def reachable(url):
+    try:
+        with urlopen(url + "objects.inv", timeout=5):
+            return True
+    except (URLError, TimeoutError):
+        return False
+
+
+neighbours = {"numpy": "https://numpy.org/doc/stable/", "scipy": "https://docs.scipy.org/doc/scipy/"}
+intersphinx_mapping = {name: (url, None) for name, url in neighbours.items() if reachable(url)}
+nitpick_ignore_regex = [("py:.*", rf"{name}\..*") for name in neighbours if name not in intersphinx_mapping]
+
+# ---- the pages ---------------------------------------------------------------------------------------------
+
+myst_enable_extensions = ["dollarmath", "deflist"]
+myst_heading_anchors = 3
+
+sphinx_gallery_conf = {
+    "examples_dirs": "gallery",
+    "gallery_dirs": "auto_examples",
+    "within_subsection_order": "_order.Order",
+    "ignore_pattern": r"drawing\.py",  # what the examples import
+    "copyfile_regex": r"drawing\.py",
+    "doc_module": ("cytconv",),
+    "reference_url": {"cytconv": None},
+    "backreferences_dir": "generated/backreferences",
+    "download_all_examples": False,
+    "remove_config_comments": True,
+    "min_reported_time": 1e9,  # seconds; times of a shared machine would change each page on each build
+    "write_computation_times": False,
+}
+
+# ---- the look ------------------------------------------------------------------------------------------------
+
+html_theme = "pydata_sphinx_theme"
+html_title = "cytconv"
+html_static_path = ["_static"]
+html_css_files = ["cytconv.css"]
+html_copy_source = False
+html_show_sourcelink = False
+html_sidebars = {page: [] for page in ("install", "api", "coming_from", "how_it_works", "performance")}
+html_theme_options = {
+    "logo": {"text": "cytconv"},
+    "header_links_before_dropdown": 6,
+    "navbar_end": ["theme-switcher"],
+    "navigation_with_keys": False,
+    "show_prev_next": False,
+    "footer_start": ["copyright"],
+    "footer_end": ["sphinx-version"],
+}
