@@ -1,5 +1,6 @@
 """Sphinx's configuration; `docs/check` builds the pages, with warnings as errors."""
 
+import inspect
 import sys
 from pathlib import Path
 from urllib.error import URLError
@@ -33,6 +34,20 @@ default_role = "autolink"  # a link where there is something of that name, else 
 autosummary_generate = True
 autodoc_typehints = "none"  # numpydoc says the types, in words
 numpydoc_show_class_members = False  # the template of classes lists what is our own
+
+
+def signature(app, what, name, obj, options, arguments, returns):
+    """That of ``__init__``: scipy's LinearOperator hides it behind a ``__new__`` that takes anything."""
+    if what == "class":
+        _self, *others = inspect.signature(obj.__init__).parameters.values()
+        plain = [parameter.replace(annotation=parameter.empty) for parameter in others]
+        arguments = str(inspect.Signature(plain))
+    return arguments, returns
+
+
+def setup(app):
+    app.connect("autodoc-process-signature", signature)
+
 
 listed = (HERE / "api.rst").read_text(encoding="utf-8").split()
 if missing := [name for name in cytconv.__all__ if name not in listed]:
@@ -84,7 +99,7 @@ html_show_sourcelink = False
 html_sidebars = {page: [] for page in ("install", "api", "coming_from", "how_it_works", "performance")}
 html_theme_options = {
     "logo": {"text": "cytconv"},
-    "header_links_before_dropdown": 6,
+    "header_links_before_dropdown": 5,
     "navbar_end": ["theme-switcher"],
     "navigation_with_keys": False,
     "show_prev_next": False,
