@@ -27,6 +27,7 @@ extensions = [
 ]
 exclude_patterns = ["_build", "gallery/*.rst"]
 templates_path = ["_templates"]
+highlight_language = "text"  # where a block does not say what it is
 default_role = "autolink"  # a link where there is something of that name, else just emphasis, as for arguments
 
 # ---- the reference ---------------------------------------------------------------------------------------
@@ -96,7 +97,7 @@ html_static_path = ["_static"]
 html_css_files = ["cytconv.css"]
 html_copy_source = False
 html_show_sourcelink = False
-html_sidebars = {page: [] for page in ("install", "api", "coming_from", "how_it_works", "performance")}
+html_sidebars = {page.stem: [] for page in HERE.glob("*.md")}  # nothing to navigate beside a single page
 html_theme_options = {
     "logo": {"text": "cytconv"},
     "header_links_before_dropdown": 5,

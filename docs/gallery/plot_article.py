@@ -7,6 +7,8 @@ with a kernel.  This page follows the article that asked for this library: first
 enough to check by hand; then what happens when the kernel is larger or smaller than its stride.
 """
 
+# sphinx_gallery_thumbnail_number = 2
+
 import matplotlib.pyplot as plt
 import numpy as np
 from drawing import FIRST, LAST, Grid, arrow, canvas, text, tint

@@ -8,6 +8,8 @@ also halves the number of channels, from 1024 to 64.  Here are those four "up-co
 features of a photograph, and the time that each takes.
 """
 
+# sphinx_gallery_thumbnail_number = 2
+
 import statistics
 import time
 
@@ -82,9 +84,9 @@ for ax, level in zip(axes, [features, *(y for *_, y in levels)], strict=True):
 show_config()
 
 # %%
-# `conv_transpose` packs the weights in each call, `ConvTranspose` once, beforehand.  PyTorch, where it is installed,
-# computes the same levels on as many threads, in both of its layouts; the results are compared first.  All of them take
-# turns, and what is printed are medians of 9 rounds.
+# :func:`~cytconv.conv_transpose` packs the weights in each call, :class:`~cytconv.ConvTranspose` once, beforehand.
+# PyTorch, where it is installed, computes the same levels on its own number of threads, in both of its layouts; the
+# results are compared first.  All of them take turns, and what is printed are medians of 9 rounds.
 
 
 def candidates(x, w, y):
