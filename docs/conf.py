@@ -80,6 +80,7 @@ sphinx_gallery_conf = {
     "within_subsection_order": "_order.Order",
     "ignore_pattern": r"drawing\.py",  # what the examples import
     "copyfile_regex": r"drawing\.py",
+    "ignore_repr_types": r"matplotlib|drawing",
     "doc_module": ("cytconv",),
     "reference_url": {"cytconv": None},
     "backreferences_dir": "generated/backreferences",

@@ -34,7 +34,7 @@ print(small)
 
 
 def cells(array):
-    """Numbers to write into cells: whole ones, and others to three decimals, without zeros at their end."""
+    """Numbers to write into cells, to three decimals at most."""
     return [[f"{value:.3f}".rstrip("0").rstrip(".") for value in row] for row in array]
 
 
