@@ -6,6 +6,7 @@ EXAMPLES = [
     "plot_article",
     "plot_shapes",
     "plot_matrix",
+    "plot_phases",
     "plot_adjoints",
     "plot_unet",
     "plot_checkerboard",

@@ -6,6 +6,8 @@ from pathlib import Path
 from urllib.error import URLError
 from urllib.request import urlopen
 
+from sphinx.errors import ConfigError
+
 import cytconv
 
 HERE = Path(__file__).parent
@@ -52,7 +54,7 @@ def setup(app):
 
 listed = (HERE / "api.rst").read_text(encoding="utf-8").split()
 if missing := [name for name in cytconv.__all__ if name not in listed]:
-    raise ValueError(f"docs/api.rst must list every public name; it lacks {', '.join(missing)}")
+    raise ConfigError(f"docs/api.rst must list every public name; it lacks {', '.join(missing)}")
 
 # ---- links to numpy and scipy, where a network is there -----------------------------------------------------
 
