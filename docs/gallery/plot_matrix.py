@@ -2,7 +2,8 @@
 The transposed convolution matrix
 =================================
 
-A transposed convolution is linear in its samples, so it is a matrix.  Drawn, it shows what stride, dilation and channels
+A transposed convolution is linear in its samples, so it is a matrix.  Drawn, it shows what stride, dilation and
+channels
 do, why "transposed" is the right word and "deconvolution" the wrong one, and what it costs to keep the matrix instead
 of computing with the kernel.
 """
@@ -12,8 +13,8 @@ of computing with the kernel.
 # --------
 #
 # Column ``i`` of the matrix is what sample ``i`` becomes: the kernel, placed at ``i*stride``.  Let the taps have the
-# values 1, 2, 3, ... and a colour each, and the structure can be seen: along a diagonal that falls by `stride` rows with
-# each column, there is always the same tap.  With stride 1 that is a Toeplitz matrix.
+# values 1, 2, 3, ... and a colour each, and the structure can be seen: along a diagonal that falls by ``stride`` rows
+# with each column, there is always the same tap.  With stride 1 that is a Toeplitz matrix.
 
 import time
 
@@ -21,6 +22,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import scipy.signal
 from matplotlib.colors import BoundaryNorm, ListedColormap
+from scipy.sparse.linalg import lsqr
 
 import cytconv
 
@@ -61,7 +63,7 @@ fig.supxlabel("one column for each of six samples; the colours are taps: blue 1,
 
 # %%
 # With as many taps as the stride the columns do not overlap; with fewer, some rows are empty: these are the holes that
-# only a bias fills.  `padding` crops rows off both ends.
+# only a bias fills.  ``padding`` crops rows off both ends.
 #
 # Two axes
 # --------
@@ -112,20 +114,20 @@ for ax, (title, channels, groups) in zip(
 # The transpose, not an inverse
 # -----------------------------
 #
-# Call the matrix ``M``.  `cytconv.conv`, deep learning's strided convolution with the same kernel, is ``M.T``, entry by
-# entry: that is where the name comes from.
+# Call the matrix, :func:`cytconv.conv_transpose_matrix`, ``M``.  :func:`cytconv.conv`, deep learning's strided
+# convolution with the same kernel, is ``M.T``, entry by entry: that is where the name comes from.
 
 w = np.array([0.5, 1.0, 0.5])  # linear interpolation
 n, stride = 8, 2
 M = cytconv.conv_transpose_matrix(w, n, stride=stride)
-C = cytconv.conv_matrix(w, M.shape[0], stride=stride)
+C = cytconv.conv_matrix(w, n, stride=stride)  # n samples on the side of its result
 assert np.array_equal(C.toarray(), M.T.toarray())
 
 # %%
 # To convolve and then to convolve transposed brings back the *size*, not the numbers.  ``M.T @ M`` is the correlation
 # of the kernel with itself, sampled at multiples of the stride; only if all of that but the middle one vanishes is it a
 # multiple of the identity: for kernels that are no longer than the stride, or whose shifts by the stride are orthogonal
-# (wavelets).  What undoes ``M`` is its pseudo-inverse, which for this kernel has entries everywhere.
+# (wavelets).  What undoes ``M`` is its pseudo-inverse, which for this kernel has not one entry that is zero.
 
 M = M.toarray()
 overlap = scipy.signal.correlate(w, w)[len(w) - 1 :: stride]  # 1.5, 0.25
@@ -135,6 +137,7 @@ assert np.allclose(np.diag(gram, 1), overlap[1])
 
 inverse = np.linalg.pinv(M)
 assert np.allclose(inverse @ M, np.eye(n))
+assert np.abs(inverse).min() > 1e-5
 assert not np.allclose(gram / gram[0, 0], np.eye(n))
 
 fig, axes = plt.subplots(1, 4, figsize=(11, 3.4), layout="constrained")
@@ -151,11 +154,9 @@ for ax, matrix, title in zip(
 fig.colorbar(image, ax=axes, shrink=0.7)
 
 # %%
-# On samples, too: what the transpose gives back is blurred, what the pseudo-inverse gives back is exact.  No pseudo-inverse
-# need be built for that: :class:`cytconv.ConvTranspose` is a :class:`scipy.sparse.linalg.LinearOperator`, and
-# :func:`scipy.sparse.linalg.lsqr` applies it with the kernel alone.
-
-from scipy.sparse.linalg import lsqr  # noqa: E402  # a gallery imports where the text comes to it
+# On samples, too: what the transpose gives back is blurred, what the pseudo-inverse gives back is exact.  No
+# pseudo-inverse need be built for that: :class:`cytconv.ConvTranspose` is a
+# :class:`scipy.sparse.linalg.LinearOperator`, and :func:`scipy.sparse.linalg.lsqr` applies it with the kernel alone.
 
 x = np.array([0.0, 0.0, 1.0, 0.0, 0.0, 2.0, 2.0, 0.0])
 A = cytconv.ConvTranspose(w, n, stride=stride)
@@ -175,9 +176,9 @@ ax.set_xlabel("sample")
 # Sparse against direct
 # ---------------------
 #
-# The matrix has an entry for each product of a sample and a tap, some eight or twelve bytes wide even though there are
-# no more than ``w.size`` different numbers among them.  It pays where it is used as a matrix: to be factored, to
-# be added to others, or looked at.  To apply it is to read all entries from memory.
+# The matrix has an entry for each product of a sample and a tap, of eight bytes in float32 (a number and its column),
+# although there are no more than ``w.size`` different numbers among them.  It pays where it is used as a matrix: to be
+# factored, to be added to others, or looked at.  To apply it is to read all entries from memory.
 #
 # Below, ``x`` is a square image in float32, ``w`` has 4 x 4 taps and the stride is 2.  The times were taken when this
 # page was built, on whatever machine built it and whatever else it was doing: look at the ratios.
