@@ -125,7 +125,7 @@ assert errors["learned"] < min(errors["nearest"], errors["bilinear"])
 assert (sharp[1:3, 1:3] > bilinear[1:3, 1:3]).all()
 assert (sharp[0] < bilinear[0]).all()
 
-fig, axes = plt.subplots(1, 4, figsize=(11, 3), layout="constrained", width_ratios=[1.5, 1, 1, 1])
+fig, axes = plt.subplots(1, 4, figsize=(9, 2.9), layout="constrained", width_ratios=[1.4, 1, 1, 1])
 axes[0].semilogy(losses, label="bilinear images")
 axes[0].semilogy(sharp_losses, label="discs")
 axes[0].set_xlabel("step")
@@ -143,7 +143,7 @@ for ax, (title, kernel) in zip(axes[1:], kernels.items(), strict=True):
 # One of the images not seen: what is left to err is at the sharp edges.
 
 up = conv_transpose(halved(test), sharp, **geometry)
-fig, axes = plt.subplots(1, 4, figsize=(11, 3), layout="constrained")
+fig, axes = plt.subplots(1, 4, figsize=(9, 2.6), layout="constrained")
 pictures = {"image": test[0], "halved": halved(test)[0], "brought back": up[0], "difference": up[0] - test[0]}
 for ax, (title, picture) in zip(axes, pictures.items(), strict=True):
     ax.imshow(picture, cmap="gray", vmin=-1.5, vmax=1.5)

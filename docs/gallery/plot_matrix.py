@@ -47,19 +47,19 @@ w = np.array([1.0, 2.0, 3.0])
 cases = {
     "stride 1": {},
     "stride 2": {"stride": 2},
-    "stride 3 = taps": {"stride": 3},
-    "stride 4: holes": {"stride": 4},
+    "stride 3\n= taps": {"stride": 3},
+    "stride 4:\nholes": {"stride": 4},
     "dilation 2": {"dilation": 2},
-    "stride 2, padding 1": {"stride": 2, "padding": 1},
+    "stride 2,\npadding 1": {"stride": 2, "padding": 1},
 }
-fig, axes = plt.subplots(1, len(cases), figsize=(11, 4.6), layout="constrained")
+fig, axes = plt.subplots(1, len(cases), figsize=(9, 4.4), layout="constrained")
+fig.supxlabel("one column for each of six samples; the colours are taps: blue 1, orange 2, green 3", fontsize=10)
 for ax, (title, geometry) in zip(axes, cases.items(), strict=True):
     matrix = cytconv.conv_transpose_matrix(w, 6, **geometry).toarray()
     draw(ax, matrix, title, taps=3)
 
     x = np.arange(1.0, 7.0)
     assert np.allclose(matrix @ x, cytconv.conv_transpose(x, w, **geometry))
-fig.supxlabel("one column for each of six samples; the colours are taps: blue 1, orange 2, green 3", fontsize=10)
 
 # %%
 # With as many taps as the stride the columns do not overlap; with fewer, some rows are empty: these are the holes that
@@ -74,7 +74,7 @@ fig.supxlabel("one column for each of six samples; the colours are taps: blue 1,
 
 w = np.arange(1.0, 10.0).reshape(3, 3)
 n = (4, 4)
-fig, axes = plt.subplots(1, 3, figsize=(11, 6.2), layout="constrained", width_ratios=[1, 1, 1])
+fig, axes = plt.subplots(1, 3, figsize=(8, 6.4), layout="constrained", width_ratios=[1, 1, 1])
 for ax, (title, geometry) in zip(
     axes,
     {"stride 1": {}, "stride 2": {"stride": 2}, "stride 1, dilation 2": {"dilation": 2}}.items(),
@@ -99,7 +99,7 @@ assert np.array_equal(both, np.kron(*one_axis))
 # columns are permuted, and each entry becomes a small block from channels to channels.
 
 x_shape = {"first": (4, 5), "last": (5, 4)}
-fig, axes = plt.subplots(1, 3, figsize=(11, 4.4), layout="constrained")
+fig, axes = plt.subplots(1, 3, figsize=(9, 3.9), layout="constrained")
 for ax, (title, channels, groups) in zip(
     axes,
     [("channels first", "first", 1), ("channels first, 2 groups", "first", 2), ("channels last", "last", 1)],
@@ -108,7 +108,7 @@ for ax, (title, channels, groups) in zip(
     w = np.broadcast_to(np.array([1.0, 2.0, 3.0]), (4, 2 // groups, 3))
     matrix = cytconv.conv_transpose_matrix(w, x_shape[channels], stride=2, channels=channels, groups=groups).toarray()
     blocks = (11, 5) if channels == "first" else (2, 4)
-    draw(ax, matrix, f"4 -> 2 channels, {title}", taps=3, blocks=blocks)
+    draw(ax, matrix, f"4 -> 2, {title}", taps=3, blocks=blocks)
 
 # %%
 # The transpose, not an inverse
@@ -140,7 +140,7 @@ assert np.allclose(inverse @ M, np.eye(n))
 assert np.abs(inverse).min() > 1e-8
 assert not np.allclose(gram / gram[0, 0], np.eye(n))
 
-fig, axes = plt.subplots(1, 4, figsize=(11, 3.4), layout="constrained")
+fig, axes = plt.subplots(1, 4, figsize=(9, 3), layout="constrained")
 for ax, matrix, title in zip(
     axes,
     [M.T, gram, inverse, inverse @ M],
@@ -169,8 +169,8 @@ fig, ax = plt.subplots(figsize=(9, 3), layout="constrained")
 ax.plot(x, "o", color="k", markersize=10, fillstyle="none", label="x")
 ax.plot(back, ".-", label="M.T @ y, scaled")
 ax.plot(solved, "x", label="lsqr(A, y)")
-ax.legend()
 ax.set_xlabel("sample")
+ax.legend()
 
 # %%
 # Sparse against direct

@@ -42,14 +42,14 @@ def clean(ax, title, x, y):
 x, w, stride = np.array([1.0, 2.0, 4.0, 3.0]), np.array([1.0, 10.0, 100.0]), 2
 y = conv_transpose(x, w, stride=stride)
 
-fig, (left, right) = plt.subplots(1, 2, figsize=(11, 4.4), layout="constrained")
+fig, (left, right) = plt.subplots(1, 2, figsize=(10, 3.6), layout="constrained")
 for i, name in enumerate("abcd"):
     cell(left, 2 * i + 1, 3, name)
     for k in range(3):
         arrow(left, (2 * i + 1, 3), (2 * i + k, 0), PHASES[k % stride])
 for o in range(y.size):
     cell(left, o, 0, f"y{o}", PHASES[o % stride])
-clean(left, "stride 2, taps 0, 1, 2: every sample reaches three outputs", (-0.7, 8.7), (-0.8, 3.8))
+clean(left, "every sample reaches three outputs", (-0.7, 8.7), (-0.8, 3.8))
 
 padded = np.pad(x, 1)
 phases = [padded[1:] * w[0] + padded[:-1] * w[2], padded[1:-1] * w[1]]
@@ -62,7 +62,7 @@ for r, (phase, row) in enumerate(zip(phases, texts, strict=True)):
     assert np.array_equal(y[r::stride], phase)
 for o in range(y.size):
     cell(right, o, 0, f"y{o}", PHASES[o % stride])
-clean(right, "the same by phases, which the store interleaves", (-0.7, 9.2), (-0.8, 3.8))
+clean(right, "the same by phases", (-0.7, 9.2), (-0.8, 3.8))
 
 # %%
 # Two axes
@@ -72,7 +72,7 @@ clean(right, "the same by phases, which the store interleaves", (-0.7, 9.2), (-0
 # into four kernels of 2 x 2 taps, one for each colour; a kernel of 3 x 3 into four of different sizes, and no
 # multiplication is made for the taps that a phase does not have.
 
-fig, axes = plt.subplots(1, 3, figsize=(11, 4), layout="constrained")
+fig, axes = plt.subplots(1, 3, figsize=(9, 3.4), layout="constrained")
 for ax, taps in zip(axes, (4, 3), strict=False):
     for k in product(range(taps), repeat=2):
         cell(ax, k[1], -k[0], f"{k[0]},{k[1]}", PHASES[k[0] % 2 * 2 + k[1] % 2])
@@ -97,7 +97,7 @@ positions = (n[0] + margin - 1) * pitch + n[1] + margin  # of a phase: one more 
 shifts = list(product(range(2), repeat=2))
 offsets = [(margin - i) * pitch + margin - j for i, j in shifts]
 
-fig, (left, right) = plt.subplots(1, 2, figsize=(11, 3.6), layout="constrained", width_ratios=[1, 3.4])
+fig, (left, right) = plt.subplots(1, 2, figsize=(10, 3), layout="constrained", width_ratios=[1, 3.4])
 for (i, j), value in np.ndenumerate(plane):
     cell(left, j, -i, f"{value:.0f}", "0.9" if value else "white")
 clean(left, "samples with a margin", (-0.7, pitch - 0.3), (-plane.shape[0] + 0.3, 0.7))
