@@ -147,11 +147,11 @@ for ax, matrix, title in zip(
     ["M.T: a convolution", "M.T @ M: not the identity", "pinv(M)", "pinv(M) @ M"],
     strict=True,
 ):
-    image = ax.imshow(matrix, cmap="RdBu_r", vmin=-1.5, vmax=1.5)
+    ax.imshow(matrix, cmap="RdBu_r", vmin=-1.5, vmax=1.5)
     ax.set_title(title, fontsize=10)
     ax.set_xticks([])
     ax.set_yticks([])
-fig.colorbar(image, ax=axes, shrink=0.7)
+colours = fig.colorbar(axes[0].images[0], ax=axes, shrink=0.7)
 
 # %%
 # On samples, too: what the transpose gives back is blurred, what the pseudo-inverse gives back is exact.  No
@@ -171,6 +171,7 @@ ax.plot(back, ".-", label="M.T @ y, scaled")
 ax.plot(solved, "x", label="lsqr(A, y)")
 ax.set_xlabel("sample")
 ax.legend()
+ax.grid(alpha=0.3)
 
 # %%
 # Sparse against direct

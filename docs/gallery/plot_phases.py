@@ -12,7 +12,8 @@ kernels take, drawn, and done in numpy.  :doc:`/how_it_works` tells how the kern
 #
 # With stride 2, a tap with an even number reaches even outputs only, and one with an odd number odd ones.  Outputs with
 # the same remainder are a *phase*.  Between the samples and the outputs of one phase there is no stride left: each
-# phase is an ordinary correlation of the samples with its own taps, and the outputs are the phases interleaved.
+# phase is an ordinary correlation of the samples with its own taps, and the outputs are the phases interleaved.  In the
+# picture, ``b0+a2`` is sample b times tap 0 plus sample a times tap 2.
 
 from itertools import product
 
@@ -27,7 +28,7 @@ PHASES = ["tab:blue", "tab:orange", "tab:green", "tab:red"]
 def cell(ax, x, y, text="", colour="white", size=0.9):
     """A square with a text."""
     ax.add_patch(plt.Rectangle((x - size / 2, y - size / 2), size, size, facecolor=colour, edgecolor="0.3", alpha=0.85))
-    ax.text(x, y, text, ha="center", va="center", fontsize=9)
+    ax.text(x, y, text, ha="center", va="center", fontsize=8)
 
 
 def arrow(ax, begin, end, colour):
@@ -42,7 +43,7 @@ def clean(ax, title, x, y):
 x, w, stride = np.array([1.0, 2.0, 4.0, 3.0]), np.array([1.0, 10.0, 100.0]), 2
 y = conv_transpose(x, w, stride=stride)
 
-fig, (left, right) = plt.subplots(1, 2, figsize=(10, 3.6), layout="constrained")
+fig, (left, right) = plt.subplots(1, 2, figsize=(8, 2.8), layout="constrained")
 for i, name in enumerate("abcd"):
     cell(left, 2 * i + 1, 3, name)
     for k in range(3):
@@ -57,7 +58,7 @@ texts = [["a0", "b0+a2", "c0+b2", "d0+c2", "d2"], ["a1", "b1", "c1", "d1"]]
 for r, (phase, row) in enumerate(zip(phases, texts, strict=True)):
     for q, text in enumerate(row):
         cell(right, 2 * q + r, 3 - 1.1 * r, "", PHASES[r])
-        right.text(2 * q + r, 3 - 1.1 * r, text, ha="center", va="center", fontsize=7)
+        right.text(2 * q + r, 3 - 1.1 * r, text, ha="center", va="center", fontsize=6)
         arrow(right, (2 * q + r, 3 - 1.1 * r), (2 * q + r, 0), PHASES[r])
     assert np.array_equal(y[r::stride], phase)
 for o in range(y.size):
@@ -72,7 +73,7 @@ clean(right, "the same by phases", (-0.7, 9.2), (-0.8, 3.8))
 # into four kernels of 2 x 2 taps, one for each colour; a kernel of 3 x 3 into four of different sizes, and no
 # multiplication is made for the taps that a phase does not have.
 
-fig, axes = plt.subplots(1, 3, figsize=(9, 3.4), layout="constrained")
+fig, axes = plt.subplots(1, 3, figsize=(8, 3.1), layout="constrained")
 for ax, taps in zip(axes, (4, 3), strict=False):
     for k in product(range(taps), repeat=2):
         cell(ax, k[1], -k[0], f"{k[0]},{k[1]}", PHASES[k[0] % 2 * 2 + k[1] % 2])
@@ -97,7 +98,7 @@ positions = (n[0] + margin - 1) * pitch + n[1] + margin  # of a phase: one more 
 shifts = list(product(range(2), repeat=2))
 offsets = [(margin - i) * pitch + margin - j for i, j in shifts]
 
-fig, (left, right) = plt.subplots(1, 2, figsize=(10, 3), layout="constrained", width_ratios=[1, 3.4])
+fig, (left, right) = plt.subplots(1, 2, figsize=(9, 2.5), layout="constrained", width_ratios=[1, 3.4])
 for (i, j), value in np.ndenumerate(plane):
     cell(left, j, -i, f"{value:.0f}", "0.9" if value else "white")
 clean(left, "samples with a margin", (-0.7, pitch - 0.3), (-plane.shape[0] + 0.3, 0.7))
