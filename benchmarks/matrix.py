@@ -1,0 +1,130 @@
+"""The sparse matrices: how fast they are filled, in how much memory, and how fast they multiply.
+
+    python benchmarks/matrix.py [--rounds 7] [--quick]
+
+Filling is compared with the COO triples of all entries in numpy, turned to CSR by scipy, and products with scipy's own,
+by the same matrix.  All take turns, round by round; times are medians.  Results are compared before they count.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import tracemalloc
+from collections.abc import Callable
+from functools import partial
+from itertools import product
+from typing import Any
+
+import numpy as np
+from machine import copy_bandwidth, describe
+from scaling import medians, table
+from scipy.sparse import coo_array, csr_array
+
+import cytconv
+from cytconv._runtime import resolve_workers
+
+GEOMETRIES = {  # name: shape of x, shape of w, the rest
+    "2^18; k9 s2": ((2**18,), (9,), {"stride": 2}),
+    "2^16; k101 s4": ((2**16,), (101,), {"stride": 4}),
+    "256x256; k9 s2": ((256, 256), (9, 9), {"stride": 2}),
+    "512x512; k3 s1": ((512, 512), (3, 3), {}),
+    "48^3; k4 s2": ((48, 48, 48), (4, 4, 4), {"stride": 2}),
+    "16->16, 64x64; k3 s2": ((16, 64, 64), (16, 16, 3, 3), {"stride": 2, "channels": "first"}),
+}
+QUICK = {"30x31; k3 s2": ((30, 31), (3, 3), {"stride": 2})}
+
+
+def numpy_coo(w: np.ndarray, shape: tuple[int, ...], *, stride: int = 1, channels: str | None = None) -> csr_array:
+    """The same matrix by triples ``(o, i, k)``, all at once: what one would write without this library."""
+    spatial, kernel = (shape[1:], w.shape[2:]) if channels else (shape, w.shape)
+    weights = w if channels else w[None, None]
+    full = [(n - 1) * stride + k for n, k in zip(spatial, kernel, strict=True)]
+    sizes = (*weights.shape[:2], *spatial, *kernel)
+    c_in, c_out, *rest = np.indices(sizes, np.int32, sparse=True)
+    i, k = rest[: len(spatial)], rest[len(spatial) :]
+    row, column = c_out, c_in
+    for a, n in enumerate(spatial):
+        row = row * full[a] + i[a] * stride + k[a]
+        column = column * n + i[a]
+    row, column = (np.broadcast_to(index, sizes).ravel() for index in (row, column))
+    data = np.broadcast_to(weights.reshape(*weights.shape[:2], *(1,) * len(spatial), *kernel), sizes).ravel()
+    return coo_array((data, (row, column)), (weights.shape[1] * math.prod(full), math.prod(shape))).tocsr()
+
+
+def peak(work: Callable[[], Any]) -> int:
+    """Bytes that `work` takes at most, its result included."""
+    tracemalloc.start()
+    work()
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    return most
+
+
+def fill(rounds: int, geometries: dict[str, Any]) -> None:
+    bandwidth = copy_bandwidth(resolve_workers(None))
+    rows = []
+    rng = np.random.default_rng(0)
+    for (name, (shape, w_shape, kwargs)), format in product(geometries.items(), ("csr", "csc", "coo", "bsr")):
+        w, options = rng.standard_normal(w_shape), {**kwargs, "format": format}
+        if format == "bsr":
+            if "channels" not in kwargs:
+                continue
+            shape, options["channels"] = (*shape[1:], shape[0]), "last"
+        ours, by_numpy = (
+            partial(cytconv.conv_transpose_matrix, w, shape, **options),
+            partial(numpy_coo, w, shape, **kwargs),
+        )
+        if format == "csr":
+            assert abs(ours() - by_numpy()).max() == 0
+        time, *others = medians([ours, by_numpy] if format == "csr" else [ours], rounds)
+        result = ours()
+        arrays = [result.data, *(result.coords if format == "coo" else (result.indices, result.indptr))]
+        size, entries = sum(a.nbytes for a in arrays), result.data.size
+        beside, written = peak(ours) / size - 1, size / time / (bandwidth / 2)
+        ratio = others[0] / time if others else "-"
+        rows.append([name, format, entries, time * 1e3, entries / time / 1e6, f"{written:.0%}", f"{beside:.1%}", ratio])
+    columns = ["geometry", "format", "entries", "ms", "million entries a second", "written, of what a copy writes"]
+    columns += ["memory beside the result", "numpy COO to CSR takes so many times longer"]
+    table(f"Filling; a copy writes {bandwidth / 2e9:.1f} GB/s, and reads as much", columns, rows)
+
+
+def products(rounds: int, geometries: dict[str, Any]) -> None:
+    rows = []
+    rng = np.random.default_rng(0)
+    for name, (shape, w_shape, kwargs) in geometries.items():
+        for dtype, count in product((np.float32, np.float64, np.complex128), (1, 8)):
+            operator = cytconv.ConvTranspose(
+                rng.standard_normal(w_shape).astype(dtype), shape, method="sparse", **kwargs
+            )
+            matrix = operator.tosparse()
+            x, y = (rng.standard_normal((size, count)).astype(dtype).squeeze() for size in matrix.shape[::-1])
+            adjoint, by_columns = operator.H, matrix.conj().T  # a CSR array read by columns: no second matrix
+            np.testing.assert_allclose(operator @ x, matrix @ x, atol=1e-3)
+            np.testing.assert_allclose(adjoint @ y, by_columns @ y, atol=1e-3)
+            calls = [
+                partial(a.__matmul__, v)
+                for v, pair in ((x, (operator, matrix)), (y, (adjoint, by_columns)))
+                for a in pair
+            ]
+            forward, scipy_forward, back, scipy_back = medians(calls, rounds)
+            times = [forward * 1e3, scipy_forward / forward, back * 1e3, scipy_back / back]
+            rows.append([name, np.dtype(dtype).name, count, *times])
+    columns = ["geometry", "dtype", "vectors", "forward, ms", "scipy takes so many times longer"]
+    table("Products", [*columns, "adjoint, ms", "scipy takes so many times longer"], rows)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--quick", action="store_true", help="one round of one small geometry")
+    options = parser.parse_args()
+    rounds, geometries = (1, QUICK) if options.quick else (options.rounds, GEOMETRIES)
+    machine = describe()
+    print(f"{machine['cpu']}, {machine['cpus']} CPUs, {resolve_workers(None)} workers, medians of {rounds} rounds.")
+    fill(rounds, geometries)
+    products(rounds, geometries)
+
+
+if __name__ == "__main__":
+    main()
