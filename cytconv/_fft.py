@@ -58,7 +58,7 @@ class Fft:
 
     Errors are relative to norms, not to each result.  With eps of the precision computed in, N the numbers in a tile
     and norms over all samples and channels that meet, ``|error| <= eps * (6*log2(N) + C) * norm(x) * norm(w)`` for C
-    channels that are summed; the factor is generous, and a hundredth of it is usual.
+    channels that are summed; a worst case, of which a thousandth was seen on random numbers.
 
     Where the transforms would take far more steps than the definition has products (`_plan`), and where a result is
     not finite, because a sample is not or sums of large numbers overflow, method "direct" computes all of it.
