@@ -28,8 +28,8 @@ from itertools import islice, product
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy import fft
 
 from . import _taps
 from ._direct import Direct
@@ -147,7 +147,7 @@ class Fft:
         if spectrum is None:
             spectrum = plan.w_view(self._w, c)
             for axis in range(-1, -plan.d - 1, -1):  # the zeros behind the taps come last: there are few rows before
-                transform = fft.rfft if axis == -1 and self._w.dtype.kind == "f" else fft.fft
+                transform = scipy.fft.rfft if axis == -1 and self._w.dtype.kind == "f" else scipy.fft.fft
                 spectrum = transform(spectrum, plan.sizes[axis], axis=axis, workers=threads)
             if sum(a.nbytes for a in list(self._spectra.values())) + spectrum.nbytes <= MOST:
                 self._spectra[key] = spectrum
@@ -375,10 +375,10 @@ def _lengths(taps: int, longest: int, shortest: int) -> list[tuple[int, int]]:
     """Lengths of a transform that may be good, with how many results each has; the last one takes them all."""
     lengths, least = [], max(16, 2 * taps)
     while least < shortest:
-        size = fft.next_fast_len(least, real=True)
+        size = scipy.fft.next_fast_len(least, real=True)
         lengths.append((size, size - taps + 1))
         least = size * 5 // 4
-    return [*lengths, (fft.next_fast_len(max(shortest, 1), real=True), max(longest, 1))]
+    return [*lengths, (scipy.fft.next_fast_len(max(shortest, 1), real=True), max(longest, 1))]
 
 
 # ---- carrying it out ---------------------------------------------------------------------------------
@@ -454,9 +454,9 @@ def _transform(a: Array, d: int, threads: int) -> Array:
     """The spectrum along the last `d` axes, half of it for real numbers; may write into `a`."""
     axes = tuple(range(-d, 0))
     if a.dtype.kind == "c":
-        spectrum: Array = fft.fftn(a, axes=axes, workers=threads, overwrite_x=True)
+        spectrum: Array = scipy.fft.fftn(a, axes=axes, workers=threads, overwrite_x=True)
     else:
-        spectrum = fft.rfftn(a, axes=axes, workers=threads)
+        spectrum = scipy.fft.rfftn(a, axes=axes, workers=threads)
     return spectrum
 
 
@@ -464,9 +464,9 @@ def _inverse(spectrum: Array, plan: Plan, crop: Sequence[tuple[int, int]], dtype
     """Back, along one axis after the other: what is not kept of one need not be transformed along the next."""
     for axis, (first, last) in zip(range(-plan.d, 0), crop, strict=True):
         if axis < -1 or dtype.kind == "c":
-            spectrum = fft.ifft(spectrum, axis=axis, workers=threads, overwrite_x=True)
+            spectrum = scipy.fft.ifft(spectrum, axis=axis, workers=threads, overwrite_x=True)
         else:
-            spectrum = fft.irfft(spectrum, plan.sizes[-1], workers=threads, overwrite_x=True)
+            spectrum = scipy.fft.irfft(spectrum, plan.sizes[-1], workers=threads, overwrite_x=True)
         spectrum = spectrum[_index([slice(first, last), *[slice(None)] * (-1 - axis)])]
     return spectrum
 
