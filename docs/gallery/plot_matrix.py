@@ -3,9 +3,8 @@ The transposed convolution matrix
 =================================
 
 A transposed convolution is linear in its samples, so it is a matrix.  Drawn, it shows what stride, dilation and
-channels
-do, why "transposed" is the right word and "deconvolution" the wrong one, and what it costs to keep the matrix instead
-of computing with the kernel.
+channels do, why "transposed" is the right word and "deconvolution" the wrong one, and what it costs to keep the matrix
+instead of computing with the kernel.
 """
 
 # %%
