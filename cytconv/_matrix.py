@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 import sys
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,11 +26,10 @@ from ._memory import physical
 from ._runtime import resolve_workers, team
 from .kernels.matrix import fill
 
-__all__ = ["FORMATS", "Format", "matrix"]
+__all__ = ["FORMATS", "entries_of", "matrix"]
 
 Array = NDArray[Any]
 Indices = NDArray[np.intp]
-Format = Literal["csr", "csc", "coo", "bsr"]
 
 FORMATS = ("csr", "csc", "coo", "bsr")
 INT32_MAX = 2**31 - 1
@@ -54,13 +53,16 @@ def matrix(
     if format == "bsr":
         if geometry.channels != "last" or not w.size:
             by_rows = matrix(geometry, w, transposed=transposed, index_dtype=index_dtype, drop_zeros=drop_zeros)
-            return by_rows.tobsr()
+            result = by_rows.tobsr()
+            result.sort_indices()  # scipy leaves blocks in the order of their first entry
+            result.has_canonical_format = True
+            return result
         # A block is all channels of one output by all of one sample, within a group.
         block = (geometry.channels_out // geometry.groups, geometry.channels_in // geometry.groups)
     shape = (math.prod(geometry.y_shape), math.prod(geometry.x_shape))
     if transposed:
         shape, block = shape[::-1], block[::-1]
-    entries = _entries(geometry)
+    entries = entries_of(geometry)
     index = _index_type(index_dtype, max(*shape, entries))
     count = entries // math.prod(block)  # of columns to write
     rows = shape[1] if format == "csc" else shape[0] // block[0]
@@ -115,7 +117,7 @@ def _index_type(asked: Any, largest: int) -> np.dtype[Any]:
     return index
 
 
-def _entries(geometry: Geometry) -> int:
+def entries_of(geometry: Geometry) -> int:
     """How many entries the matrix has; of any size."""
     reaches = (axis.reach() for axis in geometry.axes)
     triples = [sum((last - first).tolist()) for first, last in reaches]
