@@ -11,11 +11,13 @@ from ._runtime import show_config
 from ._sparse import conv_matrix, conv_transpose_matrix
 
 if TYPE_CHECKING:
+    from ._choice import choose_method
     from ._compare import compare_methods
     from ._operator import ConvTranspose
 
 __all__ = [
     "ConvTranspose",
+    "choose_method",
     "compare_methods",
     "conv",
     "conv_matrix",
@@ -28,7 +30,7 @@ __all__ = [
 __version__ = "0.1.0"
 
 
-_LATE = {"ConvTranspose": "_operator", "compare_methods": "_compare"}
+_LATE = {"ConvTranspose": "_operator", "choose_method": "_choice", "compare_methods": "_compare"}
 
 
 def __getattr__(name: str) -> object:

@@ -1,4 +1,4 @@
-"""The command line: ``python -m cytconv demo``, ``python -m cytconv compare`` and ``python -m cytconv info``."""
+"""The command line: ``python -m cytconv demo``, ``compare``, ``calibrate`` and ``info``."""
 
 from __future__ import annotations
 
@@ -45,12 +45,19 @@ def main(argv: Sequence[str] | None = None) -> int:
             "Several sizes are separated by commas; one alone holds for every axis of --shape.",
         )
     )
+    commands.add_parser(
+        "calibrate",
+        help="measure what choose_method predicts with",
+        description="Measure the constants of the cost model of choose_method on this machine, and keep them.",
+    )
     commands.add_parser("info", help="print what runs here: kernels, threads, versions")
 
     options = parser.parse_args(argv)
     if options.command == "info":
         show_config()
         return 0
+    if options.command == "calibrate":
+        return _calibrate()
     try:
         if options.command == "compare":
             _compare(options)
@@ -64,6 +71,21 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _fail(command: str, error: object) -> int:
     print(f"python -m cytconv {command}: error: {error}", file=sys.stderr)
     return 2
+
+
+def _calibrate() -> int:
+    """Measure the constants of the cost model, and tell where they are."""
+    from ._choice import cache_file, calibrate
+    from ._compare import progress_bar
+
+    calibrate(progress_bar(sys.stderr) if sys.stderr.isatty() else None)
+    path = cache_file()
+    print(
+        f"kept in {path}"
+        if path.exists()
+        else f"measured, but {path} cannot be written: the next process measures anew"
+    )
+    return 0
 
 
 # ---- compare -------------------------------------------------------------------------------------------

@@ -25,7 +25,7 @@ from ._geometry import Axis
 from ._phases import Direction
 from ._weights import WeightAdjoint, weight_adjoint
 
-__all__ = ["Direct", "Fast"]
+__all__ = ["Direct", "Fast", "plan_of"]
 
 Array = NDArray[Any]
 Reading = Literal["forward", "adjoint", "weight_adjoint"]
@@ -96,7 +96,7 @@ class Direct:
             sums = _weight_plan(axes, x, y, w, cls._means)
             return None if sums is None else Repeat(sums, shape, w.dtype, workers)
         source, result = (x, y) if reading == "forward" else (y, x)
-        plan = _plan(reading, axes, w, source, result, cls._means)
+        plan = plan_of(reading, axes, w, source, result, cls._means)
         if plan is None:
             return None
         return Repeat(plan, shape, w.dtype, workers, packing=plan.layout.packing(w.shape[0], w.shape[3:]))
@@ -108,7 +108,7 @@ class Direct:
         if self._w.dtype.kind == "c" or _is_better_swapped(self._axes, x):
             return None
         source, result = (x, y) if direction == "forward" else (y, x)
-        plan = _plan(direction, self._axes, self._w, source, result, self._means)
+        plan = plan_of(direction, self._axes, self._w, source, result, self._means)
         packed = None if plan is None else self._weights(plan.layout, 1)
         return Repeat(plan, shape, self._w.dtype, workers, packed=packed) if plan and packed is not None else None
 
@@ -122,7 +122,7 @@ class Direct:
         means: Means | None = None,
     ) -> bool:
         """Fill `result`, unless the kernels would be wrong or wasteful: say so, and leave it to others."""
-        plan = _plan(direction, self._axes, self._w, source, result, means or self._means)
+        plan = plan_of(direction, self._axes, self._w, source, result, means or self._means)
         if plan is None:
             return False
         workers = _runtime.team(workers, plan.tasks, plan.work)
@@ -191,7 +191,7 @@ class Repeat:
         return result if finite else None
 
 
-def _plan(
+def plan_of(
     direction: Direction, axes: tuple[Axis, ...], w: Array, source: Array, result: Array, means: Means
 ) -> Correlation | None:
     """The plan of the forward operator or its adjoint, unless it would waste time."""

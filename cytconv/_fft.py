@@ -35,7 +35,7 @@ from . import _taps
 from ._direct import Direct
 from ._geometry import Axis
 
-__all__ = ["Fft"]
+__all__ = ["Fft", "plan_of"]
 
 Array = NDArray[Any]
 Index = tuple[Any, ...]
@@ -60,7 +60,7 @@ class Fft:
     and norms over all samples and channels that meet, ``|error| <= eps * (6*log2(N) + C) * norm(x) * norm(w)`` for C
     channels that are summed; a worst case, of which a thousandth was seen on random numbers.
 
-    Where the transforms would take far more steps than the definition has products (`_plan`), and where a result is
+    Where the transforms would take far more steps than the definition has products (`plan_of`), and where a result is
     not finite, because a sample is not or sums of large numbers overflow, method "direct" computes all of it.
     """
 
@@ -70,20 +70,20 @@ class Fft:
 
     def forward(self, x: Array, bias: Array | None, y: Array, workers: int) -> None:
         """``y[o] = bias + sum x[i] * w[k]``."""
-        plan = _plan("forward", self._axes, x.shape, self._w.shape)
+        plan = plan_of("forward", self._axes, x.shape, self._w.shape)
         if plan is None or not self._forward(plan, x, bias, y, workers):
             self._direct.forward(x, bias, y, workers)
 
     def adjoint(self, y: Array, bias: Array | None, x: Array, workers: int) -> None:
         """``x[i] = bias + sum y[o] * conj(w[k])``."""
-        plan = _plan("adjoint", self._axes, x.shape, self._w.shape)
+        plan = plan_of("adjoint", self._axes, x.shape, self._w.shape)
         if plan is None or not self._adjoint(plan, y, bias, x, workers):
             self._direct.adjoint(y, bias, x, workers)
 
     @staticmethod
     def weight_adjoint(axes: tuple[Axis, ...], x: Array, y: Array, w: Array, workers: int) -> None:
         """``w[k] = sum conj(x[i]) * y[o]``."""
-        plan = _plan("weight_adjoint", axes, x.shape, w.shape)
+        plan = plan_of("weight_adjoint", axes, x.shape, w.shape)
         if plan is None or not _weight_adjoint(plan, x, y, w, workers):
             Direct.weight_adjoint(axes, x, y, w, workers)
 
@@ -332,7 +332,7 @@ class Plan:
 
 
 @lru_cache(maxsize=64)
-def _plan(reading: Reading, axes: tuple[Axis, ...], x_shape: Sizes, w_shape: Sizes) -> Plan | None:
+def plan_of(reading: Reading, axes: tuple[Axis, ...], x_shape: Sizes, w_shape: Sizes) -> Plan | None:
     """The cheapest tiles; None if the definition is far cheaper, or the spectra of weights would be huge.
 
     Lengths along one axis after the other are set to the best, the others as they are: first all, then each again.

@@ -90,9 +90,9 @@ def conv_transpose_matrix(
 
     Notes
     -----
-    Where a row begins and what is in it has a closed form, so that the arrays are filled in place, on as many threads as
-    OpenMP would use, with no sort and no memory beside them, in every format.  Only a "bsr" array without channels last
-    is made from a "csr" array by scipy.
+    Where a row begins and what is in it has a closed form, so that the arrays are filled in place, on as many threads
+    as OpenMP would use, with no sort and no memory beside them, in every format.  Only a "bsr" array without channels
+    last is made from a "csr" array by scipy.
 
     References
     ----------

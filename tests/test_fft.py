@@ -6,6 +6,7 @@ import pickle
 import numpy as np
 import pytest
 import reference
+import scipy
 from reference import DTYPES, uniform
 
 from cytconv import ConvTranspose, _fft, conv_transpose, conv_transpose_adjoint, conv_transpose_weight_adjoint
@@ -45,7 +46,7 @@ def small_tiles(monkeypatch):
     def lengths(taps, longest, shortest):
         block = 6 if longest > 6 else max(longest, 1)
         size = max(block + taps - 1, shortest if block == longest else 0)
-        return [(_fft.fft.next_fast_len(size, real=True), block)]
+        return [(scipy.fft.next_fast_len(size, real=True), block)]
 
     monkeypatch.setattr(_fft, "_lengths", lengths)
     monkeypatch.setattr(_fft, "TASK", 2**9)
@@ -56,7 +57,7 @@ def only_transforms(request, monkeypatch):
     """No other method helps out, whatever the cost."""
     monkeypatch.setattr(_fft, "LITTLE", math.inf)
     monkeypatch.setattr(_fft, "Direct", lambda *_: None)
-    monkeypatch.setattr(_fft, "_plan", _fft._plan.__wrapped__)
+    monkeypatch.setattr(_fft, "plan_of", _fft.plan_of.__wrapped__)
     if request.param == "small tiles":
         small_tiles(monkeypatch)
 
@@ -209,7 +210,7 @@ def test_spectra_are_kept_and_not_pickled(rng):
 )
 def test_many_phases_are_left_to_the_direct_method(rng, n, taps, stride, dilation, m):
     axes = tuple(Axis(*sizes, m, stride, dilation) for sizes in zip(n, taps, strict=True))
-    assert _fft._plan("forward", axes, (1, 1, *n), (1, 1, 1, *taps)) is None
+    assert _fft.plan_of("forward", axes, (1, 1, *n), (1, 1, 1, *taps)) is None
     x, w = uniform(rng, n, np.float64), uniform(rng, taps, np.float64)
     kwargs = {"stride": stride, "dilation": dilation, "output_shape": m}
     got, expected = (conv_transpose(x, w, method=method, **kwargs) for method in ("fft", "direct"))
