@@ -80,11 +80,7 @@ def _calibrate() -> int:
 
     calibrate(progress_bar(sys.stderr) if sys.stderr.isatty() else None)
     path = cache_file()
-    print(
-        f"kept in {path}"
-        if path.exists()
-        else f"measured, but {path} cannot be written: the next process measures anew"
-    )
+    print(f"kept in {path}" if path.exists() else f"{path} cannot be written: each process will measure anew")
     return 0
 
 

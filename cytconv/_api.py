@@ -68,11 +68,13 @@ def conv_transpose(
     axes : int or sequence of int, optional
         For plain arrays, the axis of `x` along which each axis of `w` is convolved.
     method : {"auto", "direct", "sparse", "fft"}, optional
-        "direct" computes the sums in compiled kernels, "sparse" multiplies by `conv_transpose_matrix`, "fft" multiplies
-        spectra, which pays for large kernels; its errors are relative to the norms of `x` and `w`, not to each result.
-        "auto" is "direct", but with many channels and several axes it may add samples up before it multiplies them,
-        which takes fewer multiplications (Winograd's minimal filtering) and costs some precision: up to 2.5 times the
-        error of "direct" was seen.  Infinity and NaN reach the same outputs with any of them.
+        "direct" computes the sums in compiled kernels.  "fft" multiplies spectra, which pays for large kernels; its
+        errors are relative to the norms of `x` and `w`, not to each result, and where transforms would take far more
+        work than the sums it is "direct".  "sparse" multiplies by `conv_transpose_matrix`, which a function builds in
+        every call and `ConvTranspose` once.  "auto" is "direct", but with many channels and several axes it may add
+        samples up before it multiplies them, which takes fewer multiplications (Winograd's minimal filtering) and costs
+        some precision: up to 2.5 times the error of "direct" was seen.  Infinity and NaN reach the same outputs with
+        any of them.
     workers : int, optional
         Threads to use at most.  None is what OpenMP would use (so ``OMP_NUM_THREADS`` and threadpoolctl apply), -1 is
         every CPU, -2 all but one.  Results are bitwise equal for every number of workers.
@@ -95,6 +97,8 @@ def conv_transpose(
         an integer is not.
     numpy.exceptions.AxisError
         If `axes` names an axis that `x` does not have.
+    MemoryError
+        With method "sparse", if the matrix is larger than the memory of the machine.
 
     See Also
     --------

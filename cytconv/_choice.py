@@ -188,7 +188,7 @@ SAMPLES: list[tuple[tuple[int, ...], tuple[int, ...], int]] = [
 MATRIX = 3 * 10**6  # entries that are made to be measured, at most
 
 
-def calibrate(progress: Callable[[int, int, str], None] | None = None) -> Prices:
+def calibrate(progress: Callable[[int, int, str], object] | None = None) -> Prices:
     """Measure the prices on this machine, which takes some seconds, and keep them in `cache_file`."""
     from scipy.optimize import nnls  # takes long to import
 

@@ -43,7 +43,7 @@ Progress = Callable[[int, int, str], object]
 
 YARDSTICK = "direct"
 APPLICATIONS = (1, 10, 100, 1000)  # how often an operator is applied, in what is said about the fastest
-SPAN = 0.01  # seconds to repeat short products for, in each round
+SPAN = 0.05  # seconds to repeat short products for, in each round
 MOST_CALLS = 100  # in that time
 
 
@@ -477,7 +477,7 @@ def compare_methods(
     channels_in: SupportsIndex | None = None,
     channels_out: SupportsIndex | None = None,
     groups: SupportsIndex = 1,
-    dtype: DTypeLike = np.float64,
+    dtype: DTypeLike = "float64",
     workers: SupportsIndex | None = None,
     repeat: SupportsIndex = 5,
     methods: Iterable[str] | None = None,
@@ -528,7 +528,7 @@ def compare_methods(
     plans of the work, is there from the first round on and not counted.  A method that refuses the geometry, runs
     out of memory or gives other numbers than "direct" is a row with the reason in place of times.
 
-    Memory is what `tracemalloc` sees of it, in a round of its own without a clock: arrays, not the scratch that
+    Memory is what ``tracemalloc`` sees of it, in a round of its own without a clock: arrays, not the scratch that
     compiled code takes for itself.
 
     Examples
@@ -621,6 +621,8 @@ def _problem(
         if outputs % parts:
             raise ValueError(f"groups={parts} must divide channels_out={outputs}")
         x_shape, w_shape = (inputs, *x_shape), (inputs, outputs // parts, *w_shape)
+    elif groups != 1:
+        raise ValueError(f"groups={groups!r} must be 1 without channels_in or channels_out")
     geometry = Geometry.forward(
         x_shape,
         w_shape,
@@ -698,13 +700,16 @@ def _turn(contender: _Contender, x: Array, y: Array) -> tuple[float, float, floa
 
 
 def _seconds_of(product: Product, a: Array) -> float:
-    """Mean over as many calls as fit the span, and over one at least."""
-    start, calls, span = time.perf_counter(), 0, 0.0
-    while calls == 0 or (span < SPAN and calls < MOST_CALLS):
+    """Median of as many calls as fit the span, and of one at least.
+
+    Threads that wait for each other on a busy machine can cost a call a slice of the scheduler: no mean would do.
+    """
+    times: list[float] = []
+    while not times or (sum(times) < SPAN and len(times) < MOST_CALLS):
+        start = time.perf_counter()
         product(a)
-        calls += 1
-        span = time.perf_counter() - start
-    return span / calls
+        times.append(time.perf_counter() - start)
+    return statistics.median(times)
 
 
 def _memory_of(contender: _Contender, x: Array, y: Array) -> tuple[int | None, int | None, tuple[Array, Array]]:

@@ -23,6 +23,7 @@ __all__ = ["Sparse", "check_format", "conv_matrix", "conv_transpose_matrix", "wh
 Array = NDArray[Any]
 
 TOGETHER = 2**12  # rows of a product that are a task
+ENTRY = 4  # multiplications in the time that an entry takes to read and multiply
 SHARE = 2**16  # entries, at least, of a share of a product by the adjoint
 MAX_SHARES = 64
 MOST_SUMS = 4  # of all shares together, in columns of the matrix
@@ -269,7 +270,7 @@ class Sparse:
         rows, columns = self._matrix.shape
         vectors, result = _vectors(x, columns), _rows(y, rows)
         scratch = np.empty(columns * min(len(vectors), ABREAST), y.dtype)
-        workers = team(workers, -(-rows // TOGETHER), self._matrix.nnz * len(vectors))
+        workers = team(workers, -(-rows // TOGETHER), ENTRY * self._matrix.nnz * len(vectors))
         multiply(*self._arrays(), vectors, result, scratch, TOGETHER, workers)
         _put(result, bias, y, self._spatial)
 
@@ -281,7 +282,7 @@ class Sparse:
         table, size = self._shares
         vectors, result = _vectors(y, rows), _rows(x, columns)
         sums = np.empty(size * min(len(vectors), ABREAST), x.dtype)
-        workers = team(workers, len(table), self._matrix.nnz * len(vectors))
+        workers = team(workers, len(table), ENTRY * self._matrix.nnz * len(vectors))
         multiply_adjoint(*self._arrays(), table, vectors, result, sums, TOGETHER, workers)
         _put(result, bias, x, self._spatial)
 

@@ -1,4 +1,7 @@
-"""`choose_method`: what it returns, and where its constants are kept.  Whether it is right is for benchmarks/choice.py."""
+"""`choose_method`: what it returns, and where its constants are kept.
+
+Whether it is right is for benchmarks/choice.py, as it needs a machine that does nothing else.
+"""
 
 import json
 import math
@@ -131,9 +134,7 @@ def test_a_spoilt_file_is_measured_anew(cache, content):
 
 def test_without_a_place_to_write(monkeypatch, tmp_path):
     (tmp_path / "file").write_text("")
-    monkeypatch.setenv(
-        "CYTCONV_CACHE", str(tmp_path / "file" / "below")
-    )  # no folder can be made there, for root neither
+    monkeypatch.setenv("CYTCONV_CACHE", str(tmp_path / "file" / "below"))  # where even root can make no folder
     assert choose_method(np.ones(30), np.ones(3)) in METHODS
     assert _choice._known
 

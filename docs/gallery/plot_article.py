@@ -105,12 +105,13 @@ try:
 except ImportError:
     print("PyTorch is not installed: its output as it was stored, to five decimals")
     theirs, tolerance = np.array([row.split() for row in stored.strip().splitlines()], float), 0.5001e-5
+    whose = "PyTorch, to five decimals,"
 else:
     layer = torch.nn.ConvTranspose2d(1, 1, 2, stride=2, bias=False, dtype=torch.float64)
     with torch.no_grad():
         layer.weight.copy_(torch.tensor(kernel))
         theirs, tolerance = layer(torch.tensor(image)[None, None])[0, 0].numpy(), 1e-15
-    print(f"PyTorch {torch.__version__}")
+    whose = f"PyTorch {torch.__version__}"
     stored = np.array([row.split() for row in stored.strip().splitlines()], float)
     assert np.abs(theirs - stored).max() < 0.5001e-5  # so what others see in its place is right
 
@@ -118,7 +119,7 @@ for i, j in np.ndindex(image.shape):
     region = np.s_[2 * i : 2 * i + 2, 2 * j : 2 * j + 2]
     difference = np.abs(theirs[region] - kernel * image[i, j]).max()
     assert difference <= tolerance and np.array_equal(large[region], kernel * image[i, j])
-    print(f"region {i}, {j}: PyTorch differs from kernel * image[{i}, {j}] by {difference:.2g}, cytconv by 0")
+    print(f"region {i}, {j}: {whose} differs from kernel * image[{i}, {j}] by {difference:.2g}, cytconv by 0")
 
 # %%
 # Upsampling by n
