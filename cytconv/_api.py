@@ -107,6 +107,7 @@ def conv_transpose(
     conv : the transpose, a strided convolution.
     ConvTranspose : the same as a LinearOperator that keeps the weights packed.
     conv_transpose_matrix : the same as a sparse matrix.
+    choose_method : which method is the fastest.
 
     Notes
     -----

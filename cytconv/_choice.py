@@ -83,7 +83,7 @@ def choose_method(
     Returns
     -------
     method : {"direct", "fft", "sparse"}
-        What to pass as ``method=``.
+        What to pass as ``method=``.  Where it is "direct", the default, "auto", is that or faster, at some precision.
     times : dict of str to float
         Only with `measure`: median seconds of each method, infinity for a matrix that does not fit in memory.
 
@@ -135,15 +135,15 @@ def choose_method(
 
 
 def predict(geometry: Geometry, dtype: np.dtype[Any], workers: int, prices: Prices) -> dict[str, float]:
-    """Seconds of each method."""
+    """Seconds of each method, infinity where it would leave the call to another."""
     return {
-        name: sum(price * amount for price, amount in zip(prices[name], amounts, strict=True))
+        name: sum(price * amount for price, amount in zip(prices[name], amounts, strict=True)) if amounts else math.inf
         for name, amounts in amounts_of(geometry, dtype, workers).items()
     }
 
 
 def amounts_of(geometry: Geometry, dtype: np.dtype[Any], workers: int) -> dict[str, list[float]]:
-    """What the prices of each method are for."""
+    """What the prices of each method are for; nothing where it would leave the call to another."""
     axes, real = geometry.axes, 2 if dtype.kind == "c" else 1
     x = geometry.split_x(_phantom(geometry.x_shape, dtype))
     w = geometry.split_w(_phantom(geometry.w_shape, dtype))
@@ -158,11 +158,11 @@ def amounts_of(geometry: Geometry, dtype: np.dtype[Any], workers: int) -> dict[s
     direct = [1.0, *(amount / threads for amount in shared)]
 
     transforms = fft_plan("forward", axes, x.shape, w.shape) if products else None
-    steps = transforms.steps * dtype.itemsize if transforms else math.inf  # then "direct" does it
+    fft = [1.0, transforms.steps * dtype.itemsize / threads, y.nbytes / threads] if transforms else []
     rows, entries = math.prod(geometry.y_shape), entries_of(geometry)
     return {
         "direct": direct,
-        "fft": [1.0, steps / threads, y.nbytes / threads],
+        "fft": fft,
         "sparse": [1.0, (entries * (dtype.itemsize + 4) + rows * 4) / threads],
     }
 
@@ -204,7 +204,7 @@ def calibrate(progress: Callable[[int, int, str], object] | None = None) -> Pric
         geometry = Geometry.forward(x.shape, w.shape, **keywords)
         few = entries_of(geometry) <= MATRIX
         amounts = amounts_of(geometry, x.dtype, workers)
-        names = [name for name in METHODS if math.isfinite(sum(amounts[name])) and (name != "sparse" or few)]
+        names = [name for name in METHODS if amounts[name] and (name != "sparse" or few)]
         times = measured(x, w, names, keywords)
         for name, seconds in times.items():
             rows[name].append([amount / seconds for amount in amounts[name]])  # errors in proportion to the time

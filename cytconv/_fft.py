@@ -176,8 +176,9 @@ def _weight_adjoint(plan: Plan, x: Array, y: Array, w: Array, workers: int) -> b
             if totals is None:
                 totals = parts
             else:
-                for total, part in zip(totals, parts, strict=True):
-                    total += part
+                with np.errstate(all="ignore"):
+                    for total, part in zip(totals, parts, strict=True):
+                        total += part
         for c, total in zip(chosen, totals or [], strict=True):
             taps = plan.w_view(w, c)
             taps[...] = _inverse(total, plan, [(0, n) for n in taps.shape[3:]], w.dtype, workers)
@@ -388,16 +389,15 @@ def _each(run: Callable[[Task, int], Any], plan: Plan, batch: int, workers: int)
     """Run every task; what they return, in order.  Tasks side by side, or if there are few, threads inside of each."""
     tasks = list(plan.tasks(batch))
     workers = max(1, min(workers, int(plan.steps / THREAD)))
-    with np.errstate(all="ignore"):
-        if workers == 1 or len(tasks) < workers:
-            for task in tasks:
-                yield run(task, workers)
-            return
+    side_by_side = len(tasks) >= workers > 1
 
     def quiet(task: Task) -> Any:
         with np.errstate(all="ignore"):  # a thread has its own
-            return run(task, 1)
+            return run(task, 1 if side_by_side else workers)
 
+    if not side_by_side:
+        yield from map(quiet, tasks)
+        return
     remaining = iter(tasks)
     with ThreadPoolExecutor(workers) as pool:
         pending = [pool.submit(quiet, task) for task in islice(remaining, 2 * workers)]

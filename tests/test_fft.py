@@ -215,3 +215,12 @@ def test_many_phases_are_left_to_the_direct_method(rng, n, taps, stride, dilatio
     kwargs = {"stride": stride, "dilation": dilation, "output_shape": m}
     got, expected = (conv_transpose(x, w, method=method, **kwargs) for method in ("fft", "direct"))
     np.testing.assert_array_equal(got, expected)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_overflow_of_sums_is_quiet(workers):
+    """Sums of tiles that overflow are no warning, on any number of threads: another method computes them."""
+    x, y = np.full((64, 20000), 1e19, np.float32), np.full((64, 20299), 1e19, np.float32)
+    with np.errstate(all="raise"):
+        w = conv_transpose_weight_adjoint(x, y, kernel_shape=300, axes=1, method="fft", workers=workers)
+    assert w.shape == (300,)
