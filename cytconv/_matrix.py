@@ -35,6 +35,7 @@ FORMATS = ("csr", "csc", "coo", "bsr")
 INT32_MAX = 2**31 - 1
 TASK = 2**16  # entries, at least: a task costs some microseconds
 MAX_TASKS = 64
+PHASE = 80  # bytes, about, that each phase of a stride takes while its table is made
 SMALL = 2**14  # numbers that a second-level cache still has when they are copied
 NUMBERS = {4: np.uint32, 8: np.uint64, 16: np.complex128}  # what numbers of so many bytes are copied as
 
@@ -67,15 +68,17 @@ def matrix(
     count = entries // math.prod(block)  # of columns to write
     rows = shape[1] if format == "csc" else shape[0] // block[0]
     pointers = count if format == "coo" else rows + 1
+    by_samples = transposed != (format == "csc")  # or by outputs, whose phases take a table
+    table = 0 if by_samples else PHASE * sum(min(axis.stride, axis.m) for axis in geometry.axes)
     _check_size(
-        entries * w.itemsize + (count + pointers) * index.itemsize,
+        entries * w.itemsize + (count + pointers) * index.itemsize + table,
         f"input_shape={geometry.x_shape} with w of shape {geometry.w_shape} gives a matrix of shape {shape} "
         f"with {entries} entries",
     )
     by_row, columns = np.zeros(pointers, index), np.empty(count, index)
     data = np.empty((count, *block) if format == "bsr" else count, w.dtype)
     if entries:
-        factors = _factors(geometry, transposed != (format == "csc"), format == "bsr")
+        factors = _factors(geometry, by_samples, format == "bsr")
         weights = _blocks(geometry, w, transposed) if format == "bsr" else w
         _fill(factors, weights, format == "coo", by_row, columns, data)
     if format == "coo":

@@ -217,6 +217,13 @@ def test_random_geometries(rng, dtype, transposed):
             assert matrix.has_canonical_format
 
 
+@pytest.mark.skipif(_memory.physical() is None, reason="the system does not say how much memory there is")
+def test_phases_are_counted():
+    """One entry, but more phases than would fit."""
+    with pytest.raises(MemoryError, match="1 entries: its"):
+        conv_transpose_matrix(np.ones(1), 1, stride=2**60, output_shape=2**50, format="coo")
+
+
 def test_blocks_are_channels(rng):
     w = integers(rng, (6, 2, 3, 2), np.float64)
     kwargs = {"channels": "last", "groups": 2, "stride": 2, "format": "bsr"}
