@@ -65,11 +65,11 @@ def choose_method(
     axes: Ints | None = None,
     workers: SupportsIndex | None = None,
 ) -> Any:
-    """The fastest method for one call of `conv_transpose`.
+    """Which of the three methods is the fastest for one call of `conv_transpose`.
 
     Without `measure` it is predicted by a model of the cost of each method.  Its constants are measured on this machine
-    when they are needed first, which takes some seconds, and kept in the user's cache directory (``CYTCONV_CACHE``
-    names another).  ``python -m cytconv calibrate`` measures them anew.
+    when they are needed first, which takes up to some ten seconds, and kept in the user's cache directory
+    (``CYTCONV_CACHE`` names another).  ``python -m cytconv calibrate`` measures them anew.
 
     Parameters
     ----------
@@ -83,7 +83,8 @@ def choose_method(
     Returns
     -------
     method : {"direct", "fft", "sparse"}
-        What to pass as ``method=``.  Where it is "direct", the default, "auto", is that or faster, at some precision.
+        The fastest of the three.  If it is "direct", leave `method` at its default: "auto" is that, or saves
+        multiplications at the cost of some precision.
     times : dict of str to float
         Only with `measure`: median seconds of each method, infinity for a matrix that does not fit in memory.
 
