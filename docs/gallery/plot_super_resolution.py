@@ -82,8 +82,8 @@ else:
     ways["PyLops cgls, matrix"] = lambda: pylops_cgls(pylops.aslinearoperator(aslinearoperator(M)))
 
 solutions = {}
-# One call each, on whatever machine built this page.  The matrices are multiplied by scipy, on one thread, and the one of
-# the normal equations has many more entries than the other.
+# One call each, on whatever machine built this page.  The matrices are multiplied by scipy, on one thread, and the one
+# of the normal equations has many more entries than the other.
 for name, solve in ways.items():
     start = time.perf_counter()
     solutions[name] = solve()
