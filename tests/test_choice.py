@@ -5,8 +5,8 @@ Whether it is right is for benchmarks/choice.py, as it needs a machine that does
 
 import json
 import math
-import multiprocessing
-import os
+import subprocess
+import sys
 import threading
 
 import numpy as np
@@ -147,24 +147,14 @@ def test_without_a_home(monkeypatch):
     assert choose_method(np.ones(30), np.ones(3)) in METHODS
 
 
-def write_many(cache):
-    os.environ["CYTCONV_CACHE"] = str(cache.parent)
-    for _ in range(30):
-        _choice._write(PRICES)
-
-
 def test_processes_write_at_once(cache):
     """Whoever reads meanwhile finds a whole file."""
     _choice._write(PRICES)
-    context = multiprocessing.get_context("spawn")
-    writers = [context.Process(target=write_many, args=(cache,)) for _ in range(2)]
-    for writer in writers:
-        writer.start()
-    while any(writer.is_alive() for writer in writers):
+    code = f"from cytconv import _choice\nfor _ in range(30): _choice._write({PRICES})"
+    writers = [subprocess.Popen([sys.executable, "-c", code]) for _ in range(2)]  # the environment names the cache
+    while any(writer.poll() is None for writer in writers):
         assert _choice._read() == PRICES
-    for writer in writers:
-        writer.join()
-        assert writer.exitcode == 0
+    assert [writer.wait() for writer in writers] == [0, 0]
     assert [path.name for path in cache.parent.iterdir()] == [cache.name]  # nothing is left behind
 
 
