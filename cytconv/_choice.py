@@ -178,6 +178,7 @@ def _phantom(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
 
 # (input_shape, w_shape, stride): both sides of the border between "direct" and "fft", small and large, of any kind.
 SAMPLES: list[tuple[tuple[int, ...], tuple[int, ...], int]] = [
+    *(((n,) * axes, (1,) * axes, s) for n, axes, s in [(40000, 1, 5), (150, 2, 8), (20, 3, 4), (8, 4, 6)]),
     *(((n,), (k,), s) for n, k, s in [(300, 5, 1), (4000, 33, 2), (20000, 129, 1), (100000, 65, 4), (200000, 9, 2)]),
     *(((60, 50), (k, k), s) for k, s in [(3, 1), (9, 2), (25, 1), (49, 4)]),
     *(((250, 200), (k, k), s) for k, s in [(3, 2), (7, 1), (17, 1), (21, 2), (33, 4), (45, 1), (65, 2)]),
