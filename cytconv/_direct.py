@@ -14,7 +14,7 @@ other in memory, and a complex kernel the real matrix that multiplies the pairs.
 from __future__ import annotations
 
 import math
-from typing import Any, Literal, SupportsIndex
+from typing import Any, ClassVar, Literal, SupportsIndex
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,6 +34,7 @@ Reading = Literal["forward", "adjoint", "weight_adjoint"]
 class Direct:
     """Method "direct" (see `cytconv._methods.Method`): packs its weights once for each direction and layout."""
 
+    abreast: ClassVar[bool] = False
     _means: Means = "padded"
 
     def __init__(self, axes: tuple[Axis, ...], w: Array) -> None:

@@ -25,7 +25,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from itertools import islice, product
-from typing import Any, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 import scipy
@@ -63,6 +63,8 @@ class Fft:
     Where the transforms would take far more steps than the definition has products (`plan_of`), and where a result is
     not finite, because a sample is not or sums of large numbers overflow, method "direct" computes all of it.
     """
+
+    abreast: ClassVar[bool] = False
 
     def __init__(self, axes: tuple[Axis, ...], w: Array) -> None:
         self._axes, self._w, self._direct = axes, w, Direct(axes, w)

@@ -9,7 +9,7 @@ of batch axes; the last array before `workers` is the one that gets written.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Protocol, SupportsIndex
+from typing import Any, ClassVar, Protocol, SupportsIndex
 
 from numpy.typing import NDArray
 
@@ -26,6 +26,8 @@ Array = NDArray[Any]
 
 class Method(Protocol):
     """What `_api` and `_operator` ask of a method."""
+
+    abreast: ClassVar[bool]  # whether it would rather have vectors side by side than one after the other
 
     def __init__(self, axes: tuple[Axis, ...], w: Array) -> None: ...
 

@@ -251,7 +251,11 @@ class ConvTranspose(_Reading):
     def _product(self, v: Array, transposed: bool, conjugated: bool) -> Array:
         """One reading applied to each vector along the last axis of `v`."""
         v = self._vector(v)
-        out = empty((*v.shape[:-1], self.shape[1 if transposed else 0]), v.dtype)
+        size = self.shape[1 if transposed else 0]
+        if self._method.abreast and v.ndim == 2 and v.strides[0] < v.strides[1]:
+            out = empty((size, len(v)), v.dtype).T
+        else:
+            out = empty((*v.shape[:-1], size), v.dtype)
         if self.dtype.kind != "c":  # no weight to conjugate
             parts = _parts if v.dtype.kind == "c" else np.asarray
             self._run(parts(v), parts(out), transposed)
@@ -354,5 +358,5 @@ def _batched(geometry: Geometry, lead: Shape) -> Geometry:
 
 
 def _parts(a: Array) -> Array:
-    """View a complex array as real, its real and imaginary part along a new first axis."""
-    return np.moveaxis(a[..., None].view(a.real.dtype), -1, 0)
+    """View a complex array as real, its real and imaginary part along a new last axis but one."""
+    return np.moveaxis(a[..., None].view(a.real.dtype), -1, -2)

@@ -1,32 +1,33 @@
 """The relation as a sparse matrix: the public matrices, and method "sparse", which multiplies by one.
 
 The entries come from `_matrix`.  Products run in parallel, on several vectors at a time: those by the adjoint too,
-which needs no second matrix.  There, shares of the rows add up sums of their own, which are added up in the end; the
-shares depend on the matrix alone, so that results are the same for every number of workers.
+which needs no second matrix.  There, each worker adds up a share of the results, from the rows that have entries in its
+columns, one after the other; so results are the same for every number of workers.
 """
 
 from __future__ import annotations
 
-from itertools import pairwise
-from typing import Any, NamedTuple, SupportsIndex
+import math
+from collections.abc import Callable
+from typing import Any, ClassVar, SupportsIndex
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ._geometry import Axis, Channels, Geometry, Ints, Padding, _ints
-from ._matrix import FORMATS, matrix
-from ._runtime import team
-from .kernels.matrix import ABREAST, multiply, multiply_adjoint
+from ._matrix import FORMATS, NUMBERS, matrix
+from ._memory import empty
+from ._phases import Direction
+from ._runtime import resolve_workers, team
+from .kernels.matrix import ABREAST, copy, multiply, multiply_adjoint
 
 __all__ = ["Sparse", "check_format", "conv_matrix", "conv_transpose_matrix", "whole_shape"]
 
 Array = NDArray[Any]
 
 TOGETHER = 2**12  # rows of a product that are a task
+LEAST = 256  # columns that a share has of each channel, or else of only some channels
 ENTRY = 4  # multiplications in the time that an entry takes to read and multiply
-SHARE = 2**16  # entries, at least, of a share of a product by the adjoint
-MAX_SHARES = 64
-MOST_SUMS = 4  # of all shares together, in columns of the matrix
 
 
 # ---- the public matrices -----------------------------------------------------------------------------
@@ -251,6 +252,8 @@ class Sparse:
     Entries outside a window do not exist, so that non-finite samples reach exactly the outputs that hold them.
     """
 
+    abreast: ClassVar[bool] = True
+
     def __init__(self, axes: tuple[Axis, ...], w: Array) -> None:
         groups, c_in, c_out = w.shape[:3]
         item = Geometry(
@@ -263,28 +266,18 @@ class Sparse:
             order=tuple(range(len(axes) + 1)),
         )
         self._matrix, self._spatial = matrix(item, w), len(axes)
-        self._shares: _Shares | None = None
+        self._entries, self._real, self._parts = self._matrix.nnz, w.real.dtype, 2 if w.dtype.kind == "c" else 1
+        self._arrays = self._matrix.indptr, self._matrix.indices, self._matrix.data.view(self._real)
+        self._block = math.prod(axis.m for axis in axes), math.prod(axis.n for axis in axes)  # of a pair of channels
+        self._shares: dict[int, NDArray[np.intp]] = {}  # by the number of workers
 
     def forward(self, x: Array, bias: Array | None, y: Array, workers: int) -> None:
         """``y[o] = bias + sum x[i] * w[k]``."""
-        rows, columns = self._matrix.shape
-        vectors, result = _vectors(x, columns), _rows(y, rows)
-        scratch = np.empty(columns * min(len(vectors), ABREAST), y.dtype)
-        workers = team(workers, -(-rows // TOGETHER), ENTRY * self._matrix.nnz * len(vectors))
-        multiply(*self._arrays(), vectors, result, scratch, TOGETHER, workers)
-        _put(result, bias, y, self._spatial)
+        self._run(x, bias, y, False, workers)
 
     def adjoint(self, y: Array, bias: Array | None, x: Array, workers: int) -> None:
         """``x[i] = bias + sum y[o] * conj(w[k])``."""
-        rows, columns = self._matrix.shape
-        if self._shares is None:  # two threads may both find them at first: no harm
-            self._shares = _shares(self._matrix)
-        table, size = self._shares
-        vectors, result = _vectors(y, rows), _rows(x, columns)
-        sums = np.empty(size * min(len(vectors), ABREAST), x.dtype)
-        workers = team(workers, len(table), ENTRY * self._matrix.nnz * len(vectors))
-        multiply_adjoint(*self._arrays(), table, vectors, result, sums, TOGETHER, workers)
-        _put(result, bias, x, self._spatial)
+        self._run(y, bias, x, True, workers)
 
     @staticmethod
     def weight_adjoint(axes: tuple[Axis, ...], x: Array, y: Array, w: Array, workers: int) -> None:
@@ -302,55 +295,88 @@ class Sparse:
     def repeat(*_: Any) -> None:
         """There is no short way."""
 
-    def repeat_packed(self, *_: Any) -> None:
-        """There is no short way."""
+    def repeat_packed(
+        self, direction: Direction, x: Array, y: Array, shape: tuple[int, ...], workers: SupportsIndex | None
+    ) -> Callable[[Array], Array] | None:
+        """For one vector of real numbers, in order."""
+        rows, columns = self._matrix.shape
+        if x.size != columns or y.size != rows or not (x.flags.c_contiguous and y.flags.c_contiguous):
+            return None
+        adjoint = direction == "adjoint"
 
-    def _arrays(self) -> tuple[Array, Array, Array]:
-        return self._matrix.indptr, self._matrix.indices, self._matrix.data
+        def product(v: Array) -> Array:
+            result = empty(shape, v.dtype)
+            self._multiply(v.reshape(-1, 1), result.reshape(-1, 1), adjoint, resolve_workers(workers))
+            return result
+
+        return product
+
+    def _run(self, source: Array, bias: Array | None, result: Array, adjoint: bool, workers: int) -> None:
+        """Multiply as many vectors at a time as the kernels do; they lie side by side, or are copied so."""
+        rows, columns = self._matrix.shape[:: -1 if adjoint else 1]
+        x, y = source.reshape(-1, columns).T, result.reshape(-1, rows).T
+        in_place = np.may_share_memory(y, result)
+        if not in_place:
+            y = np.empty((rows, y.shape[1]), y.dtype)
+        for first in range(0, x.shape[1], ABREAST // self._parts):
+            some = np.s_[:, first : first + ABREAST // self._parts]
+            vectors, sums = x[some], y[some]
+            if not _is_abreast(vectors):
+                vectors = np.empty(vectors.shape, x.dtype)
+                _copy(x[some], vectors, workers)
+            if not _is_abreast(sums):
+                sums = np.empty(sums.shape, y.dtype)
+            self._multiply(vectors.view(self._real), sums.view(self._real), adjoint, workers)
+            if not np.may_share_memory(sums, y):
+                _copy(sums, y[some], workers)
+        if not in_place:
+            result[...] = y.T.reshape(result.shape)
+        if bias is not None:
+            result += bias.reshape(*bias.shape, *(1,) * self._spatial)
+
+    def _multiply(self, x: Array, y: Array, adjoint: bool, workers: int) -> None:
+        """``y = matrix @ x``, or by the adjoint, of vectors side by side as real numbers."""
+        work = ENTRY * self._entries * x.shape[1]
+        if adjoint:
+            workers = team(workers, len(y), work)
+            multiply_adjoint(*self._arrays, self._parts, self._shares_of(workers), x, y, workers)
+        else:
+            workers = team(workers, -(-len(y) // TOGETHER), work)
+            multiply(*self._arrays, self._parts, x, y, TOGETHER, workers)
+
+    def _shares_of(self, workers: int) -> NDArray[np.intp]:
+        """``(column, past the last, row, past the last, width, height, columns, rows)`` of each worker's share.
+
+        Blocks are the pairs of channels, or the whole matrix if they are small.
+        """
+        table = self._shares.get(workers)
+        if table is None:  # two threads may both find it at first: no harm
+            rows, columns = self._matrix.shape
+            height, width = self._block if self._block[1] >= LEAST * workers else (rows, columns)
+            ends, indices = self._matrix.indptr[: height + 1], self._matrix.indices
+            shares = _shares(ends, indices[: ends[-1]] % width, width, workers)
+            sizes = np.broadcast_to((width, height, columns, rows), (workers, 4))
+            table = self._shares[workers] = np.concatenate([shares, sizes], axis=1)
+        return table
 
 
-class _Shares(NamedTuple):
-    """``(row, past the last, column, past the last, where its sums are)`` for each, and the size of all sums."""
-
-    table: NDArray[np.intp]
-    size: int
-
-
-def _shares(matrix: Any) -> _Shares:
-    """Cut a CSR array between rows into shares of about equal size, which know what columns they have.
-
-    All shares of a narrow band have few columns; where each has all, they are few, so that adding up stays cheap.
-    """
-    count = max(min(matrix.nnz // SHARE, MAX_SHARES), 1)
-    starts = np.arange(count, dtype=matrix.indptr.dtype) * (matrix.nnz // count)
-    rows = np.append(np.searchsorted(matrix.indptr[:-1], starts), matrix.shape[0])
-    rows[0] = 0
-    parts = [matrix.indices[a:b] for a, b in pairwise(matrix.indptr[rows].tolist())]
-    low = np.array([part.min(initial=matrix.shape[1]) for part in parts])
-    high = np.array([part.max(initial=-1) + 1 for part in parts])
-    while len(low) > 1 and np.maximum(high - low, 0).sum() > MOST_SUMS * matrix.shape[1]:  # join neighbours
-        rows = np.append(rows[:-1:2], rows[-1])
-        low, high = np.minimum.reduceat(low, range(0, len(low), 2)), np.maximum.reduceat(high, range(0, len(high), 2))
-    low = np.minimum(low, high)  # of shares with no entry
-    ends = np.cumsum(high - low)
-    return _Shares(
-        np.stack([rows[:-1], rows[1:], low, high, ends - (high - low)], axis=-1, dtype=np.intp), int(ends[-1])
-    )
+def _shares(ends: Array, columns: Array, width: int, count: int) -> NDArray[np.intp]:
+    """Cut the columns of a CSR array into about equal shares: ``(column, past the last, row, past the last)``."""
+    rows = np.flatnonzero(np.diff(ends))
+    first, last = columns[ends[rows]], columns[ends[rows + 1] - 1]
+    cuts = np.arange(count + 1) * width // count
+    # Of the rows so far, the last column; of those from here on, the first: both in order, so they can be searched.
+    start = np.searchsorted(np.maximum.accumulate(last), cuts[:-1])
+    stop = np.searchsorted(np.minimum.accumulate(first[::-1])[::-1], cuts[1:])
+    start, stop = np.append(rows, 0)[start], np.append(0, rows + 1)[stop]
+    return np.stack([cuts[:-1], cuts[1:], start, stop], axis=-1, dtype=np.intp)
 
 
-def _vectors(a: Array, size: int) -> Array:
-    """An array as vectors of that size, one after the other in memory."""
-    return np.ascontiguousarray(a.reshape(-1, size))
+def _is_abreast(a: Array) -> bool:
+    """Whether the vectors, columns of `a`, lie side by side."""
+    return (a.shape[1] == 1 or a.strides[1] == a.itemsize) and a.strides[0] % a.real.itemsize == 0
 
 
-def _rows(a: Array, size: int) -> Array:
-    """The same of an array to be written: `a` itself if it can be."""
-    return a.reshape(-1, size) if a.flags.c_contiguous else np.empty((a.size // size, size), a.dtype)
-
-
-def _put(vectors: Array, bias: Array | None, a: Array, spatial: int) -> None:
-    """Write `vectors` to `a`, where they may be already, and add the bias."""
-    if not a.flags.c_contiguous:
-        a[...] = vectors.reshape(a.shape)
-    if bias is not None:
-        a += bias.reshape(*bias.shape, *(1,) * spatial)
+def _copy(source: Array, to: Array, workers: int) -> None:
+    number = NUMBERS[to.itemsize]
+    copy(source.view(number), to.view(number), TOGETHER, workers)

@@ -101,6 +101,8 @@ DIRECT = METHODS["direct"]
 class Broken:
     """A method that cannot, or is wrong."""
 
+    abreast = False
+
     def __init__(self, axes, w):
         self._direct = DIRECT(axes, w)
 

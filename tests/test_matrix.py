@@ -10,7 +10,7 @@ import scipy.sparse
 from reference import DTYPES, integers, uniform
 
 import cytconv
-from cytconv import _matrix, _memory, _sparse, conv, conv_matrix, conv_transpose, conv_transpose_matrix
+from cytconv import _matrix, _memory, _runtime, _sparse, conv, conv_matrix, conv_transpose, conv_transpose_matrix
 
 # input_shape, shape of w, the rest
 CASES = {
@@ -387,11 +387,12 @@ def test_exact_windows(bad):
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("vectors", [1, 2, 7, 8, 9, 17])
-@pytest.mark.parametrize(("share", "sums", "together"), [(2**16, 4, 2**12), (3, 1, 5), (3, 100, 1), (1, 2, 2)])
-def test_products(monkeypatch, rng, dtype, vectors, share, sums, together):
+@pytest.mark.parametrize(("workers", "together", "least"), [(1, 2**12, 256), (2, 5, 1), (3, 1, 256), (7, 2, 0)])
+def test_products(monkeypatch, rng, dtype, vectors, workers, together, least):
     """Of any number of vectors, by matrices cut into any shares, with rows and columns that have no entry."""
-    for name, value in (("SHARE", share), ("MOST_SUMS", sums), ("TOGETHER", together)):
-        monkeypatch.setattr(_sparse, name, value)
+    monkeypatch.setattr(_sparse, "TOGETHER", together)
+    monkeypatch.setattr(_sparse, "LEAST", least)
+    monkeypatch.setattr(_runtime, "WORK_PER_THREAD", 1)
     for w_shape, shape, kwargs in (
         ((3, 2), (4, 5), {"stride": (1, 3)}),
         ((2, 3, 2), (2, 6), {"channels": "first", "stride": 3, "dilation": 2}),
@@ -399,8 +400,16 @@ def test_products(monkeypatch, rng, dtype, vectors, share, sums, together):
         ((2, 3), (3, 3), {"padding": 5, "output_shape": 2}),
     ):
         w = integers(rng, w_shape, dtype)
-        operator = cytconv.ConvTranspose(w, shape, method="sparse", **kwargs)
+        operator = cytconv.ConvTranspose(w, shape, method="sparse", workers=workers, **kwargs)
         matrix = operator.tosparse().toarray()
         x, y = (integers(rng, (size, vectors), dtype) for size in matrix.shape[::-1])
-        np.testing.assert_array_equal(operator @ x, matrix @ x)
-        np.testing.assert_array_equal(operator.H @ y, matrix.conj().T @ y)
+        for lie in (np.ascontiguousarray, np.asfortranarray, spread_out):  # side by side, one by one, neither
+            np.testing.assert_array_equal(operator @ lie(x), matrix @ x)
+            np.testing.assert_array_equal(operator.H @ lie(y), matrix.conj().T @ y)
+
+
+def spread_out(a):
+    """The same numbers, with others between them."""
+    wide = np.full((2 * a.shape[0], 3 * a.shape[1]), np.nan, a.dtype)
+    wide[::2, ::3] = a
+    return wide[::2, ::3]

@@ -16,7 +16,15 @@ def fill(
     data: Any,
     workers: int,
 ) -> None: ...
-def multiply(ends: Any, columns: Any, data: Any, x: Any, y: Any, scratch: Any, together: int, workers: int) -> None: ...
+def multiply(ends: Any, columns: Any, data: Any, parts: int, x: Any, y: Any, together: int, workers: int) -> None: ...
 def multiply_adjoint(
-    ends: Any, columns: Any, data: Any, shares: Any, x: Any, y: Any, sums: Any, together: int, workers: int
+    ends: Any,
+    columns: Any,
+    data: Any,
+    parts: int,
+    shares: Any,
+    x: Any,
+    y: Any,
+    workers: int,
 ) -> None: ...
+def copy(source: Any, to: Any, together: int, workers: int) -> None: ...

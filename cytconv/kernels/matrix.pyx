@@ -22,6 +22,17 @@ from cython.parallel cimport prange
 from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
+cdef extern from *:
+    """
+    #ifdef __GNUC__
+      /* GCC makes vectors of products that it then adds up one by one: slower than numbers all the way. */
+      #define KEEP_SCALAR(j) __asm__("" : "+r"(j))
+    #else
+      #define KEEP_SCALAR(j)
+    #endif
+    """
+    void KEEP_SCALAR(Py_ssize_t) noexcept nogil
+
 include "openmp.pxi"
 
 ctypedef fused index:
@@ -33,20 +44,22 @@ ctypedef fused bits:  # numbers of any type, to be copied
     uint64_t
     double complex
 
-ctypedef fused number:
+ctypedef fused real:
     float
     double
-    float complex
-    double complex
 
 cpdef enum:
-    ABREAST = 8  # vectors that are multiplied at a time, at most
+    ABREAST = 8  # real numbers of all vectors together, at most, that are multiplied at a time
 cdef enum:
     COPIED = 1024  # numbers to copy at a time, about: few enough for the nearest cache to still have them
 
 cdef struct Factor:  # one row of the table `factors`
     Py_ssize_t rows, columns, period, column_unit, column_step, place_unit, place_step
     Py_ssize_t phases  # where base, place and count of its phases are, each together
+
+cdef struct Share:  # one row of the table `shares`: of a matrix made of blocks of one structure, or without entries,
+    Py_ssize_t start, stop, first, last  # the columns, and the rows that have entries there, in each block;
+    Py_ssize_t width, height, columns, rows  # the size of a block, and of the matrix
 
 cdef struct Run:  # the entries of one row of a factor whose columns there are
     Py_ssize_t count, column, place
@@ -190,178 +203,214 @@ cdef inline void shift(const index* source, Py_ssize_t count, Py_ssize_t by, ind
 
 # ---- products ----------------------------------------------------------------------------------------
 #
-# Several vectors are multiplied up to `ABREAST` at a time, interleaved, so that an entry meets neighbours:
+# Several vectors are multiplied at a time, side by side, so that an entry meets neighbours:
 #
 #     a at (row, column)   *   x[column]   v0 v1 v2 v3    added to   y[row]   v0 v1 v2 v3
+#
+# A complex number is real ones in two `parts`.  Each part of an entry multiplies both of x, so that the loops are the
+# same; the part i is turned afterwards:  (a + i*b) * x = a*x + i*(b*x).
 
 
 def multiply(
-    const index[::1] ends, const index[::1] columns, const number[::1] data, const number[:, ::1] x,
-    number[:, ::1] y, number[::1] scratch, Py_ssize_t together, int workers,
+    const index[::1] ends, const index[::1] columns, const real[::1] data, int parts,
+    const real[:, :] x, real[:, :] y, Py_ssize_t together, int workers,
 ):
-    """``y[v] = matrix @ x[v]`` for every vector v; `ends` is the row pointer.
-
-    `scratch` holds up to `ABREAST` vectors like x; a task is so many rows `together`.
-    """
-    cdef Py_ssize_t rows = y.shape[1], width = x.shape[1], v = 0, t
-    cdef Py_ssize_t tasks = (rows + together - 1) // together, parts = (width + together - 1) // together
-    cdef int abreast
-    while v < x.shape[0]:
-        abreast = <int> min(x.shape[0] - v, ABREAST)
-        if abreast == 1:
-            for t in prange(tasks, nogil=True, schedule="static", num_threads=workers):
-                multiply_one(
-                    t * together, min((t + 1) * together, rows), &ends[0], &columns[0], &data[0], &x[v, 0], &y[v, 0],
-                )
-            break
-        for t in prange(parts, nogil=True, schedule="static", num_threads=workers):
-            interleave(t * together, min((t + 1) * together, width), abreast, &x[v, 0], width, &scratch[0])
-        for t in prange(tasks, nogil=True, schedule="static", num_threads=workers):
-            if abreast == ABREAST:  # a literal number of sums stays in registers
-                multiply_abreast(
-                    t * together, min((t + 1) * together, rows), ABREAST, &ends[0], &columns[0], &data[0], &scratch[0],
-                    &y[v, 0], rows,
-                )
-            else:
-                multiply_abreast(
-                    t * together, min((t + 1) * together, rows), abreast, &ends[0], &columns[0], &data[0], &scratch[0],
-                    &y[v, 0], rows,
-                )
-        v += abreast
+    """``y = matrix @ x`` with vectors side by side; `ends` is the row pointer, so many rows `together` are a task."""
+    cdef Py_ssize_t rows = y.shape[0], t
+    for t in prange((rows + together - 1) // together, nogil=True, schedule="static", num_threads=workers):
+        gather_rows(
+            t * together, min((t + 1) * together, rows), parts, y.shape[1], &ends[0], &columns[0], &data[0],
+            &x[0, 0], x.strides[0] // <Py_ssize_t> sizeof(real), &y[0, 0], y.strides[0] // <Py_ssize_t> sizeof(real),
+        )
 
 
-cdef void interleave(
-    Py_ssize_t first, Py_ssize_t last, int abreast, const number* x, Py_ssize_t pitch, number* to,
+cdef void gather_rows(
+    Py_ssize_t first, Py_ssize_t last, int parts, Py_ssize_t width, const index* ends, const index* columns,
+    const real* data, const real* x, Py_ssize_t x_pitch, real* y, Py_ssize_t y_pitch,
 ) noexcept nogil:
-    cdef Py_ssize_t j
-    cdef int i
-    for j in range(first, last):
-        for i in range(abreast):
-            to[abreast * j + i] = x[i * pitch + j]
+    """As many vectors at a time as there are: a literal number of sums stays in registers."""
+    cdef Py_ssize_t v = 0
+    while v < width:
+        if parts == 1 and width - v >= 8:
+            gather(first, last, 1, 8, ends, columns, data, x + v, x_pitch, y + v, y_pitch)
+            v += 8
+        elif parts == 1 and width - v >= 4:
+            gather(first, last, 1, 4, ends, columns, data, x + v, x_pitch, y + v, y_pitch)
+            v += 4
+        elif parts == 1 and width - v >= 2:
+            gather(first, last, 1, 2, ends, columns, data, x + v, x_pitch, y + v, y_pitch)
+            v += 2
+        elif parts == 1 and x_pitch == y_pitch == 1:
+            gather_one(first, last, ends, columns, data, x, y)
+            v += 1
+        elif parts == 1:
+            gather(first, last, 1, 1, ends, columns, data, x + v, x_pitch, y + v, y_pitch)
+            v += 1
+        elif width - v >= 8:
+            gather(first, last, 2, 8, ends, columns, data, x + v, x_pitch, y + v, y_pitch)
+            v += 8
+        elif width - v >= 4:
+            gather(first, last, 2, 4, ends, columns, data, x + v, x_pitch, y + v, y_pitch)
+            v += 4
+        else:
+            gather(first, last, 2, 2, ends, columns, data, x + v, x_pitch, y + v, y_pitch)
+            v += 2
 
 
-cdef inline void multiply_abreast(
-    Py_ssize_t first, Py_ssize_t last, int abreast, const index* ends, const index* columns, const number* data,
-    const number* x, number* y, Py_ssize_t pitch,
+cdef inline void gather(
+    Py_ssize_t first, Py_ssize_t last, int parts, int width, const index* ends, const index* columns,
+    const real* data, const real* x, Py_ssize_t x_pitch, real* y, Py_ssize_t y_pitch,
 ) noexcept nogil:
     cdef Py_ssize_t row, j
-    cdef number a
-    cdef number sums[ABREAST]
-    cdef const number* at
+    cdef real a
+    cdef real sums[ABREAST]
+    cdef real turned[ABREAST]
+    cdef const real* at
     cdef int i
     for row in range(first, last):
-        for i in range(abreast):
-            sums[i] = 0
+        for i in range(width):
+            sums[i] = turned[i] = 0
         for j in range(ends[row], ends[row + 1]):
-            a = data[j]
-            at = x + abreast * <Py_ssize_t> columns[j]
-            for i in range(abreast):
+            at = x + x_pitch * <Py_ssize_t> columns[j]
+            a = data[parts * j]
+            for i in range(width):
                 sums[i] = sums[i] + a * at[i]
-        for i in range(abreast):
-            y[i * pitch + row] = sums[i]
+            if parts == 2:
+                a = data[2 * j + 1]
+                for i in range(width):
+                    turned[i] = turned[i] + a * at[i]
+        if parts == 2:
+            for i in range(0, width, 2):
+                sums[i] = sums[i] - turned[i + 1]
+                sums[i + 1] = sums[i + 1] + turned[i]
+        for i in range(width):
+            y[y_pitch * row + i] = sums[i]
 
 
-cdef void multiply_one(
-    Py_ssize_t first, Py_ssize_t last, const index* ends, const index* columns, const number* data, const number* x,
-    number* y,
+cdef void gather_one(
+    Py_ssize_t first, Py_ssize_t last, const index* ends, const index* columns, const real* data,
+    const real* x, real* y,
 ) noexcept nogil:
-    cdef Py_ssize_t row, j
-    cdef number total
+    """One vector by itself: two sums, so that none has to wait for the one before."""
+    cdef Py_ssize_t row, j, end
+    cdef real even, odd
     for row in range(first, last):
-        total = 0
-        for j in range(ends[row], ends[row + 1]):
-            total = total + data[j] * x[columns[j]]
-        y[row] = total
-
-
-cdef inline number conjugate(number a) noexcept nogil:
-    if number is float or number is double:
-        return a
-    else:
-        return a.conjugate()
+        even = odd = 0
+        j, end = ends[row], ends[row + 1]
+        while j + 2 <= end:
+            even = even + data[j] * x[columns[j]]
+            odd = odd + data[j + 1] * x[columns[j + 1]]
+            j += 2
+            KEEP_SCALAR(j)
+        if j < end:
+            even = even + data[j] * x[columns[j]]
+        y[row] = even + odd
 
 
 def multiply_adjoint(
-    const index[::1] ends, const index[::1] columns, const number[::1] data, const Py_ssize_t[:, ::1] shares,
-    const number[:, ::1] x, number[:, ::1] y, number[::1] sums, Py_ssize_t together, int workers,
+    const index[::1] ends, const index[::1] columns, const real[::1] data, int parts, const Py_ssize_t[:, ::1] shares,
+    const real[:, :] x, real[:, :] y, int workers,
 ):
-    """``y[v] = matrix^H @ x[v]`` for every vector v, by rows in shares whose sums are added up in the end.
+    """``y = matrix^H @ x`` with vectors side by side.
 
-    A share is ``(row, past the last, column, past the last)``, with the columns that its entries have, and the place of
-    its sums in `sums` for one vector; of up to `ABREAST` vectors they take as many times as much.
+    A share is some of the results and the rows that meet them, and adds up in the order of these rows: so results do
+    not depend on how many shares there are.
     """
-    cdef Py_ssize_t width = y.shape[1], v = 0, t
-    cdef Py_ssize_t tasks = (width + together - 1) // together
-    cdef int abreast
-    while v < x.shape[0]:
-        abreast = <int> min(x.shape[0] - v, ABREAST)
-        for t in prange(shares.shape[0], nogil=True, schedule="dynamic", num_threads=workers):
-            if abreast == 1:
-                scatter_one(&shares[t, 0], &ends[0], &columns[0], &data[0], &x[v, 0], &sums[0])
+    cdef Py_ssize_t t
+    for t in prange(shares.shape[0], nogil=True, schedule="dynamic", num_threads=workers):
+        scatter_rows(
+            <const Share*> &shares[t, 0], parts, y.shape[1], &ends[0], &columns[0], &data[0],
+            &x[0, 0], x.strides[0] // <Py_ssize_t> sizeof(real), &y[0, 0], y.strides[0] // <Py_ssize_t> sizeof(real),
+        )
+
+
+cdef void scatter_rows(
+    const Share* share, int parts, Py_ssize_t width, const index* ends, const index* columns, const real* data,
+    const real* x, Py_ssize_t x_pitch, real* y, Py_ssize_t y_pitch,
+) noexcept nogil:
+    cdef Py_ssize_t v = 0
+    while v < width:
+        if parts == 1 and width - v >= 8:
+            scatter(share, 1, 8, ends, columns, data, x + v, x_pitch, y + v, y_pitch)
+            v += 8
+        elif parts == 1 and width - v >= 4:
+            scatter(share, 1, 4, ends, columns, data, x + v, x_pitch, y + v, y_pitch)
+            v += 4
+        elif parts == 1 and width - v >= 2:
+            scatter(share, 1, 2, ends, columns, data, x + v, x_pitch, y + v, y_pitch)
+            v += 2
+        elif parts == 1 and x_pitch == y_pitch == 1:
+            scatter(share, 1, 1, ends, columns, data, x, 1, y, 1)
+            v += 1
+        elif parts == 1:
+            scatter(share, 1, 1, ends, columns, data, x + v, x_pitch, y + v, y_pitch)
+            v += 1
+        elif width - v >= 8:
+            scatter(share, 2, 8, ends, columns, data, x + v, x_pitch, y + v, y_pitch)
+            v += 8
+        elif width - v >= 4:
+            scatter(share, 2, 4, ends, columns, data, x + v, x_pitch, y + v, y_pitch)
+            v += 4
+        else:
+            scatter(share, 2, 2, ends, columns, data, x + v, x_pitch, y + v, y_pitch)
+            v += 2
+
+
+cdef inline void scatter(
+    const Share* share, int parts, int width, const index* ends, const index* columns, const real* data,
+    const real* x, Py_ssize_t x_pitch, real* y, Py_ssize_t y_pitch,
+) noexcept nogil:
+    cdef Py_ssize_t block, row, j, first, last
+    cdef bint whole
+    cdef real factors[ABREAST]
+    cdef real turned[ABREAST]
+    cdef int i
+    for block in range(share.columns // share.width):
+        for j in range(block * share.width + share.start, block * share.width + share.stop):
+            for i in range(width):
+                y[y_pitch * j + i] = 0
+    for block in range(share.rows // share.height):
+        for row in range(block * share.height + share.first, block * share.height + share.last):
+            first, last = ends[row], ends[row + 1]
+            # Blocks have the same columns, in order: the first and the last column tell of those between.
+            whole = first == last or (has(share, columns[first]) and has(share, columns[last - 1]))
+            for i in range(width):
+                factors[i] = x[x_pitch * row + i]
+            if parts == 2:
+                for i in range(0, width, 2):  # conj(a + i*b) * x = a*x + b*(-i*x)
+                    turned[i] = factors[i + 1]
+                    turned[i + 1] = -factors[i]
+            if whole:
+                for j in range(first, last):
+                    add(parts, width, data + parts * j, factors, turned, y + y_pitch * <Py_ssize_t> columns[j])
             else:
-                scatter_abreast(
-                    &shares[t, 0], abreast, &ends[0], &columns[0], &data[0], &x[v, 0], x.shape[1], &sums[0],
-                )
-        for t in prange(tasks, nogil=True, schedule="static", num_threads=workers):
-            add_shares(
-                t * together, min((t + 1) * together, width), abreast, &shares[0, 0], shares.shape[0], &sums[0],
-                &y[v, 0], width,
-            )
-        v += abreast
+                for j in range(first, last):
+                    if has(share, columns[j]):
+                        add(parts, width, data + parts * j, factors, turned, y + y_pitch * <Py_ssize_t> columns[j])
 
 
-cdef void scatter_abreast(
-    const Py_ssize_t* share, int abreast, const index* ends, const index* columns, const number* data, const number* x,
-    Py_ssize_t pitch, number* sums,
+cdef inline void add(
+    int parts, int width, const real* entry, const real* factors, const real* turned, real* sums,
 ) noexcept nogil:
-    cdef Py_ssize_t row, j
-    cdef number a
-    cdef number factors[ABREAST]
-    cdef number* at
     cdef int i
-    sums += abreast * share[4]
-    for j in range(abreast * (share[3] - share[2])):
-        sums[j] = 0
-    sums -= abreast * share[2]
-    for row in range(share[0], share[1]):
-        for i in range(abreast):
-            factors[i] = x[i * pitch + row]
-        for j in range(ends[row], ends[row + 1]):
-            a = conjugate(data[j])
-            at = sums + abreast * <Py_ssize_t> columns[j]
-            for i in range(abreast):
-                at[i] = at[i] + a * factors[i]
+    cdef real a = entry[0], b = entry[parts - 1]
+    for i in range(width):
+        if parts == 1:
+            sums[i] = sums[i] + a * factors[i]
+        else:
+            sums[i] = sums[i] + (a * factors[i] + b * turned[i])
 
 
-cdef void scatter_one(
-    const Py_ssize_t* share, const index* ends, const index* columns, const number* data, const number* x, number* sums,
-) noexcept nogil:
-    cdef Py_ssize_t row, j
-    cdef number a
-    sums += share[4]
-    for j in range(share[3] - share[2]):
-        sums[j] = 0
-    sums -= share[2]
-    for row in range(share[0], share[1]):
-        a = x[row]
-        for j in range(ends[row], ends[row + 1]):
-            sums[columns[j]] = sums[columns[j]] + conjugate(data[j]) * a
+cdef inline bint has(const Share* share, Py_ssize_t column) noexcept nogil:
+    if share.width < share.columns:
+        column %= share.width
+    return share.start <= column < share.stop
 
 
-cdef void add_shares(
-    Py_ssize_t first, Py_ssize_t last, int abreast, const Py_ssize_t* shares, Py_ssize_t count, const number* sums,
-    number* y, Py_ssize_t pitch,
-) noexcept nogil:
-    """Columns `first` to `last` of the vectors that lie `abreast`, one share after the other."""
-    cdef Py_ssize_t s, j
-    cdef const Py_ssize_t* share
-    cdef const number* of_share
-    cdef int i
-    for i in range(abreast):
-        for j in range(first, last):
-            y[i * pitch + j] = 0
-        for s in range(count):
-            share = shares + 5 * s
-            of_share = sums + abreast * (share[4] - share[2]) + i
-            for j in range(max(first, share[2]), min(last, share[3])):
-                y[i * pitch + j] = y[i * pitch + j] + of_share[abreast * j]
+def copy(const bits[:, :] source, bits[:, :] to, Py_ssize_t together, int workers):
+    """The same numbers, however the arrays lie; so many rows `together` are a task."""
+    cdef Py_ssize_t rows = to.shape[0], t, j, i
+    for t in prange((rows + together - 1) // together, nogil=True, schedule="static", num_threads=workers):
+        for j in range(t * together, min((t + 1) * together, rows)):
+            for i in range(to.shape[1]):
+                to[j, i] = source[j, i]
