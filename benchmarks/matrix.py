@@ -2,8 +2,9 @@
 
     python benchmarks/matrix.py [--rounds 7] [--quick]
 
-Filling is compared with the COO triples of all entries in numpy, turned to CSR by scipy, and products with scipy's own,
-by the same matrix.  All take turns, round by round; times are medians.  Results are compared before they count.
+Filling is compared with a copy of the finished arrays, which is new memory too; with the COO triples of all entries in
+numpy, turned to CSR by scipy; and, dense, with `scipy.linalg.convolution_matrix`.  Products are compared with scipy's
+own, by the same matrix.  All take turns, round by round; times are medians.  Results are compared before they count.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from typing import Any
 import numpy as np
 from machine import copy_bandwidth, describe
 from scaling import medians, table
+from scipy.linalg import convolution_matrix
 from scipy.sparse import coo_array, csr_array
 
 import cytconv
@@ -77,16 +79,38 @@ def fill(rounds: int, geometries: dict[str, Any]) -> None:
         )
         if format == "csr":
             assert abs(ours() - by_numpy()).max() == 0
-        time, *others = medians([ours, by_numpy] if format == "csr" else [ours], rounds)
         result = ours()
         arrays = [result.data, *(result.coords if format == "coo" else (result.indices, result.indptr))]
         size, entries = sum(a.nbytes for a in arrays), result.data.size
-        beside, written = peak(ours) / size - 1, size / time / (bandwidth / 2)
-        ratio = others[0] / time if others else "-"
-        rows.append([name, format, entries, time * 1e3, entries / time / 1e6, f"{written:.0%}", f"{beside:.1%}", ratio])
+        copies = partial(lambda arrays: [a.copy() for a in arrays], arrays)
+        time, copied, *others = medians([ours, copies, by_numpy] if format == "csr" else [ours, copies], rounds)
+        rates = [
+            entries / time / 1e6,
+            f"{size / time / (bandwidth / 2):.0%}",
+            copied / time,
+            others[0] / time if others else "-",
+        ]
+        rows.append([name, format, entries, time * 1e3, *rates, f"{peak(ours) / size - 1:.1%}"])
     columns = ["geometry", "format", "entries", "ms", "million entries a second", "written, of what a copy writes"]
-    columns += ["memory beside the result", "numpy COO to CSR takes so many times longer"]
-    table(f"Filling; a copy writes {bandwidth / 2e9:.1f} GB/s, and reads as much", columns, rows)
+    columns += ["a copy to new memory takes so many times longer", "numpy COO to CSR", "memory beside the result"]
+    table(f"Filling; a copy between warm arrays writes {bandwidth / 2e9:.1f} GB/s, and reads as much", columns, rows)
+
+
+def dense(rounds: int, sizes: list[tuple[int, int]]) -> None:
+    """One axis without stride: the matrix that scipy has, which is dense."""
+    rows = []
+    rng = np.random.default_rng(0)
+    for n, taps in sizes:
+        w = rng.standard_normal(taps)
+        ours, theirs = partial(cytconv.conv_transpose_matrix, w, n), partial(convolution_matrix, w, n)
+        np.testing.assert_array_equal(ours().toarray(), theirs())
+        time, scipy_time = medians([ours, theirs], rounds)
+        rows.append([f"{n}; k{taps}", time * 1e3, scipy_time * 1e3, scipy_time / time])
+    table(
+        "Beside scipy.linalg.convolution_matrix",
+        ["geometry", "CSR, ms", "scipy, dense, ms", "so many times longer"],
+        rows,
+    )
 
 
 def products(rounds: int, geometries: dict[str, Any]) -> None:
@@ -123,6 +147,7 @@ def main() -> None:
     machine = describe()
     print(f"{machine['cpu']}, {machine['cpus']} CPUs, {resolve_workers(None)} workers, medians of {rounds} rounds.")
     fill(rounds, geometries)
+    dense(rounds, [(30, 3)] if options.quick else [(200, 9), (2000, 9), (2000, 101), (8000, 101)])
     products(rounds, geometries)
 
 

@@ -120,9 +120,9 @@ def _compare(options: argparse.Namespace) -> None:
     with ExitStack() as files:
         if options.plot is not None:
             _check_figure(options.plot)
-            plot = files.enter_context(replacing(options.plot))
+            plot = files.enter_context(replacing(options.plot, "plot"))
         if options.json not in (None, "-"):
-            numbers = files.enter_context(replacing(Path(options.json)))
+            numbers = files.enter_context(replacing(Path(options.json), "json"))
         try:
             comparison = compare_methods(
                 options.shape,

@@ -105,11 +105,14 @@ def read(path: Path | None) -> tuple[str, Array]:
 
 
 @contextmanager
-def replacing(output: Path) -> Iterator[Path]:
-    """A file beside `output` to write, which takes its place once all is written; on any error nothing is left."""
+def replacing(output: Path, name: str = "output") -> Iterator[Path]:
+    """A file beside `output` to write, which takes its place once all is written; on any error nothing is left.
+
+    Errors call it by the `name` of the argument.
+    """
     try:
         if output.exists() and not output.is_file():
-            raise DemoError(f"output={str(output)!r} must be a file")
+            raise DemoError(f"{name}={str(output)!r} must be a file")
         unfinished = output.with_name(f".{output.name}.{os.getpid()}.part")
         unfinished.touch(exist_ok=False)  # complain before any work is done
         try:
@@ -118,7 +121,7 @@ def replacing(output: Path) -> Iterator[Path]:
         finally:
             unfinished.unlink(missing_ok=True)
     except OSError as error:
-        raise DemoError(f"output={str(output)!r} cannot be written: {error.strerror or error}") from error
+        raise DemoError(f"{name}={str(output)!r} cannot be written: {error.strerror or error}") from error
 
 
 def row(label: str, text: str) -> None:

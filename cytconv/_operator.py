@@ -110,13 +110,17 @@ class _Reading(LinearOperator):
             return np.asarray(self.matvec(np.asarray(x).reshape(-1))).reshape(self.dimsd)
         return self @ x
 
-    def tosparse(self, format: str = "csr") -> Any:
+    def tosparse(self, format: str = "csr", *, index_dtype: Any = None, drop_zeros: bool = False) -> Any:
         """The same matrix with its entries, as a scipy sparse array.
 
         Parameters
         ----------
         format : {"csr", "csc", "coo", "bsr"}
             Storage of the result, as in `conv_transpose_matrix`.
+        index_dtype : {None, int32, int64}, optional
+            Type of the indices.  None is int32 where it holds the number of rows, of columns and of entries.
+        drop_zeros : bool, optional
+            Leave out entries that are zero, or blocks of them.
 
         Returns
         -------
@@ -124,7 +128,8 @@ class _Reading(LinearOperator):
             Of this operator's shape and dtype.
         """
         check_format(format)
-        return self._owner()._matrix(self._transposed, self._conjugated, format)
+        storage = {"format": format, "index_dtype": index_dtype, "drop_zeros": drop_zeros}
+        return self._owner()._matrix(self._transposed, self._conjugated, storage)
 
     def __repr__(self) -> str:
         return f"<{self.name} {self.dims} -> {self.dimsd}, {self._owner()._description()}>"
@@ -175,6 +180,7 @@ class ConvTranspose(_Reading):
 
     Notes
     -----
+    The kernel is taken apart into one for each phase of the stride, as in [1]_, and packed as it will be read.
     Products are computed in ``numpy.result_type`` of the weights and the vector; real weights meet the real
     and the imaginary part of a complex vector as two items of a batch, and so do the columns of a matrix.
     It may be called from several threads at once, and pickled.
@@ -311,8 +317,8 @@ class ConvTranspose(_Reading):
             self._prepared.setdefault(dtype, self._method(self._geometry.axes, w))
         return self._prepared[dtype]
 
-    def _matrix(self, transposed: bool, conjugated: bool, format: str) -> Any:
-        return matrix(self._geometry, self._w.conj() if conjugated else self._w, transposed=transposed, format=format)
+    def _matrix(self, transposed: bool, conjugated: bool, storage: dict[str, Any]) -> Any:
+        return matrix(self._geometry, self._w.conj() if conjugated else self._w, transposed=transposed, **storage)
 
     def _description(self) -> str:
         geometry = self._geometry

@@ -92,9 +92,10 @@ def conv_transpose_matrix(
 
     Notes
     -----
-    Where a row begins and what is in it has a closed form, so that the arrays are filled in place, on as many threads
-    as OpenMP would use, with no sort and no memory beside them but a table of the phases of each stride, in every
-    format.  Only a "bsr" array without channels last is made from a "csr" array by scipy, and takes as much again.
+    That of a convolution, transposed [1]_.  Where a row begins and what is in it has a closed form, so that the arrays
+    are filled in place, on as many threads as OpenMP would use, with no sort and no memory beside them but a table of
+    the phases of each stride, in every format.  Only a "bsr" array without channels last is made from a "csr" array by
+    scipy, and takes as much again.
 
     References
     ----------

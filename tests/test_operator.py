@@ -333,6 +333,12 @@ def test_workers(rng, workers, method):
     np.testing.assert_array_equal(ConvTranspose(w, (20, 20), workers=workers, **kwargs) @ x, expected)
 
 
+def test_tosparse_storage():
+    operator = ConvTranspose(np.array([1.0, 0.0]), 3, stride=2)
+    matrix = operator.tosparse("csc", index_dtype=np.int64, drop_zeros=True)
+    assert (matrix.format, matrix.indices.dtype, matrix.nnz) == ("csc", np.int64, 3)
+
+
 @pytest.mark.parametrize("format", ["csr", "csc", "coo", "bsr"])
 def test_tosparse(rng, format):
     a = ConvTranspose(integers(rng, (3, 2), np.complex128), (2, 3), stride=2)
