@@ -6,7 +6,7 @@ import statistics
 from typing import Any
 
 from libraries import LIBRARIES
-from workloads import Workload, plain
+from workloads import DIRECTIONS, Workload, plain
 
 from .common import GEOMETRIES, Call, call
 
@@ -83,7 +83,7 @@ class Scipy:
         "2-D k31 s1": plain("256x256; k31 s1", (256, 256), 31, "float64"),
         "3-D k5 s1": plain("48^3; k5 s1", (48,) * 3, 5, "float64"),
     }
-    params = [list(workloads), ["forward", "adjoint", "weights"]]
+    params = [list(workloads), list(DIRECTIONS)]
     param_names = ["geometry", "direction"]
     unit = "of scipy's time"
 
