@@ -52,7 +52,7 @@ class Multiplications(Limits):
         before = fma_peak(self.workload.dtype, 1)
         (seconds,) = medians([self.call], ROUNDS)
         peak = statistics.mean([before, fma_peak(self.workload.dtype, 1)])
-        return 100 * self.workload.flops / seconds / peak
+        return round(100 * self.workload.flops / seconds / peak, 1)
 
 
 class Traffic(Limits):
@@ -67,7 +67,7 @@ class Traffic(Limits):
         before = copy_bandwidth(1)
         (seconds,) = medians([self.call], ROUNDS)
         bandwidth = statistics.mean([before, copy_bandwidth(1)])
-        return 100 * self.workload.traffic / seconds / bandwidth
+        return round(100 * self.workload.traffic / seconds / bandwidth, 1)
 
 
 class Scipy:
@@ -102,4 +102,4 @@ class Scipy:
     def track_ratio_to_scipy(self, geometry: str, direction: str) -> float:
         """Medians of calls that take turns."""
         ours, *theirs = medians(self.calls, ROUNDS)
-        return ours / min(theirs)
+        return round(ours / min(theirs), 4)
