@@ -73,3 +73,4 @@ def timeraw_import_operator() -> str:
 
 
 timeraw_import.number = timeraw_import_operator.number = 1
+timeraw_import_operator.setup = lambda: public("ConvTranspose")
