@@ -7,14 +7,15 @@ asv runs these files, as they are now, on old commits too.  What a commit does n
 from __future__ import annotations
 
 import functools
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any
 
-from workloads import Workload, layer, plain
+from workloads import DIRECTIONS, Workload, layer, plain
 
 import cytconv
 
-__all__ = ["GEOMETRIES", "METHODS", "Call", "call", "public", "skip_absent_method", "warm"]
+__all__ = ["DIRECTIONS", "GEOMETRIES", "METHODS", "Call", "Memory", "call", "public", "skip_absent_method", "warm"]
 
 Call = Callable[[], Any]
 
@@ -34,9 +35,12 @@ GEOMETRIES = {
 METHODS = ("direct", "fft", "sparse")  # every name that a commit may have
 
 
+arrays = functools.cache(Workload.arrays)  # the same ones for every direction
+
+
 def call(workload: Workload, direction: str, **options: Any) -> Call:
     """What computes one direction, on arrays that are filled by now."""
-    x, w, y = workload.arrays()
+    x, w, y = arrays(workload)
     keywords = {**workload.keywords, **options}
     if workload.plain:
         x, w, y = x[0, 0], w[0, 0], y[0, 0]
@@ -55,6 +59,29 @@ def warm(workload: Workload, direction: str, **options: Any) -> Call:
     function = call(workload, direction, **options)
     function()
     return function
+
+
+class Memory(ABC):
+    """The most that a process takes in one call: the interpreter (some 50 MB) and `x`, `w` and `y` with it.
+
+    It goes beside the times in a class of its own: their `setup` calls every direction, and a peak includes `setup`.
+    """
+
+    @abstractmethod
+    def call(self, direction: str, *parameters: Any) -> Call:
+        """What is called once."""
+
+    def setup(self, *parameters: Any) -> None:
+        self.calls = {direction: self.call(direction, *parameters) for direction in DIRECTIONS}
+
+    def peakmem_forward(self, *parameters: Any) -> None:
+        self.calls["forward"]()
+
+    def peakmem_adjoint(self, *parameters: Any) -> None:
+        self.calls["adjoint"]()
+
+    def peakmem_weight_adjoint(self, *parameters: Any) -> None:
+        self.calls["weights"]()
 
 
 def public(name: str) -> Any:

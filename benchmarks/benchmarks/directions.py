@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from .common import GEOMETRIES, call, warm
+from . import common
+from .common import GEOMETRIES, Call, call, warm
 
 
 class Directions:
@@ -37,21 +38,9 @@ class WeightAdjoint(Directions):
         self.call()
 
 
-class Memory:
-    """The most that a process takes: the interpreter and the arrays of `setup` (80 MB and more) with it."""
-
+class Memory(common.Memory):
     params = [[name for name in GEOMETRIES if name != "article"]]
     param_names = ["geometry"]
 
-    def setup(self, geometry: str) -> None:
-        directions = ("forward", "adjoint", "weights")
-        self.calls = {direction: call(GEOMETRIES[geometry], direction, workers=1) for direction in directions}
-
-    def peakmem_forward(self, geometry: str) -> None:
-        self.calls["forward"]()
-
-    def peakmem_adjoint(self, geometry: str) -> None:
-        self.calls["adjoint"]()
-
-    def peakmem_weight_adjoint(self, geometry: str) -> None:
-        self.calls["weights"]()
+    def call(self, direction: str, geometry: str) -> Call:
+        return call(GEOMETRIES[geometry], direction, workers=1)

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+
 from workloads import Workload, layer, plain
 
-from .common import call, warm
+from .common import Call, Memory, call, warm
 
 
-class Growth:
-    params: list[list[int]] = [[]]
-
+class Growth(ABC):
+    @abstractmethod
     def workload(self, size: int) -> Workload:
-        raise NotImplementedError  # every law has its own
+        """Every law has its own."""
 
     def setup(self, size: int) -> None:
-        self.forward = warm(self.workload(size), "forward", workers=1)
-        self.adjoint = warm(self.workload(size), "adjoint", workers=1)
+        self.forward, self.adjoint = (warm(self.workload(size), d, workers=1) for d in ("forward", "adjoint"))
+
+    def time_forward(self, size: int) -> None:
+        self.forward()
+
+    def time_adjoint(self, size: int) -> None:
+        self.adjoint()
 
 
 class Samples(Growth):
@@ -27,12 +33,6 @@ class Samples(Growth):
     def workload(self, size: int) -> Workload:
         return plain(f"side {size}", (size, size), 4, "float64", stride=2, padding=1)
 
-    def time_forward(self, side: int) -> None:
-        self.forward()
-
-    def time_adjoint(self, side: int) -> None:
-        self.adjoint()
-
 
 class Channels(Growth):
     """As many channels on both sides, 32 x 32, float32, 3 x 3 taps: four times the time for twice the channels."""
@@ -42,12 +42,6 @@ class Channels(Growth):
 
     def workload(self, size: int) -> Workload:
         return layer(f"{size} channels", 1, size, size, (32, 32), 3, padding=1)
-
-    def time_forward(self, channels: int) -> None:
-        self.forward()
-
-    def time_adjoint(self, channels: int) -> None:
-        self.adjoint()
 
 
 class Taps(Growth):
@@ -59,21 +53,26 @@ class Taps(Growth):
     def workload(self, size: int) -> Workload:
         return plain(f"{size} taps", (256, 256), size, "float64")
 
-    def time_forward(self, taps: int) -> None:
-        self.forward()
 
-    def time_adjoint(self, taps: int) -> None:
-        self.adjoint()
-
-
-class SampleMemory:
-    """Memory beside `Samples`: the result, and a box for each worker."""
-
+class SampleMemory(Memory):
     params = [[512, 1024, 2048]]
     param_names = ["side"]
 
-    def setup(self, side: int) -> None:
-        self.call = call(Samples().workload(side), "forward", workers=1)
+    def call(self, direction: str, size: int) -> Call:
+        return call(Samples().workload(size), direction, workers=1)
 
-    def peakmem_forward(self, side: int) -> None:
-        self.call()
+
+class ChannelMemory(Memory):
+    params = [[64, 128, 256]]
+    param_names = ["channels"]
+
+    def call(self, direction: str, size: int) -> Call:
+        return call(Channels().workload(size), direction, workers=1)
+
+
+class TapMemory(Memory):
+    params = [[9, 17, 31]]
+    param_names = ["taps"]
+
+    def call(self, direction: str, size: int) -> Call:
+        return call(Taps().workload(size), direction, workers=1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from workloads import Workload, plain
 
-from .common import METHODS, call, skip_absent_method, warm
+from .common import DIRECTIONS, METHODS, Call, Memory, call, skip_absent_method, warm
 
 
 def square(taps: int) -> Workload:
@@ -19,8 +19,7 @@ class Methods:
 
     def setup(self, method: str, taps: int) -> None:
         skip_absent_method(method)
-        directions = ("forward", "adjoint", "weights")
-        self.calls = {d: warm(square(taps), d, method=method, workers=1) for d in directions}
+        self.calls = {d: warm(square(taps), d, method=method, workers=1) for d in DIRECTIONS}
 
     def time_forward(self, method: str, taps: int) -> None:
         self.calls["forward"]()
@@ -32,13 +31,10 @@ class Methods:
         self.calls["weights"]()
 
 
-class MethodMemory:
+class MethodMemory(Memory):
     params = [list(METHODS), [31]]
     param_names = ["method", "taps"]
 
-    def setup(self, method: str, taps: int) -> None:
+    def call(self, direction: str, method: str, taps: int) -> Call:
         skip_absent_method(method)
-        self.call = call(square(taps), "forward", method=method, workers=1)
-
-    def peakmem_forward(self, method: str, taps: int) -> None:
-        self.call()
+        return call(square(taps), direction, method=method, workers=1)

@@ -8,7 +8,7 @@ import numpy as np
 
 import cytconv
 
-from .common import GEOMETRIES, Call, public, warm
+from .common import DIRECTIONS, GEOMETRIES, Call, public, warm
 
 
 def thousand(call: Call) -> None:
@@ -24,7 +24,7 @@ class TinyCalls:
 
     def setup(self) -> None:
         article = GEOMETRIES["article"]
-        self.forward, self.adjoint, self.weights = (warm(article, d) for d in ("forward", "adjoint", "weights"))
+        self.forward, self.adjoint, self.weights = (warm(article, d) for d in DIRECTIONS)
 
     def time_thousand_forward(self) -> None:
         thousand(self.forward)
@@ -73,3 +73,4 @@ def timeraw_import_operator() -> str:
 
 
 timeraw_import.number = timeraw_import_operator.number = 1
+timeraw_import_operator.setup = lambda: public("ConvTranspose")

@@ -6,7 +6,7 @@ import statistics
 from typing import Any
 
 from libraries import LIBRARIES
-from workloads import Workload, plain
+from workloads import DIRECTIONS, Workload, plain
 
 from .common import GEOMETRIES, Call, call
 
@@ -52,7 +52,7 @@ class Multiplications(Limits):
         before = fma_peak(self.workload.dtype, 1)
         (seconds,) = medians([self.call], ROUNDS)
         peak = statistics.mean([before, fma_peak(self.workload.dtype, 1)])
-        return 100 * self.workload.flops / seconds / peak
+        return round(100 * self.workload.flops / seconds / peak, 1)
 
 
 class Traffic(Limits):
@@ -67,7 +67,7 @@ class Traffic(Limits):
         before = copy_bandwidth(1)
         (seconds,) = medians([self.call], ROUNDS)
         bandwidth = statistics.mean([before, copy_bandwidth(1)])
-        return 100 * self.workload.traffic / seconds / bandwidth
+        return round(100 * self.workload.traffic / seconds / bandwidth, 1)
 
 
 class Scipy:
@@ -83,7 +83,7 @@ class Scipy:
         "2-D k31 s1": plain("256x256; k31 s1", (256, 256), 31, "float64"),
         "3-D k5 s1": plain("48^3; k5 s1", (48,) * 3, 5, "float64"),
     }
-    params = [list(workloads), ["forward", "adjoint", "weights"]]
+    params = [list(workloads), list(DIRECTIONS)]
     param_names = ["geometry", "direction"]
     unit = "of scipy's time"
 
@@ -102,4 +102,4 @@ class Scipy:
     def track_ratio_to_scipy(self, geometry: str, direction: str) -> float:
         """Medians of calls that take turns."""
         ours, *theirs = medians(self.calls, ROUNDS)
-        return ours / min(theirs)
+        return round(ours / min(theirs), 4)
