@@ -19,13 +19,14 @@ from ._matrix import FORMATS, NUMBERS, matrix
 from ._memory import empty
 from ._phases import Direction
 from ._runtime import resolve_workers, team
-from .kernels.matrix import ABREAST, copy, multiply, multiply_adjoint
+from .kernels.matrix import copy, multiply, multiply_adjoint
 
 __all__ = ["Sparse", "check_format", "conv_matrix", "conv_transpose_matrix", "whole_shape"]
 
 Array = NDArray[Any]
 
 TOGETHER = 2**12  # rows of a product that are a task
+ABREAST = 8  # vectors that are laid side by side at a time, at most
 LEAST = 256  # columns that a share has of each channel, or else of only some channels
 ENTRY = 4  # multiplications in the time that an entry takes to read and multiply
 
@@ -319,8 +320,8 @@ class Sparse:
         in_place = np.may_share_memory(y, result)
         if not in_place:
             y = np.empty((rows, y.shape[1]), y.dtype)
-        for first in range(0, x.shape[1], ABREAST // self._parts):
-            some = np.s_[:, first : first + ABREAST // self._parts]
+        for first in range(0, x.shape[1], ABREAST):
+            some = np.s_[:, first : first + ABREAST]
             vectors, sums = x[some], y[some]
             if not _is_abreast(vectors):
                 vectors = np.empty(vectors.shape, x.dtype)

@@ -1,7 +1,5 @@
 from typing import Any
 
-ABREAST: int
-
 def fill(
     factors: Any,
     phases: Any,

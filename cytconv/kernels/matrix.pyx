@@ -20,7 +20,7 @@ is copied from those before it, its columns shifted: most of a matrix is filled 
 
 from cython.parallel cimport prange
 from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
-from libc.string cimport memcpy
+from libc.string cimport memcpy, memset
 
 cdef extern from *:
     """
@@ -48,9 +48,9 @@ ctypedef fused real:
     float
     double
 
-cpdef enum:
-    ABREAST = 8  # real numbers of all vectors together, at most, that are multiplied at a time
 cdef enum:
+    SUMS = 8  # real numbers of vectors that meet an entry at a time, at most
+    NEAR = 64  # rows that meet other vectors next, while the nearest cache still has them
     COPIED = 1024  # numbers to copy at a time, about: few enough for the nearest cache to still have them
 
 cdef struct Factor:  # one row of the table `factors`
@@ -229,32 +229,36 @@ cdef void gather_rows(
     const real* data, const real* x, Py_ssize_t x_pitch, real* y, Py_ssize_t y_pitch,
 ) noexcept nogil:
     """As many vectors at a time as there are: a literal number of sums stays in registers."""
-    cdef Py_ssize_t v = 0
-    while v < width:
-        if parts == 1 and width - v >= 8:
-            gather(first, last, 1, 8, ends, columns, data, x + v, x_pitch, y + v, y_pitch)
-            v += 8
-        elif parts == 1 and width - v >= 4:
-            gather(first, last, 1, 4, ends, columns, data, x + v, x_pitch, y + v, y_pitch)
-            v += 4
-        elif parts == 1 and width - v >= 2:
-            gather(first, last, 1, 2, ends, columns, data, x + v, x_pitch, y + v, y_pitch)
-            v += 2
-        elif parts == 1 and x_pitch == y_pitch == 1:
-            gather_one(first, last, ends, columns, data, x, y)
-            v += 1
-        elif parts == 1:
-            gather(first, last, 1, 1, ends, columns, data, x + v, x_pitch, y + v, y_pitch)
-            v += 1
-        elif width - v >= 8:
-            gather(first, last, 2, 8, ends, columns, data, x + v, x_pitch, y + v, y_pitch)
-            v += 8
-        elif width - v >= 4:
-            gather(first, last, 2, 4, ends, columns, data, x + v, x_pitch, y + v, y_pitch)
-            v += 4
-        else:
-            gather(first, last, 2, 2, ends, columns, data, x + v, x_pitch, y + v, y_pitch)
-            v += 2
+    cdef Py_ssize_t v, start = first, stop
+    if parts == x_pitch == y_pitch == 1:
+        gather_one(first, last, ends, columns, data, x, y)
+        return
+    while start < last:
+        stop = min(start + NEAR, last)
+        v = 0
+        while v < width:
+            if parts == 1 and width - v >= 8:
+                gather(start, stop, 1, 8, ends, columns, data, x + v, x_pitch, y + v, y_pitch)
+                v += 8
+            elif parts == 1 and width - v >= 4:
+                gather(start, stop, 1, 4, ends, columns, data, x + v, x_pitch, y + v, y_pitch)
+                v += 4
+            elif parts == 1 and width - v >= 2:
+                gather(start, stop, 1, 2, ends, columns, data, x + v, x_pitch, y + v, y_pitch)
+                v += 2
+            elif parts == 1:
+                gather(start, stop, 1, 1, ends, columns, data, x + v, x_pitch, y + v, y_pitch)
+                v += 1
+            elif width - v >= 8:
+                gather(start, stop, 2, 8, ends, columns, data, x + v, x_pitch, y + v, y_pitch)
+                v += 8
+            elif width - v >= 4:
+                gather(start, stop, 2, 4, ends, columns, data, x + v, x_pitch, y + v, y_pitch)
+                v += 4
+            else:
+                gather(start, stop, 2, 2, ends, columns, data, x + v, x_pitch, y + v, y_pitch)
+                v += 2
+        start = stop
 
 
 cdef inline void gather(
@@ -263,8 +267,8 @@ cdef inline void gather(
 ) noexcept nogil:
     cdef Py_ssize_t row, j
     cdef real a
-    cdef real sums[ABREAST]
-    cdef real turned[ABREAST]
+    cdef real sums[SUMS]
+    cdef real turned[SUMS]
     cdef const real* at
     cdef int i
     for row in range(first, last):
@@ -328,77 +332,102 @@ cdef void scatter_rows(
     const Share* share, int parts, Py_ssize_t width, const index* ends, const index* columns, const real* data,
     const real* x, Py_ssize_t x_pitch, real* y, Py_ssize_t y_pitch,
 ) noexcept nogil:
-    cdef Py_ssize_t v = 0
-    while v < width:
-        if parts == 1 and width - v >= 8:
-            scatter(share, 1, 8, ends, columns, data, x + v, x_pitch, y + v, y_pitch)
-            v += 8
-        elif parts == 1 and width - v >= 4:
-            scatter(share, 1, 4, ends, columns, data, x + v, x_pitch, y + v, y_pitch)
-            v += 4
-        elif parts == 1 and width - v >= 2:
-            scatter(share, 1, 2, ends, columns, data, x + v, x_pitch, y + v, y_pitch)
-            v += 2
-        elif parts == 1 and x_pitch == y_pitch == 1:
-            scatter(share, 1, 1, ends, columns, data, x, 1, y, 1)
-            v += 1
-        elif parts == 1:
-            scatter(share, 1, 1, ends, columns, data, x + v, x_pitch, y + v, y_pitch)
-            v += 1
-        elif width - v >= 8:
-            scatter(share, 2, 8, ends, columns, data, x + v, x_pitch, y + v, y_pitch)
-            v += 8
-        elif width - v >= 4:
-            scatter(share, 2, 4, ends, columns, data, x + v, x_pitch, y + v, y_pitch)
-            v += 4
+    cdef Py_ssize_t block, v, start, last, stop
+    for block in range(share.columns // share.width):
+        start, last = block * share.width + share.start, block * share.width + share.stop
+        if y_pitch == width:
+            memset(y + y_pitch * start, 0, (last - start) * width * sizeof(real))
         else:
-            scatter(share, 2, 2, ends, columns, data, x + v, x_pitch, y + v, y_pitch)
-            v += 2
+            for start in range(start, last):
+                memset(y + y_pitch * start, 0, width * sizeof(real))
+    for block in range(share.rows // share.height):
+        start, last = block * share.height + share.first, block * share.height + share.last
+        if parts == x_pitch == y_pitch == 1:
+            scatter_one(share, start, last, ends, columns, data, x, y)
+            start = last
+        while start < last:
+            stop = min(start + NEAR, last)
+            v = 0
+            while v < width:
+                if parts == 1 and width - v >= 8:
+                    scatter(share, start, stop, 1, 8, ends, columns, data, x + v, x_pitch, y + v, y_pitch)
+                    v += 8
+                elif parts == 1 and width - v >= 4:
+                    scatter(share, start, stop, 1, 4, ends, columns, data, x + v, x_pitch, y + v, y_pitch)
+                    v += 4
+                elif parts == 1 and width - v >= 2:
+                    scatter(share, start, stop, 1, 2, ends, columns, data, x + v, x_pitch, y + v, y_pitch)
+                    v += 2
+                elif parts == 1:
+                    scatter(share, start, stop, 1, 1, ends, columns, data, x + v, x_pitch, y + v, y_pitch)
+                    v += 1
+                elif width - v >= 8:
+                    scatter(share, start, stop, 2, 8, ends, columns, data, x + v, x_pitch, y + v, y_pitch)
+                    v += 8
+                elif width - v >= 4:
+                    scatter(share, start, stop, 2, 4, ends, columns, data, x + v, x_pitch, y + v, y_pitch)
+                    v += 4
+                else:
+                    scatter(share, start, stop, 2, 2, ends, columns, data, x + v, x_pitch, y + v, y_pitch)
+                    v += 2
+            start = stop
 
 
 cdef inline void scatter(
-    const Share* share, int parts, int width, const index* ends, const index* columns, const real* data,
-    const real* x, Py_ssize_t x_pitch, real* y, Py_ssize_t y_pitch,
+    const Share* share, Py_ssize_t start, Py_ssize_t stop, int parts, int width, const index* ends,
+    const index* columns, const real* data, const real* x, Py_ssize_t x_pitch, real* y, Py_ssize_t y_pitch,
 ) noexcept nogil:
-    cdef Py_ssize_t block, row, j, first, last
+    cdef Py_ssize_t row, j, first, last
     cdef bint whole
-    cdef real factors[ABREAST]
-    cdef real turned[ABREAST]
+    cdef real a, b
+    cdef real* at
+    cdef real factors[SUMS]
+    cdef real turned[SUMS]
     cdef int i
-    for block in range(share.columns // share.width):
-        for j in range(block * share.width + share.start, block * share.width + share.stop):
-            for i in range(width):
-                y[y_pitch * j + i] = 0
-    for block in range(share.rows // share.height):
-        for row in range(block * share.height + share.first, block * share.height + share.last):
-            first, last = ends[row], ends[row + 1]
-            # Blocks have the same columns, in order: the first and the last column tell of those between.
-            whole = first == last or (has(share, columns[first]) and has(share, columns[last - 1]))
-            for i in range(width):
-                factors[i] = x[x_pitch * row + i]
-            if parts == 2:
-                for i in range(0, width, 2):  # conj(a + i*b) * x = a*x + b*(-i*x)
-                    turned[i] = factors[i + 1]
-                    turned[i + 1] = -factors[i]
-            if whole:
-                for j in range(first, last):
-                    add(parts, width, data + parts * j, factors, turned, y + y_pitch * <Py_ssize_t> columns[j])
-            else:
-                for j in range(first, last):
-                    if has(share, columns[j]):
-                        add(parts, width, data + parts * j, factors, turned, y + y_pitch * <Py_ssize_t> columns[j])
+    for row in range(start, stop):
+        first, last = ends[row], ends[row + 1]
+        # Blocks have the same columns, in order: the first and the last column tell of those between.
+        whole = first == last or (has(share, columns[first]) and has(share, columns[last - 1]))
+        for i in range(width):
+            factors[i] = x[x_pitch * row + i]
+        if parts == 2:
+            for i in range(0, width, 2):  # conj(a + i*b) * x = a*x + b*(-i*x)
+                turned[i] = factors[i + 1]
+                turned[i + 1] = -factors[i]
+        for j in range(first, last):
+            if whole or has(share, columns[j]):
+                at = y + y_pitch * <Py_ssize_t> columns[j]
+                a = data[parts * j]
+                if parts == 1:
+                    for i in range(width):
+                        at[i] = at[i] + a * factors[i]
+                else:
+                    b = data[2 * j + 1]
+                    for i in range(width):
+                        at[i] = at[i] + (a * factors[i] + b * turned[i])
 
 
-cdef inline void add(
-    int parts, int width, const real* entry, const real* factors, const real* turned, real* sums,
+cdef void scatter_one(
+    const Share* share, Py_ssize_t start, Py_ssize_t stop, const index* ends, const index* columns, const real* data,
+    const real* x, real* y,
 ) noexcept nogil:
-    cdef int i
-    cdef real a = entry[0], b = entry[parts - 1]
-    for i in range(width):
-        if parts == 1:
-            sums[i] = sums[i] + a * factors[i]
-        else:
-            sums[i] = sums[i] + (a * factors[i] + b * turned[i])
+    """One vector by itself.  A row has each column once: so two are read before either is written."""
+    cdef Py_ssize_t row, j, last
+    cdef real a, even, odd
+    for row in range(start, stop):
+        j, last, a = ends[row], ends[row + 1], x[row]
+        if j < last and has(share, columns[j]) and has(share, columns[last - 1]):
+            while j + 2 <= last:
+                even = y[columns[j]] + data[j] * a
+                odd = y[columns[j + 1]] + data[j + 1] * a
+                y[columns[j]] = even
+                y[columns[j + 1]] = odd
+                j += 2
+                KEEP_SCALAR(j)
+        while j < last:
+            if has(share, columns[j]):
+                y[columns[j]] = y[columns[j]] + data[j] * a
+            j += 1
 
 
 cdef inline bint has(const Share* share, Py_ssize_t column) noexcept nogil:
