@@ -24,7 +24,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
-from itertools import islice, product
+from itertools import product
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -374,32 +374,40 @@ def _lengths(taps: int, longest: int, shortest: int) -> list[tuple[int, int]]:
 
 
 class Team(NamedTuple):
-    """What a task may use: threads inside of a transform, or a `map` that runs side by side."""
+    """The threads that a task may use: inside of a transform, or side by side."""
 
-    threads: int
-    map: Callable[..., Iterable[Any]]
+    threads: int = 1
+    pool: ThreadPoolExecutor | None = None  # of all but the thread that asks
+
+    def map(self, f: Callable[[Any], Any], items: Sequence[Any]) -> Iterator[Any]:
+        """Results in order.  The thread that asks works too: new threads beside it find cores of their own sooner."""
+        if self.pool is None:
+            yield from map(f, items)
+            return
+
+        def work(queue: Iterator[tuple[int, Any]], results: list[Any]) -> None:
+            for i, item in queue:
+                results[i] = f(item)
+
+        for first in range(0, len(items), 2 * self.threads):  # no more results than that wait at any time
+            some = items[first : first + 2 * self.threads]
+            queue, results = enumerate(some), [None] * len(some)
+            others = [self.pool.submit(work, queue, results) for _ in range(self.threads - 1)]
+            work(queue, results)
+            for other in others:
+                other.result()
+            yield from results
 
 
 def _each(run: Callable[[Task, Team], Any], plan: Plan, batch: int, workers: int) -> Iterator[Any]:
     """Run every task; what they return, in order.  Tasks side by side, and threads inside of those that are left."""
     tasks = list(plan.tasks(batch))
     workers = max(1, min(workers, int(plan.steps / THREAD)))
-
-    quiet = _quietly(run)
-    if workers == 1:
-        for task in tasks:
-            yield quiet(task, Team(1, map))
-        return
-    with ThreadPoolExecutor(workers) as pool:
-        even = len(tasks) - len(tasks) % workers
-        remaining = iter(tasks[:even])
-        pending = [pool.submit(quiet, task, Team(1, map)) for task in islice(remaining, 2 * workers)]
-        while pending:  # no more results than that wait at any time
-            result = pending.pop(0).result()
-            pending.extend(pool.submit(quiet, task, Team(1, map)) for task in islice(remaining, 1))
-            yield result
-        for task in tasks[even:]:
-            yield quiet(task, Team(workers, pool.map))
+    even = len(tasks) - len(tasks) % workers
+    with ThreadPoolExecutor(max(workers - 1, 1)) as pool:  # which starts no thread before it is asked to
+        team = Team(workers, pool) if workers > 1 else Team()
+        yield from team.map(_quietly(lambda task: run(task, Team())), tasks[:even])
+        yield from map(_quietly(lambda task: run(task, team)), tasks[even:])
 
 
 def _quietly(f: Callable[..., Any]) -> Callable[..., Any]:
