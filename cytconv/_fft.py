@@ -24,7 +24,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
-from itertools import islice, product
+from itertools import product
 from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
@@ -43,8 +43,8 @@ Sizes = tuple[int, ...]
 
 # Work is counted in steps of butterflies, one for each number of a spectrum and doubling of its length.
 PASSES = 6  # steps that copying a tile, multiplying spectra and storing results take together, for each number
-CACHE = 2**19  # numbers of a tile that the caches hold with its spectrum;
-SLOW = 1.4  # beyond that, every step takes so many times longer
+CACHE = 2**18  # numbers of a tile that the caches hold with its spectrum;
+SLOW = 0.25  # beyond that, every step takes longer by this power of the excess
 CALL = 200_000  # steps in the time that it takes to begin with a tile
 TASK = 2**18  # numbers to transform at once, if tiles are smaller: of several tiles and items of the batch
 WASTE = 16  # how many steps may stand for one product of the definition,
@@ -98,47 +98,37 @@ class Fft:
 
     def _forward(self, plan: Plan, x: Array, bias: Array | None, y: Array, workers: int) -> bool:
         source, result = _flat(x, plan.d), _flat(y, plan.d)
-        offset = 0 if bias is None else bias.reshape(*bias.shape, *(1,) * plan.d)
+        offset = None if bias is None else bias.reshape(*bias.shape, *(1,) * plan.d)
         if not plan.covers:
-            result[...] = offset
+            result[...] = 0 if offset is None else offset
 
-        def run(task: Task, threads: int) -> bool:
-            spectrum = _transform(_gather(source, task, plan, None), plan.d, threads)
-            finite = True
-            for c in plan.classes():
-                crop = _crop([plan.results(task.v, c, tile) for tile in task.tiles])
-                if crop is None:
-                    continue
-                kept = _inverse(_contract(spectrum, self._spectrum(plan, c, threads)), plan, crop, x.dtype, threads)
-                finite = finite and bool(np.isfinite(kept.sum()))
-                for part, tile in zip(kept, task.tiles, strict=True):
-                    spans = plan.results(task.v, c, tile)
-                    if all(span.size > 0 for span in spans):
-                        to = plan.y_view(result[task.items], task.v, c)[_where(spans)]
-                        here = part[_relative(spans, crop)]
-                        np.add(here, offset, out=to) if bias is not None else np.copyto(to, here)
-            return finite
+        def run(task: Task, team: Team) -> bool:
+            spectrum = _transform(_gather(source, task, plan, None), plan, team.threads)
+            single = len(plan.classes()) == 1  # its product takes the place of the spectrum
+            threads, side_by_side = (team.threads, map) if single else (1, team.map)
+
+            def phase(c: Index) -> bool:
+                spans = [plan.results(task.v, c, tile) for tile in task.tiles]
+                part = _contract(spectrum, self._spectrum(plan, c, threads), in_place=single)
+                return _store(part, spans, plan.y_view(result[task.items], task.v, c), offset, plan, threads)
+
+            return all(list(side_by_side(_quietly(phase), plan.classes())))
 
         return _finish(y, result, all(_each(run, plan, len(source), workers)))
 
     def _adjoint(self, plan: Plan, y: Array, bias: Array | None, x: Array, workers: int) -> bool:
         source, result = _flat(y, plan.d), _flat(x, plan.d)
-        offset = 0 if bias is None else bias.reshape(*bias.shape, *(1,) * plan.d)
+        offset = None if bias is None else bias.reshape(*bias.shape, *(1,) * plan.d)
 
-        def run(task: Task, threads: int) -> bool:
+        def run(task: Task, team: Team) -> bool:
             total: Array | None = None
             for c in plan.classes():
-                spectrum = _transform(_gather(source, task, plan, c), plan.d, threads)
-                part = _contract(spectrum, self._spectrum(plan, c, threads), adjoint=True)
+                spectrum = _transform(_gather(source, task, plan, c), plan, team.threads)
+                part = _contract(spectrum, self._spectrum(plan, c, team.threads), adjoint=True)
                 total = part if total is None else np.add(total, part, out=total)
             assert total is not None
-            crop = [(0, max(tile[a][1] - tile[a][0] for tile in task.tiles)) for a in range(plan.d)]
-            kept = _inverse(total, plan, crop, x.dtype, threads)
-            for part, tile in zip(kept, task.tiles, strict=True):
-                to = plan.x_view(result[task.items], task.v)[_index(slice(*span) for span in tile)]
-                here = part[_index(slice(0, stop - start) for start, stop in tile)]
-                np.add(here, offset, out=to) if bias is not None else np.copyto(to, here)
-            return bool(np.isfinite(kept.sum()))
+            spans = [[Span(start, stop - start, 0) for start, stop in tile] for tile in task.tiles]
+            return _store(total, spans, plan.x_view(result[task.items], task.v), offset, plan, team.threads)
 
         return _finish(x, result, all(_each(run, plan, len(source), workers)))
 
@@ -147,10 +137,7 @@ class Fft:
         key = plan.sizes, c
         spectrum = self._spectra.get(key)  # two threads may both transform at first: no harm
         if spectrum is None:
-            spectrum = plan.w_view(self._w, c)
-            for axis in range(-1, -plan.d - 1, -1):  # the zeros behind the taps come last: there are few rows before
-                transform = scipy.fft.rfft if axis == -1 and self._w.dtype.kind == "f" else scipy.fft.fft
-                spectrum = transform(spectrum, plan.sizes[axis], axis=axis, workers=threads)
+            spectrum = _transform(plan.w_view(self._w, c), plan, threads)
             if sum(a.nbytes for a in list(self._spectra.values())) + spectrum.nbytes <= MOST:
                 self._spectra[key] = spectrum
         return spectrum
@@ -165,11 +152,11 @@ def _weight_adjoint(plan: Plan, x: Array, y: Array, w: Array, workers: int) -> b
     for first in range(0, len(classes), at_once):
         chosen = classes[first : first + at_once]
 
-        def run(task: Task, threads: int, chosen: Sequence[Index] = chosen) -> list[Array]:
-            spectrum = _transform(_gather(samples, task, plan, None), plan.d, threads)
+        def run(task: Task, team: Team, chosen: Sequence[Index] = chosen) -> list[Array]:
+            spectrum = _transform(_gather(samples, task, plan, None), plan, team.threads)
             parts = []
             for c in chosen:
-                other = _transform(_gather(outputs, task, plan, c), plan.d, threads)
+                other = _transform(_gather(outputs, task, plan, c), plan, team.threads)
                 parts.append(_correlate(spectrum, other))
             return parts
 
@@ -183,7 +170,7 @@ def _weight_adjoint(plan: Plan, x: Array, y: Array, w: Array, workers: int) -> b
                         total += part
         for c, total in zip(chosen, totals or [], strict=True):
             taps = plan.w_view(w, c)
-            taps[...] = _inverse(total, plan, [(0, n) for n in taps.shape[3:]], w.dtype, workers)
+            _store(total[None], [[Span(0, n, 0) for n in taps.shape[3:]]], taps, None, plan, workers)
     return bool(np.isfinite(w).all())
 
 
@@ -357,9 +344,9 @@ def plan_of(reading: Reading, axes: tuple[Axis, ...], x_shape: Sizes, w_shape: S
         size = math.prod(n for n, _ in lengths)
         tiles = math.prod(-(-longest // block) for (longest, _), (_, block) in zip(whole, lengths, strict=True))
         tiles *= math.prod(p.samples for p in pieces)
-        steps = size * (math.log2(size) + PASSES) * (SLOW if size > CACHE else 1)
+        steps = size * (math.log2(size) + PASSES) * max(1, size / CACHE) ** SLOW
         sums = size * tiles * groups * batch * inputs * outputs * classes
-        return tiles * (sources * steps + CALL * classes) + groups * inputs * outputs * classes * steps + sums
+        return tiles * (sources * steps + CALL * classes) + groups * inputs * outputs * classes * steps / 2 + sums
 
     candidates = [_lengths(p.taps, *most) for p, most in zip(pieces, whole, strict=True)]
     lengths = [each[-1] for each in candidates]
@@ -376,37 +363,63 @@ def plan_of(reading: Reading, axes: tuple[Axis, ...], x_shape: Sizes, w_shape: S
 
 def _lengths(taps: int, longest: int, shortest: int) -> list[tuple[int, int]]:
     """Lengths of a transform that may be good, with how many results each has; the last one takes them all."""
-    lengths, least = [], max(16, 2 * taps)
-    while least < shortest:
-        size = scipy.fft.next_fast_len(least, real=True)
-        lengths.append((size, size - taps + 1))
-        least = size * 5 // 4
+    lengths, count = [], longest // taps
+    while count > 1:
+        size = scipy.fft.next_fast_len(-(-longest // count) + taps - 1, real=True)
+        if size < shortest:
+            lengths.append((size, size - taps + 1))
+        count = count * 4 // 5
     return [*lengths, (scipy.fft.next_fast_len(max(shortest, 1), real=True), max(longest, 1))]
 
 
 # ---- carrying it out ---------------------------------------------------------------------------------
 
 
-def _each(run: Callable[[Task, int], Any], plan: Plan, batch: int, workers: int) -> Iterator[Any]:
-    """Run every task; what they return, in order.  Tasks side by side, or if there are few, threads inside of each."""
+class Team(NamedTuple):
+    """The threads that a task may use: inside of a transform, or side by side."""
+
+    threads: int = 1
+    pool: ThreadPoolExecutor | None = None  # of all but the thread that asks
+
+    def map(self, f: Callable[[Any], Any], items: Sequence[Any]) -> Iterator[Any]:
+        """Results in order.  The thread that asks works too: new threads beside it find cores of their own sooner."""
+        if self.pool is None:
+            yield from map(f, items)
+            return
+
+        def work(queue: Iterator[tuple[int, Any]], results: list[Any]) -> None:
+            for i, item in queue:
+                results[i] = f(item)
+
+        for first in range(0, len(items), 2 * self.threads):  # no more results than that wait at any time
+            some = items[first : first + 2 * self.threads]
+            queue, results = enumerate(some), [None] * len(some)
+            others = [self.pool.submit(work, queue, results) for _ in range(self.threads - 1)]
+            work(queue, results)
+            for other in others:
+                other.result()
+            yield from results
+
+
+def _each(run: Callable[[Task, Team], Any], plan: Plan, batch: int, workers: int) -> Iterator[Any]:
+    """Run every task; what they return, in order.  Tasks side by side, and threads inside of those that are left."""
     tasks = list(plan.tasks(batch))
     workers = max(1, min(workers, int(plan.steps / THREAD)))
-    side_by_side = len(tasks) >= workers > 1
+    even = len(tasks) - len(tasks) % workers
+    with ThreadPoolExecutor(max(workers - 1, 1)) as pool:  # which starts no thread before it is asked to
+        team = Team(workers, pool) if workers > 1 else Team()
+        yield from team.map(_quietly(lambda task: run(task, Team())), tasks[:even])
+        yield from map(_quietly(lambda task: run(task, team)), tasks[even:])
 
-    def quiet(task: Task) -> Any:
-        with np.errstate(all="ignore"):  # a thread has its own
-            return run(task, 1 if side_by_side else workers)
 
-    if not side_by_side:
-        yield from map(quiet, tasks)
-        return
-    remaining = iter(tasks)
-    with ThreadPoolExecutor(workers) as pool:
-        pending = [pool.submit(quiet, task) for task in islice(remaining, 2 * workers)]
-        while pending:  # no more results than that wait at any time
-            result = pending.pop(0).result()
-            pending.extend(pool.submit(quiet, task) for task in islice(remaining, 1))
-            yield result
+def _quietly(f: Callable[..., Any]) -> Callable[..., Any]:
+    """The same without warnings of numbers that overflow, on any thread: each has a state of its own."""
+
+    def quiet(*arguments: Any) -> Any:
+        with np.errstate(all="ignore"):
+            return f(*arguments)
+
+    return quiet
 
 
 def _flat(a: Array, d: int) -> Array:
@@ -421,13 +434,14 @@ def _finish(to: Array, result: Array, finite: bool) -> bool:
 
 
 def _gather(a: Array, task: Task, plan: Plan, c: Index | None) -> Array:
-    """The tiles of x, or those of y that meet the taps c, with zeros around: ``(tiles, items, groups, C, *sizes)``."""
+    """The tiles of x, or those of y that meet the taps c: ``(tiles, items, groups, C, *rows, size)``."""
     view = plan.x_view(a[task.items], task.v) if c is None else plan.y_view(a[task.items], task.v, c)
-    tiles = np.zeros((len(task.tiles), *view.shape[:3], *plan.sizes), a.dtype)
-    for to, tile in zip(tiles, task.tiles, strict=True):
-        spans = plan.source(task.v, c, tile)
-        if all(span.size > 0 for span in spans):
-            to[_index(slice(span.at, span.at + span.size) for span in spans)] = view[_where(spans)]
+    spans = [plan.source(task.v, c, tile) for tile in task.tiles]
+    rows = (max(1, *(each[axis].at + each[axis].size for each in spans)) for axis in range(plan.d - 1))
+    tiles = np.zeros((len(spans), *view.shape[:3], *rows, plan.sizes[-1]), a.dtype)
+    for to, each in zip(tiles, spans, strict=True):
+        if all(span.size > 0 for span in each):
+            to[_index(slice(span.at, span.at + span.size) for span in each)] = view[_where(each)]
     return tiles
 
 
@@ -452,33 +466,44 @@ def _relative(spans: Sequence[Span], crop: Sequence[tuple[int, int]]) -> Index:
     return _index(slice(s.at - first, s.at - first + s.size) for s, (first, _) in zip(spans, crop, strict=True))
 
 
-def _transform(a: Array, d: int, threads: int) -> Array:
-    """The spectrum along the last `d` axes, half of it for real numbers; may write into `a`."""
-    axes = tuple(range(-d, 0))
-    if a.dtype.kind == "c":
-        spectrum: Array = scipy.fft.fftn(a, axes=axes, workers=threads, overwrite_x=True)
-    else:
-        spectrum = scipy.fft.rfftn(a, axes=axes, workers=threads)
-    return spectrum
-
-
-def _inverse(spectrum: Array, plan: Plan, crop: Sequence[tuple[int, int]], dtype: np.dtype[Any], threads: int) -> Array:
-    """Back, along one axis after the other: what is not kept of one need not be transformed along the next."""
-    for axis, (first, last) in zip(range(-plan.d, 0), crop, strict=True):
-        if axis < -1 or dtype.kind == "c":
-            spectrum = scipy.fft.ifft(spectrum, axis=axis, workers=threads, overwrite_x=True)
+def _transform(a: Array, plan: Plan, threads: int) -> Array:
+    """The spectrum, half of it for real numbers.  Rows of zeros behind `a` are not transformed along the later axes."""
+    for axis in range(-1, -plan.d - 1, -1):
+        if axis == -1 and a.dtype.kind == "f":
+            a = scipy.fft.rfft(a, plan.sizes[-1], workers=threads)
         else:
-            spectrum = scipy.fft.irfft(spectrum, plan.sizes[-1], workers=threads, overwrite_x=True)
+            a = scipy.fft.fft(a, plan.sizes[axis], axis=axis, workers=threads, overwrite_x=axis < -1)
+    return a
+
+
+def _store(
+    spectrum: Array, spans: Sequence[Sequence[Span]], to: Array, offset: Array | None, plan: Plan, threads: int
+) -> bool:
+    """Transform back, in place, and store the spans of each tile; whether they are finite.
+
+    It is done along one axis after the other: what is not kept of one need not be transformed along the next.
+    """
+    crop = _crop(spans)
+    if crop is None:
+        return True
+    for axis, (first, last) in zip(range(-plan.d, -1), crop, strict=False):
+        spectrum = scipy.fft.ifft(spectrum, axis=axis, workers=threads, overwrite_x=True)
         spectrum = spectrum[_index([slice(first, last), *[slice(None)] * (-1 - axis)])]
-    return spectrum
+    back = scipy.fft.irfft if to.dtype.kind == "f" else scipy.fft.ifft
+    results = back(spectrum, plan.sizes[-1], workers=threads, overwrite_x=True)
+    for part, tile in zip(results[..., slice(*crop[-1])], spans, strict=True):
+        if all(span.size > 0 for span in tile):
+            kept, target = part[_relative(tile, crop)], to[_where(tile)]
+            np.copyto(target, kept) if offset is None else np.add(kept, offset, out=target)
+    return bool(np.isfinite(results.sum()))  # fastest of all that is contiguous
 
 
-def _contract(a: Array, w: Array, adjoint: bool = False) -> Array:
+def _contract(a: Array, w: Array, adjoint: bool = False, in_place: bool = False) -> Array:
     """Of each frequency, ``a @ w`` or ``a @ w^H`` over channels: ``(tiles, items, groups, C, *frequencies)``."""
     if adjoint:
         w = w.swapaxes(1, 2).conj()
     if w.shape[1] == 1:
-        return np.asarray(a * w[:, 0])
+        return np.multiply(a, w[:, 0], out=a if in_place and w.shape[2] == 1 else None)
     sums = _by_frequency(a.reshape(-1, *a.shape[2:])) @ np.ascontiguousarray(_frequency_first(w))
     product: Array = np.moveaxis(sums, (2, 1), (0, 3)).reshape(*a.shape[:2], w.shape[0], w.shape[2], *w.shape[3:])
     return product
