@@ -12,11 +12,13 @@ from ._sparse import conv_matrix, conv_transpose_matrix
 
 if TYPE_CHECKING:
     from ._choice import choose_method
-    from ._compare import compare_methods
+    from ._compare import Comparison, MethodCost, compare_methods
     from ._operator import ConvTranspose
 
 __all__ = [
+    "Comparison",
     "ConvTranspose",
+    "MethodCost",
     "choose_method",
     "compare_methods",
     "conv",
@@ -30,7 +32,13 @@ __all__ = [
 __version__ = "0.1.0"
 
 
-_LATE = {"ConvTranspose": "_operator", "choose_method": "_choice", "compare_methods": "_compare"}
+_LATE = {
+    "Comparison": "_compare",
+    "ConvTranspose": "_operator",
+    "MethodCost": "_compare",
+    "choose_method": "_choice",
+    "compare_methods": "_compare",
+}
 
 
 def __getattr__(name: str) -> object:

@@ -253,10 +253,16 @@ class Task(NamedTuple):
 
 
 class Plan:
-    """How a reading is cut into tiles of `sizes`, each with so many results along each axis as `blocks` says."""
+    """How a reading is cut into tiles of `sizes`, each with so many results along each axis as `blocks` says.
 
-    def __init__(self, reading: Reading, pieces: tuple[Pieces, ...], sizes: Sizes, blocks: Sizes, steps: float) -> None:
-        self.reading, self.pieces, self.sizes, self.blocks, self.steps = reading, pieces, sizes, blocks, steps
+    It takes so many `steps`, and the definition so many `products`.
+    """
+
+    def __init__(
+        self, reading: Reading, pieces: tuple[Pieces, ...], sizes: Sizes, blocks: Sizes, steps: float, products: int
+    ) -> None:
+        self.reading, self.pieces, self.sizes, self.blocks = reading, pieces, sizes, blocks
+        self.steps, self.products = steps, products
         self.d = len(pieces)
         counts = [
             sum(last - first for v in range(p.samples) for c in range(p.classes) for first, last in [p.support(v, c)])
@@ -344,8 +350,8 @@ def plan_of(reading: Reading, axes: tuple[Axis, ...], x_shape: Sizes, w_shape: S
         size = math.prod(n for n, _ in lengths)
         tiles = math.prod(-(-longest // block) for (longest, _), (_, block) in zip(whole, lengths, strict=True))
         tiles *= math.prod(p.samples for p in pieces)
-        steps = size * (math.log2(size) + PASSES) * max(1, size / CACHE) ** SLOW
-        sums = size * tiles * groups * batch * inputs * outputs * classes
+        steps: float = size * (math.log2(size) + PASSES) * max(1, size / CACHE) ** SLOW
+        sums = 2 * size * tiles * groups * batch * inputs * outputs * classes
         return tiles * (sources * steps + CALL * classes) + groups * inputs * outputs * classes * steps / 2 + sums
 
     candidates = [_lengths(p.taps, *most) for p, most in zip(pieces, whole, strict=True)]
@@ -356,7 +362,7 @@ def plan_of(reading: Reading, axes: tuple[Axis, ...], x_shape: Sizes, w_shape: S
     sizes, blocks = (tuple(v) for v in zip(*lengths, strict=True))
     if steps > allowed or groups * inputs * outputs * math.prod(sizes) * 16 > MOST:
         return None
-    plan = Plan(reading, pieces, sizes, blocks, steps)
+    plan = Plan(reading, pieces, sizes, blocks, steps, products)
     plan.channels = groups * max(inputs, outputs)
     return plan
 

@@ -8,13 +8,15 @@ of batch axes; the last array before `workers` is the one that gets written.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any, ClassVar, Protocol, SupportsIndex
 
 from numpy.typing import NDArray
 
 from ._direct import Direct, Fast, Reading
-from ._fft import Fft
+from ._fft import Fft, plan_of
 from ._geometry import Axis
 from ._phases import Direction
 from ._sparse import Sparse
@@ -65,12 +67,83 @@ class Method(Protocol):
 METHODS: dict[str, type[Method]] = {"direct": Direct, "sparse": Sparse, "fft": Fft}
 
 
+# ---- the default ---------------------------------------------------------------------------------------
+
+FEWER = 19  # multiplications in the time of a step of "fft" (see `_fft`), where the kernels are fast
+MANY = 2**24  # multiplications; fewer are not worth a second plan
+
+
+class Auto(Fast):
+    """Method "auto": "fft" where it takes far fewer steps than the definition, else "direct" with what saves some.
+
+    Which of them depends on sizes alone, so that results are the same wherever the kernels are.  It takes a wide
+    margin, since kernels reach very different parts of what the machine can do.
+    """
+
+    def __init__(self, axes: tuple[Axis, ...], w: Array) -> None:
+        super().__init__(axes, w)
+        self._fft = Fft(axes, w)
+
+    def forward(self, x: Array, bias: Array | None, y: Array, workers: int) -> None:
+        """``y[o] = bias + sum x[i] * w[k]``."""
+        chosen = self._fft.forward if takes_fft("forward", self._axes, x.shape, self._w.shape) else super().forward
+        chosen(x, bias, y, workers)
+
+    def adjoint(self, y: Array, bias: Array | None, x: Array, workers: int) -> None:
+        """``x[i] = bias + sum y[o] * conj(w[k])``."""
+        chosen = self._fft.adjoint if takes_fft("adjoint", self._axes, x.shape, self._w.shape) else super().adjoint
+        chosen(y, bias, x, workers)
+
+    @classmethod
+    def weight_adjoint(cls, axes: tuple[Axis, ...], x: Array, y: Array, w: Array, workers: int) -> None:
+        """``w[k] = sum conj(x[i]) * y[o]``."""
+        by_fft = takes_fft("weight_adjoint", axes, x.shape, w.shape)
+        chosen = Fft.weight_adjoint if by_fft else super().weight_adjoint
+        chosen(axes, x, y, w, workers)
+
+    @classmethod
+    def repeat(
+        cls,
+        reading: Reading,
+        axes: tuple[Axis, ...],
+        x: Array,
+        w: Array,
+        y: Array,
+        shape: tuple[int, ...],
+        workers: SupportsIndex | None,
+    ) -> Any:
+        """The short way of "direct"."""
+        by_fft = takes_fft(reading, axes, x.shape, w.shape)
+        return None if by_fft else super().repeat(reading, axes, x, w, y, shape, workers)
+
+    def repeat_packed(
+        self, direction: Direction, x: Array, y: Array, shape: tuple[int, ...], workers: SupportsIndex | None
+    ) -> Any:
+        """The same with these weights."""
+        by_fft = takes_fft(direction, self._axes, x.shape, self._w.shape)
+        return None if by_fft else super().repeat_packed(direction, x, y, shape, workers)
+
+
+def takes_fft(reading: Reading, axes: tuple[Axis, ...], x_shape: tuple[int, ...], w_shape: tuple[int, ...]) -> bool:
+    """Whether "auto" is "fft" for arrays of these shapes, as `Geometry` splits them."""
+    most = math.prod(x_shape) * math.prod(w_shape[2:])
+    return most >= MANY and _is_fft_better(reading, axes, x_shape, w_shape)
+
+
+@lru_cache(maxsize=256)
+def _is_fft_better(
+    reading: Reading, axes: tuple[Axis, ...], x_shape: tuple[int, ...], w_shape: tuple[int, ...]
+) -> bool:
+    plan = plan_of(reading, axes, x_shape, w_shape)
+    return plan is not None and FEWER * plan.steps < plan.products
+
+
 def choose(method: str) -> type[Method]:
-    """The method of that name; "auto" is "direct", but it may save multiplications at the cost of some precision."""
+    """The method of that name."""
     if not isinstance(method, str):
         raise TypeError(f"method={method!r} must be a string")
     if method == "auto":
-        return Fast
+        return Auto
     if method not in METHODS:
         raise ValueError(f"method={method!r} must be one of {', '.join(map(repr, ['auto', *METHODS]))}")
     return METHODS[method]
