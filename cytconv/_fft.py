@@ -43,8 +43,8 @@ Sizes = tuple[int, ...]
 
 # Work is counted in steps of butterflies, one for each number of a spectrum and doubling of its length.
 PASSES = 6  # steps that copying a tile, multiplying spectra and storing results take together, for each number
-CACHE = 2**19  # numbers of a tile that the caches hold with its spectrum;
-SLOW = 1.4  # beyond that, every step takes so many times longer
+CACHE = 2**18  # numbers of a tile that the caches hold with its spectrum;
+SLOW = 0.25  # beyond that, every step takes longer by this power of the excess
 CALL = 200_000  # steps in the time that it takes to begin with a tile
 TASK = 2**18  # numbers to transform at once, if tiles are smaller: of several tiles and items of the batch
 WASTE = 16  # how many steps may stand for one product of the definition,
@@ -342,7 +342,7 @@ def plan_of(reading: Reading, axes: tuple[Axis, ...], x_shape: Sizes, w_shape: S
         size = math.prod(n for n, _ in lengths)
         tiles = math.prod(-(-longest // block) for (longest, _), (_, block) in zip(whole, lengths, strict=True))
         tiles *= math.prod(p.samples for p in pieces)
-        steps = size * (math.log2(size) + PASSES) * (SLOW if size > CACHE else 1)
+        steps = size * (math.log2(size) + PASSES) * math.pow(max(1, size / CACHE), SLOW)
         sums = size * tiles * groups * batch * inputs * outputs * classes
         return tiles * (sources * steps + CALL * classes) + groups * inputs * outputs * classes * steps / 2 + sums
 
@@ -391,7 +391,7 @@ class Team(NamedTuple):
 
         for first in range(0, len(items), 2 * self.threads):  # no more results than that wait at any time
             some = items[first : first + 2 * self.threads]
-            queue, results = enumerate(some), [None] * len(some)
+            queue, results = enumerate(some), [None] * len(some)  # every thread takes the next of one queue
             others = [self.pool.submit(work, queue, results) for _ in range(self.threads - 1)]
             work(queue, results)
             for other in others:
