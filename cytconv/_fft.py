@@ -350,7 +350,7 @@ def plan_of(reading: Reading, axes: tuple[Axis, ...], x_shape: Sizes, w_shape: S
         size = math.prod(n for n, _ in lengths)
         tiles = math.prod(-(-longest // block) for (longest, _), (_, block) in zip(whole, lengths, strict=True))
         tiles *= math.prod(p.samples for p in pieces)
-        steps: float = size * (math.log2(size) + PASSES) * max(1, size / CACHE) ** SLOW
+        steps = size * (math.log2(size) + PASSES) * math.pow(max(1, size / CACHE), SLOW)
         sums = 2 * size * tiles * groups * batch * inputs * outputs * classes
         return tiles * (sources * steps + CALL * classes) + groups * inputs * outputs * classes * steps / 2 + sums
 
@@ -399,7 +399,7 @@ class Team(NamedTuple):
 
         for first in range(0, len(items), 2 * self.threads):  # no more results than that wait at any time
             some = items[first : first + 2 * self.threads]
-            queue, results = enumerate(some), [None] * len(some)
+            queue, results = enumerate(some), [None] * len(some)  # every thread takes the next of one queue
             others = [self.pool.submit(work, queue, results) for _ in range(self.threads - 1)]
             work(queue, results)
             for other in others:
