@@ -35,7 +35,7 @@ from . import _taps
 from ._direct import Direct
 from ._geometry import Axis
 
-__all__ = ["Fft", "plan_of"]
+__all__ = ["Fft", "least_steps", "plan_of"]
 
 Array = NDArray[Any]
 Index = tuple[Any, ...]
@@ -343,6 +343,7 @@ def plan_of(reading: Reading, axes: tuple[Axis, ...], x_shape: Sizes, w_shape: S
     allowed = WASTE * products + LITTLE
     if products == 0 or parts * CALL > allowed:
         return None
+    channels = groups * max(inputs, outputs)
     sources = groups * batch * (inputs + outputs * classes)
     whole = [p.whole(reading) for p in pieces]
 
@@ -350,7 +351,7 @@ def plan_of(reading: Reading, axes: tuple[Axis, ...], x_shape: Sizes, w_shape: S
         size = math.prod(n for n, _ in lengths)
         tiles = math.prod(-(-longest // block) for (longest, _), (_, block) in zip(whole, lengths, strict=True))
         tiles *= math.prod(p.samples for p in pieces)
-        steps = size * (math.log2(size) + PASSES) * math.pow(max(1, size / CACHE), SLOW)
+        steps = size * (math.log2(size) + PASSES) * math.pow(max(1, size * channels / CACHE), SLOW)
         sums = 2 * size * tiles * groups * batch * inputs * outputs * classes
         return tiles * (sources * steps + CALL * classes) + groups * inputs * outputs * classes * steps / 2 + sums
 
@@ -363,8 +364,15 @@ def plan_of(reading: Reading, axes: tuple[Axis, ...], x_shape: Sizes, w_shape: S
     if steps > allowed or groups * inputs * outputs * math.prod(sizes) * 16 > MOST:
         return None
     plan = Plan(reading, pieces, sizes, blocks, steps, products)
-    plan.channels = groups * max(inputs, outputs)
+    plan.channels = channels
     return plan
+
+
+def least_steps(axes: tuple[Axis, ...], w_shape: Sizes) -> int:
+    """Of any plan, for each sample of all channels: transforms of 16 numbers and more, and products of spectra."""
+    _, inputs, outputs = w_shape[:3]
+    classes = math.prod(Pieces(axis).classes for axis in axes)
+    return (4 + PASSES) * (inputs + outputs * classes) + 2 * inputs * outputs * classes
 
 
 def _lengths(taps: int, longest: int, shortest: int) -> list[tuple[int, int]]:

@@ -16,7 +16,7 @@ from typing import Any, ClassVar, Protocol, SupportsIndex
 from numpy.typing import NDArray
 
 from ._direct import Direct, Fast, Reading
-from ._fft import Fft, plan_of
+from ._fft import Fft, least_steps, plan_of
 from ._geometry import Axis
 from ._phases import Direction
 from ._sparse import Sparse
@@ -134,6 +134,8 @@ def takes_fft(reading: Reading, axes: tuple[Axis, ...], x_shape: tuple[int, ...]
 def _is_fft_better(
     reading: Reading, axes: tuple[Axis, ...], x_shape: tuple[int, ...], w_shape: tuple[int, ...]
 ) -> bool:
+    if FEWER * least_steps(axes, w_shape) > math.prod(w_shape[1:]):  # settled without scipy.fft, which loads slowly
+        return False
     plan = plan_of(reading, axes, x_shape, w_shape)
     return plan is not None and FEWER * plan.steps < plan.products
 
