@@ -45,6 +45,7 @@ Sizes = tuple[int, ...]
 PASSES = 6  # steps that copying a tile, multiplying spectra and storing results take together, for each number
 CACHE = 2**18  # numbers of a tile that the caches hold with its spectrum;
 SLOW = 0.25  # beyond that, every step takes longer by this power of the excess
+ALONE = 1.3  # how many times longer one task takes, since threads share its transforms alone
 CALL = 200_000  # steps in the time that it takes to begin with a tile
 TASK = 2**18  # numbers to transform at once, if tiles are smaller: of several tiles and items of the batch
 WASTE = 16  # how many steps may stand for one product of the definition,
@@ -353,9 +354,11 @@ def plan_of(reading: Reading, axes: tuple[Axis, ...], x_shape: Sizes, w_shape: S
         tiles *= math.prod(p.samples for p in pieces)
         steps = size * (math.log2(size) + PASSES) * math.pow(max(1, size * channels / CACHE), SLOW)
         sums = 2 * size * tiles * groups * batch * inputs * outputs * classes
-        return tiles * (sources * steps + CALL * classes) + groups * inputs * outputs * classes * steps / 2 + sums
+        total = tiles * (sources * steps + CALL * classes) + groups * inputs * outputs * classes * steps / 2 + sums
+        side_by_side = tiles * batch * size * channels > TASK and tiles * batch > 1
+        return total if side_by_side or (reading == "forward" and classes > 1) else ALONE * total
 
-    candidates = [_lengths(p.taps, *most) for p, most in zip(pieces, whole, strict=True)]
+    candidates = [_lengths(p.taps, *whole[a], real=a == d - 1) for a, p in enumerate(pieces)]
     lengths = [each[-1] for each in candidates]
     for a in [*range(d), *range(d)]:
         lengths = min(([*lengths[:a], length, *lengths[a + 1 :]] for length in candidates[a]), key=cost)
@@ -375,15 +378,15 @@ def least_steps(axes: tuple[Axis, ...], w_shape: Sizes) -> int:
     return (4 + PASSES) * (inputs + outputs * classes) + 2 * inputs * outputs * classes
 
 
-def _lengths(taps: int, longest: int, shortest: int) -> list[tuple[int, int]]:
+def _lengths(taps: int, longest: int, shortest: int, real: bool) -> list[tuple[int, int]]:
     """Lengths of a transform that may be good, with how many results each has; the last one takes them all."""
     lengths, count = [], longest // taps
     while count > 1:
-        size = scipy.fft.next_fast_len(-(-longest // count) + taps - 1, real=True)
+        size = scipy.fft.next_fast_len(-(-longest // count) + taps - 1, real)
         if size < shortest:
             lengths.append((size, size - taps + 1))
         count = count * 4 // 5
-    return [*lengths, (scipy.fft.next_fast_len(max(shortest, 1), real=True), max(longest, 1))]
+    return [*lengths, (scipy.fft.next_fast_len(max(shortest, 1), real), max(longest, 1))]
 
 
 # ---- carrying it out ---------------------------------------------------------------------------------

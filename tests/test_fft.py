@@ -43,7 +43,7 @@ CASES = [
 def small_tiles(monkeypatch):
     """Many tiles along every axis that is long enough, a few of them at once."""
 
-    def lengths(taps, longest, shortest):
+    def lengths(taps, longest, shortest, real):
         block = 6 if longest > 6 else max(longest, 1)
         size = max(block + taps - 1, shortest if block == longest else 0)
         return [(scipy.fft.next_fast_len(size, real=True), block)]
