@@ -243,7 +243,7 @@ class Comparison:
         ax.set_axisbelow(True)
         ax.spines[["top", "right"]].set_visible(False)
         handles = [_patch(colour, label) for label, colour in kinds.values()]
-        ax.legend(handles=handles, loc="lower right", fontsize=8, framealpha=0.9)
+        ax.legend(handles=handles, loc="upper center", bbox_to_anchor=(0.5, -0.06), ncols=3, fontsize=8, frameon=False)
 
     def _plot_totals(self, ax: Axes) -> None:
         counts = np.unique(np.geomspace(1, 10 ** self._decades(), 200).round().astype(int))
