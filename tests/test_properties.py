@@ -10,7 +10,7 @@ from reference import DTYPES, assert_exact, integers
 
 from cytconv import conv, conv_transpose, conv_transpose_adjoint, conv_transpose_weight_adjoint
 
-METHODS = ["direct", "sparse"]
+METHODS = ["direct", "sparse"]  # exact on whole numbers
 
 
 @st.composite
@@ -83,6 +83,29 @@ def test_dot(problem, method):
     dot = np.vdot(conv_transpose(x, w, **kwargs), y)
     assert dot == np.vdot(x, conv_transpose_adjoint(y, w, input_shape=n, **kwargs))
     assert dot == np.vdot(w, conv_transpose_weight_adjoint(x, y, kernel_shape=taps, **kwargs))
+
+
+@settings(max_examples=100)
+@given(problems(), st.sampled_from([1, 2, 3]))
+def test_transforms(problem, workers):
+    """Method "fft", within its bound, and its adjoints of each other."""
+    x, w, y, kwargs, n, taps = problem
+    run = {"method": "fft", "workers": workers, **kwargs}
+    ax = conv_transpose(x, w, **run)
+    ahy = conv_transpose_adjoint(y, w, input_shape=n, **run)
+    xhy = conv_transpose_weight_adjoint(x, y, kernel_shape=taps, **run)
+    norms = [max(float(np.linalg.norm(a)), 1) for a in (x, w, y)]
+    eps = 200 * np.finfo(x.dtype).eps
+    for actual, expected, norm in (
+        (ax, reference.conv_transpose(x, w, **kwargs), norms[0] * norms[1]),
+        (ahy, reference.conv_transpose_adjoint(y, w, input_shape=n, **kwargs), norms[2] * norms[1]),
+        (xhy, reference.conv_transpose_weight_adjoint(x, y, kernel_shape=taps, **kwargs), norms[0] * norms[2]),
+    ):
+        assert (actual.shape, actual.dtype) == (expected.shape, x.dtype)
+        np.testing.assert_allclose(actual, expected, rtol=0, atol=eps * norm)
+    dot, rounding = np.vdot(ax, y), eps * np.prod(norms)
+    np.testing.assert_allclose(np.vdot(x, ahy), dot, rtol=0, atol=rounding)
+    np.testing.assert_allclose(np.vdot(w, xhy), dot, rtol=0, atol=rounding)
 
 
 @settings(max_examples=50)
