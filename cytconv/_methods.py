@@ -69,15 +69,14 @@ METHODS: dict[str, type[Method]] = {"direct": Direct, "sparse": Sparse, "fft": F
 
 # ---- the default ---------------------------------------------------------------------------------------
 
-FEWER = 19  # multiplications in the time of a step of "fft" (see `_fft`), where the kernels are fast
+FEWER = {"f": 19, "F": 19, "d": 12, "D": 12}  # multiplications in the time of a step of "fft", where kernels are fast
 MANY = 2**24  # multiplications; fewer are not worth a second plan
 
 
 class Auto(Fast):
     """Method "auto": "fft" where it takes far fewer steps than the definition, else "direct" with what saves some.
 
-    Which of them depends on sizes alone, so that results are the same wherever the kernels are.  It takes a wide
-    margin, since kernels reach very different parts of what the machine can do.
+    Which of them depends on sizes and types alone.
     """
 
     def __init__(self, axes: tuple[Axis, ...], w: Array) -> None:
@@ -86,18 +85,18 @@ class Auto(Fast):
 
     def forward(self, x: Array, bias: Array | None, y: Array, workers: int) -> None:
         """``y[o] = bias + sum x[i] * w[k]``."""
-        chosen = self._fft.forward if takes_fft("forward", self._axes, x.shape, self._w.shape) else super().forward
+        chosen = self._fft.forward if takes_fft("forward", self._axes, x, self._w) else super().forward
         chosen(x, bias, y, workers)
 
     def adjoint(self, y: Array, bias: Array | None, x: Array, workers: int) -> None:
         """``x[i] = bias + sum y[o] * conj(w[k])``."""
-        chosen = self._fft.adjoint if takes_fft("adjoint", self._axes, x.shape, self._w.shape) else super().adjoint
+        chosen = self._fft.adjoint if takes_fft("adjoint", self._axes, x, self._w) else super().adjoint
         chosen(y, bias, x, workers)
 
     @classmethod
     def weight_adjoint(cls, axes: tuple[Axis, ...], x: Array, y: Array, w: Array, workers: int) -> None:
         """``w[k] = sum conj(x[i]) * y[o]``."""
-        by_fft = takes_fft("weight_adjoint", axes, x.shape, w.shape)
+        by_fft = takes_fft("weight_adjoint", axes, x, w)
         chosen = Fft.weight_adjoint if by_fft else super().weight_adjoint
         chosen(axes, x, y, w, workers)
 
@@ -113,31 +112,31 @@ class Auto(Fast):
         workers: SupportsIndex | None,
     ) -> Any:
         """The short way of "direct"."""
-        by_fft = takes_fft(reading, axes, x.shape, w.shape)
+        by_fft = takes_fft(reading, axes, x, w)
         return None if by_fft else super().repeat(reading, axes, x, w, y, shape, workers)
 
     def repeat_packed(
         self, direction: Direction, x: Array, y: Array, shape: tuple[int, ...], workers: SupportsIndex | None
     ) -> Any:
         """The same with these weights."""
-        by_fft = takes_fft(direction, self._axes, x.shape, self._w.shape)
+        by_fft = takes_fft(direction, self._axes, x, self._w)
         return None if by_fft else super().repeat_packed(direction, x, y, shape, workers)
 
 
-def takes_fft(reading: Reading, axes: tuple[Axis, ...], x_shape: tuple[int, ...], w_shape: tuple[int, ...]) -> bool:
-    """Whether "auto" is "fft" for arrays of these shapes, as `Geometry` splits them."""
-    most = math.prod(x_shape) * math.prod(w_shape[2:])
-    return most >= MANY and _is_fft_better(reading, axes, x_shape, w_shape)
+def takes_fft(reading: Reading, axes: tuple[Axis, ...], x: Array, w: Array) -> bool:
+    """Whether "auto" is "fft" for arrays like these, as `Geometry` splits them."""
+    most = x.size * math.prod(w.shape[2:])
+    return most >= MANY and _is_fft_better(reading, axes, x.shape, w.shape, FEWER[w.dtype.char])
 
 
 @lru_cache(maxsize=256)
 def _is_fft_better(
-    reading: Reading, axes: tuple[Axis, ...], x_shape: tuple[int, ...], w_shape: tuple[int, ...]
+    reading: Reading, axes: tuple[Axis, ...], x_shape: tuple[int, ...], w_shape: tuple[int, ...], fewer: int
 ) -> bool:
-    if FEWER * least_steps(axes, w_shape) > math.prod(w_shape[1:]):  # settled without scipy.fft, which loads slowly
+    if fewer * least_steps(axes, w_shape) > math.prod(w_shape[1:]):  # settled without scipy.fft, which loads slowly
         return False
     plan = plan_of(reading, axes, x_shape, w_shape)
-    return plan is not None and FEWER * plan.steps < plan.products
+    return plan is not None and fewer * plan.steps < plan.products
 
 
 def choose(method: str) -> type[Method]:

@@ -20,7 +20,7 @@ LARGE = [  # shape of x, of w, the rest: where "fft" takes far less work in ever
 def always(monkeypatch):
     """Have "auto" take "fft" wherever that has a plan."""
     monkeypatch.setattr(_methods, "MANY", 0)
-    monkeypatch.setattr(_methods, "FEWER", 0)
+    monkeypatch.setattr(_methods, "FEWER", dict.fromkeys("fdFD", 0))
     _methods._is_fft_better.cache_clear()
     yield
     _methods._is_fft_better.cache_clear()

@@ -230,7 +230,7 @@ cdef void gather_rows(
 ) noexcept nogil:
     """As many vectors at a time as there are: a literal number of sums stays in registers."""
     cdef Py_ssize_t v, start = first, stop
-    if parts == x_pitch == y_pitch == 1:
+    if parts == width == x_pitch == y_pitch == 1:
         gather_one(first, last, ends, columns, data, x, y)
         return
     while start < last:
@@ -342,7 +342,7 @@ cdef void scatter_rows(
                 memset(y + y_pitch * start, 0, width * sizeof(real))
     for block in range(share.rows // share.height):
         start, last = block * share.height + share.first, block * share.height + share.last
-        if parts == x_pitch == y_pitch == 1:
+        if parts == width == x_pitch == y_pitch == 1:
             scatter_one(share, start, last, ends, columns, data, x, y)
             start = last
         while start < last:
