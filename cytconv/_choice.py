@@ -35,7 +35,7 @@ from ._direct import plan_of
 from ._fft import plan_of as fft_plan
 from ._geometry import Channels, Geometry, Ints, Padding
 from ._matrix import entries_of
-from ._methods import METHODS
+from ._methods import DEFINITION, METHODS
 from ._runtime import ISA, available_cpus, resolve_workers, team
 
 __all__ = ["cache_file", "calibrate", "choose_method"]
@@ -44,7 +44,6 @@ Array = NDArray[Any]
 Prices = dict[str, list[float]]  # seconds of each amount of a method
 
 ROUNDS = 3  # of a measurement, after one that does not count
-DEFINITION = 16  # how many times longer a product takes that numpy computes, tap by tap
 
 
 # ---- the public function -----------------------------------------------------------------------------

@@ -15,11 +15,13 @@ from typing import Any, ClassVar, Protocol, SupportsIndex
 
 from numpy.typing import NDArray
 
+from ._correlation import is_wasteful
 from ._direct import Direct, Fast, Reading
 from ._fft import Fft, least_steps, plan_of
 from ._geometry import Axis
 from ._phases import Direction
 from ._sparse import Sparse
+from ._taps import products
 
 __all__ = ["METHODS", "Method", "Reading", "choose"]
 
@@ -69,7 +71,8 @@ METHODS: dict[str, type[Method]] = {"direct": Direct, "sparse": Sparse, "fft": F
 
 # ---- the default ---------------------------------------------------------------------------------------
 
-FEWER = {"f": 19, "F": 19, "d": 12, "D": 12}  # multiplications in the time of a step of "fft", where kernels are fast
+FEWER = {"f": 19, "F": 19, "d": 11, "D": 11}  # multiplications in the time of a step of "fft", where kernels are fast
+DEFINITION = 16  # how many times longer a product takes that numpy computes, tap by tap
 MANY = 2**24  # multiplications; fewer are not worth a second plan
 
 
@@ -136,7 +139,20 @@ def _is_fft_better(
     if fewer * least_steps(axes, w_shape) > math.prod(w_shape[1:]):  # settled without scipy.fft, which loads slowly
         return False
     plan = plan_of(reading, axes, x_shape, w_shape)
-    return plan is not None and fewer * plan.steps < plan.products
+    return plan is not None and fewer * plan.steps < plan.products * _excess(reading, axes, x_shape, w_shape)
+
+
+def _excess(reading: Reading, axes: tuple[Axis, ...], x_shape: tuple[int, ...], w_shape: tuple[int, ...]) -> float:
+    """How many multiplications "direct" takes, or could do meanwhile, for each product of the definition."""
+    if reading == "weight_adjoint":
+        return 1
+    groups, inputs, outputs = w_shape[:3]
+    sources, results = (inputs, outputs) if reading == "forward" else (outputs, inputs)
+    if is_wasteful(reading, axes, results, math.prod(x_shape[: -len(axes) - 2]) * groups * sources):
+        return DEFINITION
+    # Of each phase, all results meet all taps.
+    every = math.prod((axis.m / axis.stride if reading == "forward" else axis.n) * axis.taps for axis in axes)
+    return max(every / products(axes), 1)
 
 
 def choose(method: str) -> type[Method]:
