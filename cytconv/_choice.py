@@ -31,11 +31,12 @@ from numpy.typing import ArrayLike, NDArray
 
 from . import __version__, _taps
 from ._api import coerce, conv_transpose
+from ._auto import DEFINITION
 from ._direct import plan_of
 from ._fft import plan_of as fft_plan
 from ._geometry import Channels, Geometry, Ints, Padding
 from ._matrix import entries_of
-from ._methods import DEFINITION, METHODS
+from ._methods import METHODS
 from ._runtime import ISA, available_cpus, resolve_workers, team
 
 __all__ = ["cache_file", "calibrate", "choose_method"]

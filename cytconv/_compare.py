@@ -71,6 +71,13 @@ class MethodCost:
         From how many forward products on, set-up included, it is faster than "direct"; None if it never is.
     reason : str
         Why it was not measured; empty if it was.
+
+    Examples
+    --------
+    >>> from cytconv import MethodCost
+    >>> matrix = MethodCost("sparse", setup=3.0, forward=0.5)
+    >>> matrix.total(10)
+    8.0
     """
 
     name: str
@@ -109,6 +116,15 @@ class Comparison:
         Name of the type of the numbers.
     rows : tuple of MethodCost
         The methods, "direct" first, then the peers.
+
+    Examples
+    --------
+    >>> from cytconv import compare_methods
+    >>> comparison = compare_methods((32, 32), 3, methods=["sparse"], peers=False, repeat=1)
+    >>> comparison.output_shape, [row.name for row in comparison.rows]
+    ((34, 34), ['direct', 'sparse'])
+    >>> comparison["sparse"].kept > comparison["direct"].kept
+    True
     """
 
     input_shape: Shape

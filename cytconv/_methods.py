@@ -8,20 +8,17 @@ of batch axes; the last array before `workers` is the one that gets written.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
-from functools import lru_cache
 from typing import Any, ClassVar, Protocol, SupportsIndex
 
 from numpy.typing import NDArray
 
-from ._correlation import is_wasteful
-from ._direct import Direct, Fast, Reading
-from ._fft import Fft, least_steps, plan_of
+from ._auto import Auto
+from ._direct import Direct, Reading
+from ._fft import Fft
 from ._geometry import Axis
 from ._phases import Direction
 from ._sparse import Sparse
-from ._taps import products
 
 __all__ = ["METHODS", "Method", "Reading", "choose"]
 
@@ -67,92 +64,6 @@ class Method(Protocol):
 
 
 METHODS: dict[str, type[Method]] = {"direct": Direct, "sparse": Sparse, "fft": Fft}
-
-
-# ---- the default ---------------------------------------------------------------------------------------
-
-FEWER = {"f": 19, "F": 19, "d": 11, "D": 11}  # multiplications in the time of a step of "fft", where kernels are fast
-DEFINITION = 16  # how many times longer a product takes that numpy computes, tap by tap
-MANY = 2**24  # multiplications; fewer are not worth a second plan
-
-
-class Auto(Fast):
-    """Method "auto": "fft" where it takes far fewer steps than the definition, else "direct" with what saves some.
-
-    Which of them depends on sizes and types alone.
-    """
-
-    def __init__(self, axes: tuple[Axis, ...], w: Array) -> None:
-        super().__init__(axes, w)
-        self._fft = Fft(axes, w)
-
-    def forward(self, x: Array, bias: Array | None, y: Array, workers: int) -> None:
-        """``y[o] = bias + sum x[i] * w[k]``."""
-        chosen = self._fft.forward if takes_fft("forward", self._axes, x, self._w) else super().forward
-        chosen(x, bias, y, workers)
-
-    def adjoint(self, y: Array, bias: Array | None, x: Array, workers: int) -> None:
-        """``x[i] = bias + sum y[o] * conj(w[k])``."""
-        chosen = self._fft.adjoint if takes_fft("adjoint", self._axes, x, self._w) else super().adjoint
-        chosen(y, bias, x, workers)
-
-    @classmethod
-    def weight_adjoint(cls, axes: tuple[Axis, ...], x: Array, y: Array, w: Array, workers: int) -> None:
-        """``w[k] = sum conj(x[i]) * y[o]``."""
-        by_fft = takes_fft("weight_adjoint", axes, x, w)
-        chosen = Fft.weight_adjoint if by_fft else super().weight_adjoint
-        chosen(axes, x, y, w, workers)
-
-    @classmethod
-    def repeat(
-        cls,
-        reading: Reading,
-        axes: tuple[Axis, ...],
-        x: Array,
-        w: Array,
-        y: Array,
-        shape: tuple[int, ...],
-        workers: SupportsIndex | None,
-    ) -> Any:
-        """The short way of "direct"."""
-        by_fft = takes_fft(reading, axes, x, w)
-        return None if by_fft else super().repeat(reading, axes, x, w, y, shape, workers)
-
-    def repeat_packed(
-        self, direction: Direction, x: Array, y: Array, shape: tuple[int, ...], workers: SupportsIndex | None
-    ) -> Any:
-        """The same with these weights."""
-        by_fft = takes_fft(direction, self._axes, x, self._w)
-        return None if by_fft else super().repeat_packed(direction, x, y, shape, workers)
-
-
-def takes_fft(reading: Reading, axes: tuple[Axis, ...], x: Array, w: Array) -> bool:
-    """Whether "auto" is "fft" for arrays like these, as `Geometry` splits them."""
-    most = x.size * math.prod(w.shape[2:])
-    return most >= MANY and _is_fft_better(reading, axes, x.shape, w.shape, FEWER[w.dtype.char])
-
-
-@lru_cache(maxsize=256)
-def _is_fft_better(
-    reading: Reading, axes: tuple[Axis, ...], x_shape: tuple[int, ...], w_shape: tuple[int, ...], fewer: int
-) -> bool:
-    if fewer * least_steps(axes, w_shape) > math.prod(w_shape[1:]):  # settled without scipy.fft, which loads slowly
-        return False
-    plan = plan_of(reading, axes, x_shape, w_shape)
-    return plan is not None and fewer * plan.steps < plan.products * _excess(reading, axes, x_shape, w_shape)
-
-
-def _excess(reading: Reading, axes: tuple[Axis, ...], x_shape: tuple[int, ...], w_shape: tuple[int, ...]) -> float:
-    """How many multiplications "direct" takes, or could do meanwhile, for each product of the definition."""
-    if reading == "weight_adjoint":
-        return 1
-    groups, inputs, outputs = w_shape[:3]
-    sources, results = (inputs, outputs) if reading == "forward" else (outputs, inputs)
-    if is_wasteful(reading, axes, results, math.prod(x_shape[: -len(axes) - 2]) * groups * sources):
-        return DEFINITION
-    # Of each phase, all results meet all taps.
-    every = math.prod((axis.m / axis.stride if reading == "forward" else axis.n) * axis.taps for axis in axes)
-    return max(every / products(axes), 1)
 
 
 def choose(method: str) -> type[Method]:

@@ -6,7 +6,7 @@ import reference
 from reference import uniform
 
 import cytconv
-from cytconv import _methods
+from cytconv import _auto
 
 LARGE = [  # shape of x, of w, the rest: where "fft" takes far less work in every direction
     ((1, 40000), (2001,), {}),
@@ -19,11 +19,11 @@ LARGE = [  # shape of x, of w, the rest: where "fft" takes far less work in ever
 @pytest.fixture
 def always(monkeypatch):
     """Have "auto" take "fft" wherever that has a plan."""
-    monkeypatch.setattr(_methods, "MANY", 0)
-    monkeypatch.setattr(_methods, "FEWER", dict.fromkeys("fdFD", 0))
-    _methods._is_fft_better.cache_clear()
+    monkeypatch.setattr(_auto, "MANY", 0)
+    monkeypatch.setattr(_auto, "FEWER", dict.fromkeys("fdFD", 0))
+    _auto._is_fft_better.cache_clear()
     yield
-    _methods._is_fft_better.cache_clear()
+    _auto._is_fft_better.cache_clear()
 
 
 def readings(x, w, y, method, **geometry):
