@@ -23,7 +23,9 @@ __all__ = ["DEFINITION", "Auto"]
 
 Array = NDArray[Any]
 
-FEWER = {"f": 19, "F": 19, "d": 11, "D": 11}  # multiplications in the time of a step of "fft", where kernels are fast
+# Products in the time of a step of "fft", where the kernels are fast; a complex one is four, and such a step two.
+FEWER = {"f": 19, "d": 11, "F": 10, "D": 6}
+FEW = 64  # times as many taps of a phase as samples: more than the kernels are made for
 DEFINITION = 16  # how many times longer a product takes that numpy computes, tap by tap
 MANY = 2**24  # multiplications; fewer are not worth a second plan
 
@@ -97,7 +99,8 @@ def _excess(reading: Reading, axes: tuple[Axis, ...], x_shape: tuple[int, ...], 
         return 1
     groups, inputs, outputs = w_shape[:3]
     sources, results = (inputs, outputs) if reading == "forward" else (outputs, inputs)
-    if is_wasteful(reading, axes, results, math.prod(x_shape[: -len(axes) - 2]) * groups * sources):
+    wasteful = is_wasteful(reading, axes, results, math.prod(x_shape[: -len(axes) - 2]) * groups * sources)
+    if wasteful or math.prod(axis.taps / axis.stride for axis in axes) > FEW * math.prod(axis.n for axis in axes):
         return DEFINITION
     # Of each phase, all results meet all taps.
     every = math.prod((axis.m / axis.stride if reading == "forward" else axis.n) * axis.taps for axis in axes)

@@ -83,9 +83,8 @@ def choose_method(
     Returns
     -------
     method : {"direct", "fft", "sparse"}
-        The fastest of the three.  If it is "direct", leave `method` at its default: "auto" is that, or saves
-        multiplications at the cost of some precision.  "auto" takes "fft", too, but by sizes alone and with a wide
-        margin, where this knows the machine.
+        The fastest of the three.  The default, "auto", takes "direct" or "fft" by sizes alone, where this knows the
+        machine; and as "direct" it may save multiplications at the cost of some precision.
     times : dict of str to float
         Only with `measure`: median seconds of each method, infinity for a matrix that does not fit in memory.
 

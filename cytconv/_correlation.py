@@ -54,6 +54,7 @@ MAX_ROWS = 2**18  # phases and channels of a result, or taps of weights, for whi
 MIXED = 16  # channels that are summed over, if samples are mixed (see `_winograd`) along several axes,
 MIXED_LEAST = 1e8  # and multiplications without,
 MIXED_GAIN = 0.92  # if that takes no more than this share of the time
+SUM = 10  # multiplications that take as long as to copy and add up one sample of a box
 STREAM_BYTES = 16 * 1024 * 1024  # a result larger than this is written past the caches
 
 # What a plan may do that infinite samples and NaN notice, so that results are to be checked: nothing; multiply them by
@@ -327,6 +328,11 @@ def _best(
     return layout(best), best
 
 
+def pays_mixed(mixed: Correlation, other: Correlation) -> bool:
+    """The same of finished plans: small boxes with a wide halo copy many samples several times."""
+    return mixed.work + SUM * mixed.packed < MIXED_GAIN * (other.work + SUM * other.packed)
+
+
 def pays_spread(split: Split, channels: int, work: float, lanes: int) -> bool:
     """Whether the junk between short rows costs more than to copy the samples several times.
 
@@ -350,6 +356,7 @@ class Correlation:
     work: int  # multiplications, padding included
     packed: int  # samples copied, padding included
     covers: bool  # whether the rows make up all of the result
+    mixed: bool  # whether samples, and results, are added up
 
 
 @lru_cache(maxsize=64)
@@ -495,6 +502,7 @@ def correlation(
         work=groups * math.prod(extent.tolist()) * int(layout.panel_start[-1]),
         packed=groups * math.prod(counts.tolist()) * planes * math.prod(padded.tolist()),
         covers=all(split.covers for split in splits),
+        mixed=mixed,
     )
 
 

@@ -14,13 +14,24 @@ other in memory, and a complex kernel the real matrix that multiplies the pairs.
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import Any, ClassVar, Literal, SupportsIndex
 
 import numpy as np
 from numpy.typing import NDArray
 
 from . import _memory, _runtime, _taps
-from ._correlation import LITTLE, MAX_ROWS, WASTE, Correlation, Layout, Means, correlation, is_wasteful
+from ._correlation import (
+    LITTLE,
+    MAX_ROWS,
+    WASTE,
+    Correlation,
+    Layout,
+    Means,
+    correlation,
+    is_wasteful,
+    pays_mixed,
+)
 from ._geometry import Axis
 from ._phases import Direction
 from ._weights import WeightAdjoint, weight_adjoint
@@ -201,7 +212,8 @@ def plan_of(
     if not _taps.any_products(axes) or is_wasteful(direction, axes, results, math.prod(source.shape[: -len(axes)])):
         return None
     parts = _parts(w.dtype)
-    plan = correlation(
+    plan_by = partial(
+        correlation,
         _runtime.kernels(w.dtype),
         direction,
         axes,
@@ -211,8 +223,10 @@ def plan_of(
         _strides(source),
         _strides(result),
         w.itemsize // parts,
-        means,
     )
+    plan = plan_by(means)
+    if plan.mixed and not pays_mixed(plan, other := plan_by("padded")):
+        plan = other
     return None if plan.packed > WASTE * plan.work + LITTLE else plan
 
 

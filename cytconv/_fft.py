@@ -260,10 +260,17 @@ class Plan:
     """
 
     def __init__(
-        self, reading: Reading, pieces: tuple[Pieces, ...], sizes: Sizes, blocks: Sizes, steps: float, products: int
+        self,
+        reading: Reading,
+        pieces: tuple[Pieces, ...],
+        sizes: Sizes,
+        blocks: Sizes,
+        steps: float,
+        products: int,
+        channels: int,
     ) -> None:
         self.reading, self.pieces, self.sizes, self.blocks = reading, pieces, sizes, blocks
-        self.steps, self.products = steps, products
+        self.steps, self.products, self.channels = steps, products, channels
         self.d = len(pieces)
         counts = [
             sum(last - first for v in range(p.samples) for c in range(p.classes) for first, last in [p.support(v, c)])
@@ -271,7 +278,6 @@ class Plan:
         ]
         self.covers = all(count == p.axis.m for count, p in zip(counts, pieces, strict=True))
         self._classes = list(product(*(range(p.classes) for p in pieces)))
-        self.channels = 1
 
     def classes(self) -> list[Index]:
         return self._classes
@@ -366,16 +372,15 @@ def plan_of(reading: Reading, axes: tuple[Axis, ...], x_shape: Sizes, w_shape: S
     sizes, blocks = (tuple(v) for v in zip(*lengths, strict=True))
     if steps > allowed or groups * inputs * outputs * math.prod(sizes) * 16 > MOST:
         return None
-    plan = Plan(reading, pieces, sizes, blocks, steps, products)
-    plan.channels = channels
-    return plan
+    return Plan(reading, pieces, sizes, blocks, steps, products, channels)
 
 
 def least_steps(axes: tuple[Axis, ...], w_shape: Sizes) -> int:
     """Of any plan, for each sample of all channels: transforms of 16 numbers and more, and products of spectra."""
     _, inputs, outputs = w_shape[:3]
     classes = math.prod(Pieces(axis).classes for axis in axes)
-    return (4 + PASSES) * (inputs + outputs * classes) + 2 * inputs * outputs * classes
+    shortest = int(math.log2(16)) + PASSES
+    return shortest * (inputs + outputs * classes) + 2 * inputs * outputs * classes
 
 
 def _lengths(taps: int, longest: int, shortest: int, real: bool) -> list[tuple[int, int]]:

@@ -27,7 +27,7 @@ Array = NDArray[Any]
 
 TOGETHER = 2**12  # rows of a product that are a task
 ABREAST = 8  # vectors that are laid side by side at a time, at most
-LEAST = 256  # columns that a share has of each channel, or else of only some channels
+LEAST = 256  # columns that each worker must get of every channel; where there are fewer, it gets whole channels
 ENTRY = 4  # multiplications in the time that an entry takes to read and multiply
 
 

@@ -338,8 +338,8 @@ cdef void scatter_rows(
         if y_pitch == width:
             memset(y + y_pitch * start, 0, (last - start) * width * sizeof(real))
         else:
-            for start in range(start, last):
-                memset(y + y_pitch * start, 0, width * sizeof(real))
+            for stop in range(start, last):
+                memset(y + y_pitch * stop, 0, width * sizeof(real))
     for block in range(share.rows // share.height):
         start, last = block * share.height + share.first, block * share.height + share.last
         if parts == width == x_pitch == y_pitch == 1:
