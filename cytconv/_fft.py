@@ -21,6 +21,7 @@ Results are cut into tiles, each of which reads its samples and a halo of one ta
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
@@ -409,13 +410,17 @@ class Team(NamedTuple):
             yield from map(f, items)
             return
 
-        def work(queue: Iterator[tuple[int, Any]], results: list[Any]) -> None:
-            for i, item in queue:
+        def work(queue: deque[tuple[int, Any]], results: list[Any]) -> None:
+            while queue:
+                try:
+                    i, item = queue.popleft()
+                except IndexError:  # another thread was faster
+                    return
                 results[i] = f(item)
 
         for first in range(0, len(items), 2 * self.threads):  # no more results than that wait at any time
             some = items[first : first + 2 * self.threads]
-            queue, results = enumerate(some), [None] * len(some)  # every thread takes the next of one queue
+            queue, results = deque(enumerate(some)), [None] * len(some)  # every thread takes the next of one queue
             others = [self.pool.submit(work, queue, results) for _ in range(self.threads - 1)]
             work(queue, results)
             for other in others:
