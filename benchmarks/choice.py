@@ -1,10 +1,11 @@
-"""Whether `choose_method` names the fastest method: random geometries, each method measured.
+"""Whether `choose_method` names the fastest method, and "auto" takes it: random geometries, each method measured.
 
     python benchmarks/choice.py [--count 300] [--seed 0] [--calibrate]
 
 Geometries have one to four axes, kernels of 1 to 129 taps, strides of 1 to 8, with and without channels, in single and
 double precision; none takes a method more than some seconds.  A choice is good if it is the fastest method or one that
-takes at most 10 % longer.  The regret is how much longer the method takes that was chosen.
+takes at most 10 % longer.  The regret is how much longer the method takes that was chosen.  "auto" has the choice
+between "direct" and "fft" alone, and no measurements of the machine.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from machine import describe
 from scaling import table
 
 from cytconv import _choice, choose_method
+from cytconv._auto import takes_fft
 from cytconv._geometry import Geometry
 from cytconv._matrix import entries_of
 
@@ -61,25 +63,27 @@ def main() -> None:
         _choice.calibrate()
 
     rng = np.random.default_rng(options.seed)
-    regrets, fastest, misses = [], dict.fromkeys(("direct", "fft", "sparse"), 0), []
+    regrets: dict[str, list[float]] = {"choose_method": [], '"auto"': []}
+    fastest, misses = dict.fromkeys(("direct", "fft", "sparse"), 0), []
     for _ in range(options.count):
         x, w, keywords, fixed = geometry(rng)
         chosen = choose_method(x, w, **keywords)
         names = {"direct", "fft", chosen} | ({"sparse"} if entries_of(fixed) <= MATRIX else set())
+        auto = "fft" if takes_fft("forward", fixed.axes, fixed.split_x(x), fixed.split_w(w)) else "direct"
         times = _choice.measured(x, w, sorted(names), keywords)
         best = min(times, key=times.__getitem__)
         fastest[best] += 1
-        regrets.append(times[chosen] / times[best] - 1)
-        if regrets[-1] > 0.1:
-            milliseconds = ", ".join(f"{name} {seconds * 1e3:.3g}" for name, seconds in times.items())
-            misses.append([x.shape, w.shape, keywords["stride"], x.dtype.name, chosen, milliseconds])
-    good = sum(regret <= 0.1 for regret in regrets)
+        for name, took in zip(regrets, (chosen, auto), strict=True):
+            regrets[name].append(times[took] / times[best] - 1)
+            if regrets[name][-1] > 0.1:
+                milliseconds = ", ".join(f"{name} {seconds * 1e3:.3g}" for name, seconds in times.items())
+                misses.append([name, x.shape, w.shape, keywords["stride"], x.dtype.name, took, milliseconds])
     machine = describe()
     print(f"{machine['cpu']}, {machine['cpus']} CPUs: {options.count} geometries, of which {fastest} are fastest")
-    print(
-        f"good choices: {good / len(regrets):.1%}; regret: mean {statistics.mean(regrets):.1%}, most {max(regrets):.0%}"
-    )
-    table("Not good", ["x", "w", "stride", "dtype", "chosen", "ms"], misses)
+    for name, each in regrets.items():
+        good = sum(regret <= 0.1 for regret in each) / len(each)
+        print(f"{name}: {good:.1%} good; regret: mean {statistics.mean(each):.1%}, most {max(each):.0%}")
+    table("Not good", ["by", "x", "w", "stride", "dtype", "took", "ms"], sorted(misses, key=lambda row: row[0]))
 
 
 if __name__ == "__main__":

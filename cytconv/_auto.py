@@ -27,7 +27,7 @@ Array = NDArray[Any]
 FEWER = {"f": 19, "d": 11, "F": 10, "D": 6}
 FEW = 64  # times as many taps of a phase as samples: more than the kernels are made for
 DEFINITION = 16  # how many times longer a product takes that numpy computes, tap by tap
-MANY = 2**24  # multiplications; fewer are not worth a second plan
+MANY = 2**21  # multiplications; fewer are not worth a second plan
 
 
 class Auto(Fast):
