@@ -9,7 +9,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from ._geometry import Channels, Geometry, Ints, Padding
 from ._memory import empty
-from ._methods import Method, Reading, choose
+from ._methods import Method, choose
+from ._phases import Reading
 from ._runtime import resolve_workers
 from .kernels.recall import recall, remember
 

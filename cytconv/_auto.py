@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import math
 from functools import lru_cache
-from typing import Any, SupportsIndex
+from typing import Any
 
 from numpy.typing import NDArray
 
 from ._correlation import is_wasteful
-from ._direct import Fast, Reading
+from ._direct import SWAPPED, Fast
 from ._fft import Fft, least_steps, plan_of
 from ._geometry import Axis
-from ._phases import Direction
+from ._phases import Direction, Reading
 from ._taps import products
 
 __all__ = ["DEFINITION", "Auto"]
@@ -25,7 +25,6 @@ Array = NDArray[Any]
 
 # Products in the time of a step of "fft", where the kernels are fast; a complex one is four, and such a step two.
 FEWER = {"f": 19, "d": 11, "F": 10, "D": 6}
-FEW = 64  # times as many taps of a phase as samples: more than the kernels are made for
 DEFINITION = 16  # how many times longer a product takes that numpy computes, tap by tap
 MANY = 2**21  # multiplications; fewer are not worth a second plan
 
@@ -50,31 +49,17 @@ class Auto(Fast):
     @classmethod
     def weight_adjoint(cls, axes: tuple[Axis, ...], x: Array, y: Array, w: Array, workers: int) -> None:
         """``w[k] = sum conj(x[i]) * y[o]``."""
-        by_fft = takes_fft("weight_adjoint", axes, x, w)
-        chosen = Fft.weight_adjoint if by_fft else super().weight_adjoint
+        chosen = Fft.weight_adjoint if takes_fft("weight_adjoint", axes, x, w) else super().weight_adjoint
         chosen(axes, x, y, w, workers)
 
     @classmethod
-    def repeat(
-        cls,
-        reading: Reading,
-        axes: tuple[Axis, ...],
-        x: Array,
-        w: Array,
-        y: Array,
-        shape: tuple[int, ...],
-        workers: SupportsIndex | None,
-    ) -> Any:
+    def repeat(cls, reading: Reading, axes: tuple[Axis, ...], x: Array, w: Array, *rest: Any) -> Any:
         """The short way of "direct"."""
-        by_fft = takes_fft(reading, axes, x, w)
-        return None if by_fft else super().repeat(reading, axes, x, w, y, shape, workers)
+        return None if takes_fft(reading, axes, x, w) else super().repeat(reading, axes, x, w, *rest)
 
-    def repeat_packed(
-        self, direction: Direction, x: Array, y: Array, shape: tuple[int, ...], workers: SupportsIndex | None
-    ) -> Any:
+    def repeat_packed(self, direction: Direction, x: Array, *rest: Any) -> Any:
         """The same with these weights."""
-        by_fft = takes_fft(direction, self._axes, x, self._w)
-        return None if by_fft else super().repeat_packed(direction, x, y, shape, workers)
+        return None if takes_fft(direction, self._axes, x, self._w) else super().repeat_packed(direction, x, *rest)
 
 
 def takes_fft(reading: Reading, axes: tuple[Axis, ...], x: Array, w: Array) -> bool:
@@ -97,11 +82,16 @@ def _excess(reading: Reading, axes: tuple[Axis, ...], x_shape: tuple[int, ...], 
     """How many multiplications "direct" takes, or could do meanwhile, for each product of the definition."""
     if reading == "weight_adjoint":
         return 1
+    samples, taps = math.prod(axis.n for axis in axes), math.prod(axis.taps for axis in axes)
+    of_phase = taps / math.prod(axis.stride for axis in axes)
+    swapped = of_phase > SWAPPED[reading] * samples
     groups, inputs, outputs = w_shape[:3]
     sources, results = (inputs, outputs) if reading == "forward" else (outputs, inputs)
-    wasteful = is_wasteful(reading, axes, results, math.prod(x_shape[: -len(axes) - 2]) * groups * sources)
-    if wasteful or math.prod(axis.taps / axis.stride for axis in axes) > FEW * math.prod(axis.n for axis in axes):
+    batch = math.prod(x_shape[: -len(axes) - 2])
+    if not swapped and is_wasteful(reading, axes, results, batch * groups * sources):
         return DEFINITION
-    # Of each phase, all results meet all taps.
-    every = math.prod((axis.m / axis.stride if reading == "forward" else axis.n) * axis.taps for axis in axes)
-    return max(every / products(axes), 1)
+    if reading == "adjoint":
+        return max(samples * taps / products(axes), 1)
+    # All results of a phase meet all of its taps; or, in each other's place, all results all samples.
+    met = samples if swapped else of_phase
+    return max(math.prod(axis.m for axis in axes) * met / products(axes), 1)

@@ -32,7 +32,7 @@ from numpy.typing import ArrayLike, NDArray
 from . import __version__, _taps
 from ._api import coerce, conv_transpose
 from ._auto import DEFINITION
-from ._direct import plan_of
+from ._direct import is_better_swapped, plan_of, swapped
 from ._fft import plan_of as fft_plan
 from ._geometry import Channels, Geometry, Ints, Padding
 from ._matrix import entries_of
@@ -152,7 +152,10 @@ def amounts_of(geometry: Geometry, dtype: np.dtype[Any], workers: int) -> dict[s
     products = _taps.products(axes) * math.prod(x.shape[: -len(axes)]) * w.shape[2] if x.size and y.size else 0
     threads = team(workers, workers, products * real**2)
 
-    plan = plan_of("forward", axes, w, x, y, "padded") if products else None
+    along, samples, weights, outputs = axes, x, w, y
+    if is_better_swapped("forward", axes, x, w):
+        along, samples, weights, outputs = swapped(axes, x, w, y)
+    plan = plan_of("forward", along, weights, samples, outputs, "padded") if products else None
     work, packed = (plan.work, plan.packed) if plan else (DEFINITION * products * real**2, 0)
     size = dtype.itemsize // real
     shared = [work * size, packed * size, y.nbytes, w.nbytes]

@@ -142,6 +142,7 @@ class Comparison:
     rows: tuple[MethodCost, ...]
 
     def __getitem__(self, name: str) -> MethodCost:
+        """The row of that name; KeyError if there is none."""
         for row in self.rows:
             if row.name == name:
                 return row
@@ -203,7 +204,7 @@ class Comparison:
     __str__ = table
 
     def plot(self, ax: Axes | None = None) -> Figure:
-        """Draw bars of set-up, forward and adjoint, and beside them the time of many products; needs matplotlib.
+        """Draw bars of set-up, forward and adjoint, and beside them the time of many products.
 
         Parameters
         ----------
@@ -213,6 +214,11 @@ class Comparison:
         Returns
         -------
         matplotlib.figure.Figure
+
+        Raises
+        ------
+        ImportError
+            Without matplotlib.
         """
         try:
             from matplotlib.figure import Figure

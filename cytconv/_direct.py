@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 from functools import partial
-from typing import Any, ClassVar, Literal, SupportsIndex
+from typing import Any, ClassVar, SupportsIndex
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,13 +33,18 @@ from ._correlation import (
     pays_mixed,
 )
 from ._geometry import Axis
-from ._phases import Direction
+from ._phases import Direction, Reading
 from ._weights import WeightAdjoint, weight_adjoint
 
-__all__ = ["Direct", "Fast", "plan_of"]
+__all__ = ["SWAPPED", "Direct", "Fast", "is_better_swapped", "plan_of", "swapped"]
 
 Array = NDArray[Any]
-Reading = Literal["forward", "adjoint", "weight_adjoint"]
+
+
+# How many times as many taps as samples there must be, with a stride those of a phase, for them to change places: the
+# forward reading then multiplies so many times less, the others have the same to do with less to copy.
+SWAPPED = {"forward": 4, "adjoint": 32, "weight_adjoint": 32}
+SWAPPED_LEAST = 2**20  # multiplications; for fewer, what `Repeat` remembers of a call saves more
 
 
 class Direct:
@@ -55,8 +60,8 @@ class Direct:
 
     def forward(self, x: Array, bias: Array | None, y: Array, workers: int) -> None:
         """``y[o] = bias + sum x[i] * w[k]``."""
-        if _is_better_swapped(self._axes, x):
-            axes, w, x, y_swapped = _swapped(self._axes, x, self._w, y)
+        if is_better_swapped("forward", self._axes, x, self._w):
+            axes, w, x, y_swapped = swapped(self._axes, x, self._w, y)
             type(self)(axes, x).forward(w, None, y_swapped, workers)
             if bias is not None:
                 y += bias.reshape(*bias.shape, *(1,) * len(axes))
@@ -65,8 +70,8 @@ class Direct:
 
     def adjoint(self, y: Array, bias: Array | None, x: Array, workers: int) -> None:
         """``x[i] = bias + sum y[o] * conj(w[k])``."""
-        if _is_better_swapped(self._axes, x):
-            axes, w, x_swapped, y = _swapped(self._axes, x, self._w, y)
+        if is_better_swapped("adjoint", self._axes, x, self._w):
+            axes, w, x_swapped, y = swapped(self._axes, x, self._w, y)
             self.weight_adjoint(axes, w, y, x_swapped, workers)
             if bias is not None:
                 x += bias.reshape(*bias.shape, *(1,) * len(axes))
@@ -76,8 +81,8 @@ class Direct:
     @classmethod
     def weight_adjoint(cls, axes: tuple[Axis, ...], x: Array, y: Array, w: Array, workers: int) -> None:
         """``w[k] = sum conj(x[i]) * y[o]``."""
-        if _is_better_swapped(axes, x):
-            axes, w, x, y = _swapped(axes, x, w, y)
+        if is_better_swapped("weight_adjoint", axes, x, w):
+            axes, w, x, y = swapped(axes, x, w, y)
             return cls(axes, x).adjoint(y, None, w, workers)
         plan = _weight_plan(axes, x, y, w, cls._means)
         if plan is None:
@@ -102,7 +107,7 @@ class Direct:
         workers: SupportsIndex | None,
     ) -> Repeat | None:
         """What computes a new result of this shape from other numbers in arrays like these, if the kernels can."""
-        if w.dtype.kind == "c" or not w.flags.c_contiguous or _is_better_swapped(axes, x):
+        if w.dtype.kind == "c" or not w.flags.c_contiguous or is_better_swapped(reading, axes, x, w):
             return None
         if reading == "weight_adjoint":
             sums = _weight_plan(axes, x, y, w, cls._means)
@@ -117,7 +122,7 @@ class Direct:
         self, direction: Direction, x: Array, y: Array, shape: tuple[int, ...], workers: SupportsIndex | None
     ) -> Any:
         """The same with these weights, which stay packed."""
-        if self._w.dtype.kind == "c" or _is_better_swapped(self._axes, x):
+        if self._w.dtype.kind == "c" or is_better_swapped(direction, self._axes, x, self._w):
             return None
         source, result = (x, y) if direction == "forward" else (y, x)
         plan = plan_of(direction, self._axes, self._w, source, result, self._means)
@@ -253,15 +258,26 @@ def _weight_plan(axes: tuple[Axis, ...], x: Array, y: Array, w: Array, means: Me
     return None if wasted else plan
 
 
-def _is_better_swapped(axes: tuple[Axis, ...], x: Array) -> bool:
-    """Whether there is but one sample along every axis, and so no position that its taps could share.
+def is_better_swapped(reading: Reading, axes: tuple[Axis, ...], x: Array, w: Array) -> bool:
+    """Whether there are so few samples that taps had better take their place.
+
+    One sample along every axis has no position that its taps could share.  A few have some, but every position of a
+    phase meets all of its taps, and most of these are beyond the samples.
 
     Several batch axes cannot always be made one without a copy: such arrays stay as they are.
     """
-    return all(axis.n == 1 for axis in axes) and any(axis.taps > 1 for axis in axes) and x.ndim <= len(axes) + 3
+    d = len(axes)
+    if x.ndim > d + 3:
+        return False
+    samples, taps = (math.prod(a.shape[-d:]) for a in (x, w))
+    if samples == 1:
+        return taps > 1
+    if x.size * taps * w.shape[2] < SWAPPED_LEAST:
+        return False
+    return math.prod(axis.taps / axis.stride for axis in axes) > SWAPPED[reading] * samples
 
 
-def _swapped(axes: tuple[Axis, ...], x: Array, w: Array, y: Array) -> tuple[tuple[Axis, ...], Array, Array, Array]:
+def swapped(axes: tuple[Axis, ...], x: Array, w: Array, y: Array) -> tuple[tuple[Axis, ...], Array, Array, Array]:
     """The same problem with samples and taps in each other's place: axes, samples, weights and outputs, as views.
 
     In ``o = i*stride + k*dilation - low`` the two are alike, and so are the channels of y on the one hand and the

@@ -26,7 +26,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from itertools import product
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import scipy
@@ -35,6 +35,7 @@ from numpy.typing import NDArray
 from . import _taps
 from ._direct import Direct
 from ._geometry import Axis
+from ._phases import Reading
 
 __all__ = ["Fft", "least_steps", "plan_of"]
 
@@ -106,7 +107,7 @@ class Fft:
 
         def run(task: Task, team: Team) -> bool:
             spectrum = _transform(_gather(source, task, plan, None), plan, team.threads)
-            single = len(plan.classes()) == 1  # its product takes the place of the spectrum
+            single = len(plan.classes) == 1  # its product takes the place of the spectrum
             threads, side_by_side = (team.threads, map) if single else (1, team.map)
 
             def phase(c: Index) -> bool:
@@ -114,7 +115,7 @@ class Fft:
                 part = _contract(spectrum, self._spectrum(plan, c, threads), in_place=single)
                 return _store(part, spans, plan.y_view(result[task.items], task.v, c), offset, plan, threads)
 
-            return all(list(side_by_side(_quietly(phase), plan.classes())))
+            return all(list(side_by_side(_quietly(phase), plan.classes)))
 
         return _finish(y, result, all(_each(run, plan, len(source), workers)))
 
@@ -124,7 +125,7 @@ class Fft:
 
         def run(task: Task, team: Team) -> bool:
             total: Array | None = None
-            for c in plan.classes():
+            for c in plan.classes:
                 spectrum = _transform(_gather(source, task, plan, c), plan, team.threads)
                 part = _contract(spectrum, self._spectrum(plan, c, team.threads), adjoint=True)
                 total = part if total is None else np.add(total, part, out=total)
@@ -149,7 +150,7 @@ def _weight_adjoint(plan: Plan, x: Array, y: Array, w: Array, workers: int) -> b
     samples, outputs = _flat(x, plan.d), _flat(y, plan.d)
     w[...] = 0
     size = w.shape[0] * w.shape[1] * w.shape[2] * math.prod(plan.sizes) * w.itemsize
-    classes = plan.classes()
+    classes = plan.classes
     at_once = max(1, MOST // (4 * size))
     for first in range(0, len(classes), at_once):
         chosen = classes[first : first + at_once]
@@ -242,7 +243,6 @@ class Pieces:
         return longest, shortest
 
 
-Reading = Literal["forward", "adjoint", "weight_adjoint"]
 Tile = tuple[tuple[int, int], ...]  # of each axis, the first and past-the-last result (or sample, for weights)
 
 
@@ -278,10 +278,7 @@ class Plan:
             for p in pieces
         ]
         self.covers = all(count == p.axis.m for count, p in zip(counts, pieces, strict=True))
-        self._classes = list(product(*(range(p.classes) for p in pieces)))
-
-    def classes(self) -> list[Index]:
-        return self._classes
+        self.classes: list[Index] = list(product(*(range(p.classes) for p in pieces)))
 
     def tasks(self, batch: int) -> Iterator[Task]:
         count = max(1, TASK // (math.prod(self.sizes) * self.channels))

@@ -14,13 +14,13 @@ from typing import Any, ClassVar, Protocol, SupportsIndex
 from numpy.typing import NDArray
 
 from ._auto import Auto
-from ._direct import Direct, Reading
+from ._direct import Direct
 from ._fft import Fft
 from ._geometry import Axis
-from ._phases import Direction
+from ._phases import Direction, Reading
 from ._sparse import Sparse
 
-__all__ = ["METHODS", "Method", "Reading", "choose"]
+__all__ = ["METHODS", "Method", "choose"]
 
 Array = NDArray[Any]
 

@@ -258,6 +258,7 @@ class ConvTranspose(_Reading):
         """One reading applied to each vector along the last axis of `v`."""
         v = self._vector(v)
         size = self.shape[1 if transposed else 0]
+        # Columns of a matrix in C order are vectors side by side: so are those of the result, if the method likes it.
         if self._method.abreast and v.ndim == 2 and v.strides[0] < v.strides[1]:
             out = empty((size, len(v)), v.dtype).T
         else:

@@ -30,11 +30,25 @@ from numpy.typing import NDArray
 
 from ._geometry import Axis
 
-__all__ = ["Direction", "Index", "Matrix", "Mix", "Pattern", "Run", "Split", "fold", "inside", "split_axis", "spread"]
+__all__ = [
+    "Direction",
+    "Index",
+    "Matrix",
+    "Mix",
+    "Pattern",
+    "Reading",
+    "Run",
+    "Split",
+    "fold",
+    "inside",
+    "split_axis",
+    "spread",
+]
 
 Index = NDArray[np.intp]
 Matrix = tuple[tuple[tuple[int, float], ...], ...]  # sparse: for each row, columns and what is there
 Direction = Literal["forward", "adjoint"]
+Reading = Literal["forward", "adjoint", "weight_adjoint"]
 
 
 class Run(NamedTuple):

@@ -19,7 +19,7 @@ from ._matrix import FORMATS, NUMBERS, matrix
 from ._memory import empty
 from ._phases import Direction
 from ._runtime import resolve_workers, team
-from .kernels.matrix import copy, multiply, multiply_adjoint
+from .kernels.matrix import copyto, multiply, multiply_adjoint
 
 __all__ = ["Sparse", "check_format", "conv_matrix", "conv_transpose_matrix", "whole_shape"]
 
@@ -325,12 +325,12 @@ class Sparse:
             vectors, sums = x[some], y[some]
             if not _is_abreast(vectors):
                 vectors = np.empty(vectors.shape, x.dtype)
-                _copy(x[some], vectors, workers)
+                _copyto(vectors, x[some], workers)
             if not _is_abreast(sums):
                 sums = np.empty(sums.shape, y.dtype)
             self._multiply(vectors.view(self._real), sums.view(self._real), adjoint, workers)
             if not np.may_share_memory(sums, y):
-                _copy(sums, y[some], workers)
+                _copyto(y[some], sums, workers)
         if not in_place:
             result[...] = y.T.reshape(result.shape)
         if bias is not None:
@@ -379,6 +379,6 @@ def _is_abreast(a: Array) -> bool:
     return (a.shape[1] == 1 or a.strides[1] == a.itemsize) and a.strides[0] % a.real.itemsize == 0
 
 
-def _copy(source: Array, to: Array, workers: int) -> None:
+def _copyto(to: Array, source: Array, workers: int) -> None:
     number = NUMBERS[to.itemsize]
-    copy(source.view(number), to.view(number), TOGETHER, workers)
+    copyto(to.view(number), source.view(number), TOGETHER, workers)

@@ -8,7 +8,7 @@ from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 from reference import DTYPES, assert_exact, integers
 
-from cytconv import conv, conv_transpose, conv_transpose_adjoint, conv_transpose_weight_adjoint
+from cytconv import _direct, conv, conv_transpose, conv_transpose_adjoint, conv_transpose_weight_adjoint
 
 METHODS = ["direct", "sparse"]  # exact on whole numbers
 
@@ -83,6 +83,16 @@ def test_dot(problem, method):
     dot = np.vdot(conv_transpose(x, w, **kwargs), y)
     assert dot == np.vdot(x, conv_transpose_adjoint(y, w, input_shape=n, **kwargs))
     assert dot == np.vdot(w, conv_transpose_weight_adjoint(x, y, kernel_shape=taps, **kwargs))
+
+
+@settings(max_examples=100)
+@given(problems(), st.sampled_from([1, 2, 3]))
+def test_fewer_samples_than_taps(problem, workers):
+    """Samples and taps change places wherever there are more taps of a phase than samples."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_direct, "SWAPPED", dict.fromkeys(_direct.SWAPPED, 1))
+        patch.setattr(_direct, "SWAPPED_LEAST", 0)
+        test_definition.hypothesis.inner_test(problem, "direct", workers)
 
 
 @settings(max_examples=100)

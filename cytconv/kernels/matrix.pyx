@@ -315,10 +315,15 @@ def multiply_adjoint(
     const index[::1] ends, const index[::1] columns, const real[::1] data, int parts, const Py_ssize_t[:, ::1] shares,
     const real[:, :] x, real[:, :] y, int workers,
 ):
-    """``y = matrix^H @ x`` with vectors side by side.
+    """``y = matrix^H @ x`` with vectors side by side: a row adds ``conj(a) * x[row]`` to the result of each entry a.
 
-    A share is some of the results and the rows that meet them, and adds up in the order of these rows: so results do
-    not depend on how many shares there are.
+                 columns of  share 0  |  share 1
+          row 0              a a .  . | .  . . .         A share is some of the results, and the rows that meet them.
+          row 1              . a a  . | .  . . .
+          row 2              . . a  a | a  . . .         Such a row is visited by both, and each takes its own entries.
+          row 3              . . .  . | a  a a .
+
+    Each result is added up in the order of the rows, so it does not depend on how many shares there are.
     """
     cdef Py_ssize_t t
     for t in prange(shares.shape[0], nogil=True, schedule="dynamic", num_threads=workers):
@@ -332,14 +337,14 @@ cdef void scatter_rows(
     const Share* share, int parts, Py_ssize_t width, const index* ends, const index* columns, const real* data,
     const real* x, Py_ssize_t x_pitch, real* y, Py_ssize_t y_pitch,
 ) noexcept nogil:
-    cdef Py_ssize_t block, v, start, last, stop
+    cdef Py_ssize_t block, column, v, start, last, stop
     for block in range(share.columns // share.width):
         start, last = block * share.width + share.start, block * share.width + share.stop
         if y_pitch == width:
             memset(y + y_pitch * start, 0, (last - start) * width * sizeof(real))
         else:
-            for stop in range(start, last):
-                memset(y + y_pitch * stop, 0, width * sizeof(real))
+            for column in range(start, last):
+                memset(y + y_pitch * column, 0, width * sizeof(real))
     for block in range(share.rows // share.height):
         start, last = block * share.height + share.first, block * share.height + share.last
         if parts == width == x_pitch == y_pitch == 1:
@@ -436,8 +441,8 @@ cdef inline bint has(const Share* share, Py_ssize_t column) noexcept nogil:
     return share.start <= column < share.stop
 
 
-def copy(const bits[:, :] source, bits[:, :] to, Py_ssize_t together, int workers):
-    """The same numbers, however the arrays lie; so many rows `together` are a task."""
+def copyto(bits[:, :] to, const bits[:, :] source, Py_ssize_t together, int workers):
+    """``numpy.copyto`` on all workers; so many rows `together` are a task."""
     cdef Py_ssize_t rows = to.shape[0], t, j, i
     for t in prange((rows + together - 1) // together, nogil=True, schedule="static", num_threads=workers):
         for j in range(t * together, min((t + 1) * together, rows)):
