@@ -2,9 +2,11 @@
 
     python benchmarks/matrix.py [--rounds 7] [--quick]
 
-Filling is compared with a copy of the finished arrays, which is new memory too; with the COO triples of all entries in
-numpy, turned to CSR by scipy; and, dense, with `scipy.linalg.convolution_matrix`.  Products are compared with scipy's
-own, by the same matrix.  All take turns, round by round; times are medians.  Results are compared before they count.
+Filling is compared with a copy of the finished arrays, which is new memory; with the COO triples of all entries in
+numpy, turned to CSR by scipy; and, dense, with `scipy.linalg.convolution_matrix`.  A matrix that is built again, with
+other weights, is in memory that was used before if it takes 32 to 256 MiB; so filling new memory is timed, too.
+Products are compared with scipy's own, by the same matrix.  All take turns, round by round; times are medians.  Results
+are compared before they count.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ from scipy.linalg import convolution_matrix
 from scipy.sparse import coo_array, csr_array
 
 import cytconv
+from cytconv import _memory
 from cytconv._runtime import resolve_workers
 
 GEOMETRIES = {  # name: shape of x, shape of w, the rest
@@ -56,6 +59,7 @@ def numpy_coo(w: np.ndarray, shape: tuple[int, ...], *, stride: int = 1, channel
 
 def peak(work: Callable[[], Any]) -> int:
     """Bytes that `work` takes at most, its result included."""
+    _memory.forget()
     tracemalloc.start()
     work()
     most = tracemalloc.get_traced_memory()[1]
@@ -63,8 +67,12 @@ def peak(work: Callable[[], Any]) -> int:
     return most
 
 
-def fill(rounds: int, geometries: dict[str, Any]) -> None:
-    bandwidth = copy_bandwidth(resolve_workers(None))
+def in_new_memory(work: Callable[[], Any]) -> Any:
+    _memory.forget()
+    return work()
+
+
+def fill(rounds: int, geometries: dict[str, Any], bandwidth: float) -> None:
     rows = []
     rng = np.random.default_rng(0)
     for (name, (shape, w_shape, kwargs)), format in product(geometries.items(), ("csr", "csc", "coo", "bsr")):
@@ -83,16 +91,16 @@ def fill(rounds: int, geometries: dict[str, Any]) -> None:
         arrays = [result.data, *(result.coords if format == "coo" else (result.indices, result.indptr))]
         size, entries = sum(a.nbytes for a in arrays), result.data.size
         copies = partial(lambda arrays: [a.copy() for a in arrays], arrays)
-        time, copied, *others = medians([ours, copies, by_numpy] if format == "csr" else [ours, copies], rounds)
-        rates = [
-            entries / time / 1e6,
-            f"{size / time / (bandwidth / 2):.0%}",
-            copied / time,
-            others[0] / time if others else "-",
-        ]
-        rows.append([name, format, entries, time * 1e3, *rates, f"{peak(ours) / size - 1:.1%}"])
+        calls = [ours, partial(in_new_memory, ours), copies, *([by_numpy] if format == "csr" else [])]
+        time, new, copied, *others = medians(calls, rounds)
+        rates = [f"{size / t / (bandwidth / 2):.0%}" for t in (time, new)]
+        ratios = [copied / new, others[0] / time if others else "-", others[0] / new if others else "-"]
+        rows.append(
+            [name, format, entries, time * 1e3, entries / time / 1e6, *rates, *ratios, f"{peak(ours) / size - 1:.1%}"]
+        )
     columns = ["geometry", "format", "entries", "ms", "million entries a second", "written, of what a copy writes"]
-    columns += ["a copy to new memory takes so many times longer", "numpy COO to CSR", "memory beside the result"]
+    columns += ["in new memory", "a copy to new memory takes so many times longer", "numpy COO to CSR", "in new memory"]
+    columns += ["memory beside the result"]
     table(f"Filling; a copy between warm arrays writes {bandwidth / 2e9:.1f} GB/s, and reads as much", columns, rows)
 
 
@@ -113,7 +121,7 @@ def dense(rounds: int, sizes: list[tuple[int, int]]) -> None:
     )
 
 
-def products(rounds: int, geometries: dict[str, Any]) -> None:
+def products(rounds: int, geometries: dict[str, Any], bandwidth: float) -> None:
     rows = []
     rng = np.random.default_rng(0)
     for name, (shape, w_shape, kwargs) in geometries.items():
@@ -132,10 +140,17 @@ def products(rounds: int, geometries: dict[str, Any]) -> None:
                 for a in pair
             ]
             forward, scipy_forward, back, scipy_back = medians(calls, rounds)
-            times = [forward * 1e3, scipy_forward / forward, back * 1e3, scipy_back / back]
+            size = sum(a.nbytes for a in (matrix.data, matrix.indices, matrix.indptr))
+            times = [
+                column
+                for ours, scipys in ((forward, scipy_forward), (back, scipy_back))
+                for column in (ours * 1e3, scipys / ours, f"{size / ours / bandwidth:.0%}")
+            ]
             rows.append([name, np.dtype(dtype).name, count, *times])
-    columns = ["geometry", "dtype", "vectors", "forward, ms", "scipy takes so many times longer"]
-    table("Products", [*columns, "adjoint, ms", "scipy takes so many times longer"], rows)
+    columns = ["geometry", "dtype", "vectors"]
+    for direction in ("forward", "adjoint"):
+        columns += [f"{direction}, ms", "scipy takes so many times longer", "matrix read, of what a copy moves"]
+    table("Products", columns, rows)
 
 
 def main() -> None:
@@ -146,9 +161,10 @@ def main() -> None:
     rounds, geometries = (1, QUICK) if options.quick else (options.rounds, GEOMETRIES)
     machine = describe()
     print(f"{machine['cpu']}, {machine['cpus']} CPUs, {resolve_workers(None)} workers, medians of {rounds} rounds.")
-    fill(rounds, geometries)
+    bandwidth = copy_bandwidth(resolve_workers(None))
+    fill(rounds, geometries, bandwidth)
     dense(rounds, [(30, 3)] if options.quick else [(200, 9), (2000, 9), (2000, 101), (8000, 101)])
-    products(rounds, geometries)
+    products(rounds, geometries, bandwidth)
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from scipy.sparse import bsr_array, coo_array, csc_array, csr_array
 
 from ._geometry import Axis, Geometry
-from ._memory import physical
+from ._memory import empties, physical
 from ._runtime import resolve_workers, team
 from .kernels.matrix import fill
 
@@ -75,8 +75,9 @@ def matrix(
         f"input_shape={geometry.x_shape} with w of shape {geometry.w_shape} gives a matrix of shape {shape} "
         f"with {entries} entries",
     )
-    by_row, columns = np.zeros(pointers, index), np.empty(count, index)
-    data = np.empty((count, *block) if format == "bsr" else count, w.dtype)
+    values = (count, *block) if format == "bsr" else (count,)
+    data, columns, by_row = empties((values, w.dtype), ((count,), index), ((pointers,), index))
+    by_row[: 1 if entries else None] = 0  # where the first row begins
     if entries:
         factors = _factors(geometry, by_samples, format == "bsr")
         weights = _blocks(geometry, w, transposed) if format == "bsr" else w

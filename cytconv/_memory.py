@@ -14,27 +14,32 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["empty", "forget", "physical"]
+__all__ = ["empties", "empty", "forget", "physical"]
 
 Array = NDArray[Any]
 
 LEAST = 32 * 2**20  # bytes; malloc keeps what is smaller
 MOST = 256 * 2**20  # bytes; the system gets back what is larger
+LINE = 64  # bytes; arrays in one piece of memory begin at multiples of it
 
 _spare: list[NDArray[np.uint8]] = []
 
 
-class _Lease:
-    """What an array on reused memory has as its base: when the last view of it is gone, the memory is free again."""
+class _Piece:
+    """What an array on a piece of memory has as its base, so that the memory stays."""
 
-    def __init__(self, memory: NDArray[np.uint8], shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+    def __init__(self, memory: Array, shape: tuple[int, ...], dtype: np.dtype[Any], start: int = 0) -> None:
         self._memory = memory
         self.__array_interface__ = {
             "version": 3,
             "shape": shape,
             "typestr": dtype.str,
-            "data": (memory.ctypes.data, False),
+            "data": (memory.ctypes.data + start, False),
         }
+
+
+class _Lease(_Piece):
+    """The same on memory that is used again: when the last view of the array is gone, it is free."""
 
     def __del__(self) -> None:
         _spare[:] = [self._memory]
@@ -55,6 +60,16 @@ def empty(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
         del memory  # before more is asked for
         memory = np.empty(size, np.uint8)
     return np.asarray(_Lease(memory, shape, dtype))
+
+
+def empties(*wanted: tuple[tuple[int, ...], np.dtype[Any]]) -> list[Array]:
+    """Arrays of these shapes and types, that are let go together: if they are large, in one piece of memory."""
+    sizes = [-(-math.prod(shape) * dtype.itemsize // LINE) * LINE for shape, dtype in wanted]
+    if not LEAST <= sum(sizes) <= MOST:
+        return [empty(*one) for one in wanted]
+    # Not slices: of something far larger, to scipy.sparse, which would copy them.
+    memory, starts = empty((sum(sizes),), np.dtype(np.uint8)), np.cumsum([0, *sizes]).tolist()
+    return [np.asarray(_Piece(memory, *one, start)) for one, start in zip(wanted, starts, strict=False)]
 
 
 def physical() -> int | None:

@@ -81,13 +81,14 @@ class _Reading(LinearOperator):
             return repeat(x)
         if x.shape == (self.shape[0 if reverse else 1], 1):  # one column; a batch of vectors ends in the longer axis
             x = x.reshape(-1)
-        elif x.ndim == 1:
-            self._remember(reverse, x, (self.shape[1 if reverse else 0],))
+        elif x.ndim == 1 or (x.ndim == 2 and self._owner()._method.abreast):
+            self._remember(reverse, x, (*x.shape[:-1], self.shape[1 if reverse else 0]))
         return self._owner()._product(x, self._transposed ^ reverse, self._conjugated ^ reverse)
 
     def _remember(self, reverse: bool | None, v: Array, shape: Shape) -> None:
-        """Have the next vector like this one take the short way, if there is one; `reverse` is None for `__call__`."""
-        repeat = self._owner()._repeat(v, self._transposed ^ bool(reverse), shape)
+        """Have the next vectors like these take the short way, if there is one; `reverse` is None for `__call__`."""
+        reading = self._transposed ^ bool(reverse), self._conjugated ^ bool(reverse)
+        repeat = self._owner()._repeat(v, () if reverse is None else v.shape[:-1], *reading, shape)
         if repeat is not None:
             if len(self._repeats) >= REPEATS:
                 self._repeats.clear()
@@ -299,11 +300,13 @@ class ConvTranspose(_Reading):
                 x, y = v.reshape(geometry.x_shape), out.reshape(geometry.y_shape)
                 method.forward(geometry.split_x(x), None, geometry.split_y(y), threads)
 
-    def _repeat(self, v: Array, transposed: bool, shape: Shape) -> Callable[[Array], Array] | None:
-        """What multiplies other numbers in arrays like `v`, of one vector each, if the method has a short way."""
-        if v.dtype != self.dtype or self.dtype.kind == "c" or 0 in self.shape:
+    def _repeat(
+        self, v: Array, lead: Shape, transposed: bool, conjugated: bool, shape: Shape
+    ) -> Callable[[Array], Array] | None:
+        """What multiplies other numbers in arrays like `v`, whose axes `lead` count vectors, if there is a way."""
+        if v.dtype != self.dtype or not v.size or 0 in shape or (self.dtype.kind == "c" and transposed != conjugated):
             return None
-        geometry, out = self._geometry, np.empty(shape, v.dtype)
+        geometry, out = _batched(self._geometry, lead), np.empty(shape, v.dtype)
         x, y = (out, v) if transposed else (v, out)
         split = geometry.split_x(x.reshape(geometry.x_shape)), geometry.split_y(y.reshape(geometry.y_shape))
         if not np.may_share_memory(v, split[1 if transposed else 0]):  # reshape had to copy

@@ -97,10 +97,10 @@ if hasattr(os, "register_at_fork"):
 
 def team(workers: int, tasks: int, work: int) -> int:
     """Threads for so many tasks, of `work` multiplications together: no more than they keep busy."""
-    if _Fork.serial or _threads() is None:
-        return 1
     size = max(1, min(workers, tasks, work // WORK_PER_THREAD))
-    _Fork.parallel = _Fork.parallel or size > 1
+    if size == 1 or _Fork.serial or _threads() is None:
+        return 1
+    _Fork.parallel = True
     return size
 
 

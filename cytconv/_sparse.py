@@ -271,6 +271,7 @@ class Sparse:
         self._entries, self._real, self._parts = self._matrix.nnz, w.real.dtype, 2 if w.dtype.kind == "c" else 1
         self._arrays = self._matrix.indptr, self._matrix.indices, self._matrix.data.view(self._real)
         self._block = math.prod(axis.m for axis in axes), math.prod(axis.n for axis in axes)  # of a pair of channels
+        self._channels = c_in  # that each row meets
         self._shares: dict[int, NDArray[np.intp]] = {}  # by the number of workers
 
     def forward(self, x: Array, bias: Array | None, y: Array, workers: int) -> None:
@@ -300,16 +301,19 @@ class Sparse:
     def repeat_packed(
         self, direction: Direction, x: Array, y: Array, shape: tuple[int, ...], workers: SupportsIndex | None
     ) -> Callable[[Array], Array] | None:
-        """For one vector of real numbers, in order."""
-        rows, columns = self._matrix.shape
-        if x.size != columns or y.size != rows or not (x.flags.c_contiguous and y.flags.c_contiguous):
-            return None
+        """For vectors side by side, their numbers and those of the results in the order of the matrix."""
         adjoint = direction == "adjoint"
+        source, result = (y, x) if adjoint else (x, y)
+        rows, columns = self._matrix.shape[:: -1 if adjoint else 1]
+        vectors, results, count = source.reshape(-1, columns).T, result.reshape(-1, rows), source.size // columns
+        in_order = np.may_share_memory(vectors, source) and np.may_share_memory(results, result)
+        if not in_order or not _is_abreast(vectors) or count > ABREAST:
+            return None
 
         def product(v: Array) -> Array:
-            result = empty(shape, v.dtype)
-            self._multiply(v.reshape(-1, 1), result.reshape(-1, 1), adjoint, resolve_workers(workers))
-            return result
+            sums, vectors = empty((rows, count), v.dtype), v.reshape(-1, columns).T
+            self._multiply(vectors.view(self._real), sums.view(self._real), adjoint, resolve_workers(workers))
+            return sums.T.reshape(shape)
 
         return product
 
@@ -347,31 +351,38 @@ class Sparse:
             multiply(*self._arrays, self._parts, x, y, TOGETHER, workers)
 
     def _shares_of(self, workers: int) -> NDArray[np.intp]:
-        """``(column, past the last, row, past the last, width, height, columns, rows)`` of each worker's share.
+        """A row for each worker's share: its columns, its rows, the size of a block, and that of the matrix.
 
         Blocks are the pairs of channels, or the whole matrix if they are small.
         """
         table = self._shares.get(workers)
         if table is None:  # two threads may both find it at first: no harm
             rows, columns = self._matrix.shape
-            height, width = self._block if self._block[1] >= LEAST * workers else (rows, columns)
+            small = self._block[1] < LEAST * workers
+            (height, width), channels = ((rows, columns), 1) if small else (self._block, self._channels)
             ends, indices = self._matrix.indptr[: height + 1], self._matrix.indices
             shares = _shares(ends, indices[: ends[-1]] % width, width, workers)
-            sizes = np.broadcast_to((width, height, columns, rows), (workers, 4))
+            sizes = np.broadcast_to((width, height, columns, rows, channels), (workers, 5))
             table = self._shares[workers] = np.concatenate([shares, sizes], axis=1)
         return table
 
 
 def _shares(ends: Array, columns: Array, width: int, count: int) -> NDArray[np.intp]:
-    """Cut the columns of a CSR array into about equal shares: ``(column, past the last, row, past the last)``."""
+    """Cut the columns of a CSR array into about equal shares.
+
+    Returns ``(column, past the last, row, past the last, whole, past the last)``, where the rows have entries in these
+    columns, and the whole ones have no others.
+    """
     rows = np.flatnonzero(np.diff(ends))
-    first, last = columns[ends[rows]], columns[ends[rows + 1] - 1]
     cuts = np.arange(count + 1) * width // count
     # Of the rows so far, the last column; of those from here on, the first: both in order, so they can be searched.
-    start = np.searchsorted(np.maximum.accumulate(last), cuts[:-1])
-    stop = np.searchsorted(np.minimum.accumulate(first[::-1])[::-1], cuts[1:])
-    start, stop = np.append(rows, 0)[start], np.append(0, rows + 1)[stop]
-    return np.stack([cuts[:-1], cuts[1:], start, stop], axis=-1, dtype=np.intp)
+    last = np.maximum.accumulate(columns[ends[rows + 1] - 1])
+    first = np.minimum.accumulate(columns[ends[rows]][::-1])[::-1]
+    start, stop = np.searchsorted(last, cuts[:-1]), np.searchsorted(first, cuts[1:])
+    whole, past = np.searchsorted(first, cuts[:-1]), np.searchsorted(last, cuts[1:])
+    past = np.maximum(whole, past)
+    row, after = np.append(rows, len(ends) - 1), np.append(0, rows + 1)
+    return np.stack([cuts[:-1], cuts[1:], row[start], after[stop], row[whole], after[past]], axis=-1, dtype=np.intp)
 
 
 def _is_abreast(a: Array) -> bool:

@@ -2,6 +2,7 @@
 
 import math
 import tracemalloc
+from functools import partial
 
 import numpy as np
 import pytest
@@ -288,6 +289,31 @@ def test_memory(w_shape, input_shape, kwargs, format):
     assert peak <= 1.1 * sum(a.nbytes for a in arrays) + 2**16
 
 
+@pytest.mark.parametrize("format", ["csr", "csc", "coo", "bsr"])
+@pytest.mark.parametrize("index_dtype", [np.int32, np.int64])
+def test_memory_is_used_again(monkeypatch, rng, format, index_dtype):
+    """All at once, when the last of the arrays is gone; to scipy, each is an array of its own."""
+    monkeypatch.setattr(_memory, "LEAST", 1000)
+    monkeypatch.setattr(_memory, "_spare", [])
+    build = partial(
+        conv_transpose_matrix, input_shape=(3, 4, 5), stride=2, channels="last", format=format, index_dtype=index_dtype
+    )
+    w = [integers(rng, (5, 3, 3, 3), np.float32) for _ in range(3)]
+    matrix = build(w[0])
+    expected, where, data = matrix.toarray(), matrix.data.ctypes.data, matrix.data
+    kept, transpose = data.copy(), matrix.T
+    assert np.shares_memory(transpose.data, data) == (format != "bsr")
+    del matrix, transpose
+    other = build(w[1])  # while the first numbers are in use
+    assert not np.shares_memory(other.data, data)
+    np.testing.assert_array_equal(data, kept)
+    del data
+    again = build(w[0])
+    assert again.data.ctypes.data == where
+    np.testing.assert_array_equal(again.toarray(), expected)
+    np.testing.assert_array_equal(other.toarray(), build(w[1]).toarray())
+
+
 @pytest.mark.parametrize(
     ("n", "stride", "dilation", "taps", "expected"),
     [
@@ -398,14 +424,19 @@ def test_products(monkeypatch, rng, dtype, vectors, workers, together, least):
         ((2, 3, 2), (2, 6), {"channels": "first", "stride": 3, "dilation": 2}),
         ((3,), (9,), {"stride": 2, "padding": (4,), "output_shape": 4}),
         ((2, 3), (3, 3), {"padding": 5, "output_shape": 2}),
+        ((9, 1, 3), (9, 7), {"channels": "first", "stride": 2}),
+        ((10, 2, 2, 2), (10, 3, 4), {"channels": "first", "groups": 2, "padding": (0, 1)}),
     ):
         w = integers(rng, w_shape, dtype)
         operator = cytconv.ConvTranspose(w, shape, method="sparse", workers=workers, **kwargs)
         matrix = operator.tosparse().toarray()
         x, y = (integers(rng, (size, vectors), dtype) for size in matrix.shape[::-1])
+        adjoint, transpose = operator.H, operator.T
         for lie in (np.ascontiguousarray, np.asfortranarray, spread_out):  # side by side, one by one, neither
-            np.testing.assert_array_equal(operator @ lie(x), matrix @ x)
-            np.testing.assert_array_equal(operator.H @ lie(y), matrix.conj().T @ y)
+            for sign in (1, -1):  # once more: the short way
+                np.testing.assert_array_equal(operator @ lie(sign * x), matrix @ (sign * x))
+                np.testing.assert_array_equal(adjoint @ lie(sign * y), matrix.conj().T @ (sign * y))
+                np.testing.assert_array_equal(transpose @ lie(sign * y), matrix.T @ (sign * y))
 
 
 def spread_out(a):

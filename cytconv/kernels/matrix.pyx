@@ -51,6 +51,7 @@ ctypedef fused real:
 cdef enum:
     SUMS = 8  # real numbers of vectors that meet an entry at a time, at most
     NEAR = 64  # rows that meet other vectors next, while the nearest cache still has them
+    PLANES = 4  # channels whose results are added to at a time: the ways of a cache, where planes are a power of two
     COPIED = 1024  # numbers to copy at a time, about: few enough for the nearest cache to still have them
 
 cdef struct Factor:  # one row of the table `factors`
@@ -58,8 +59,10 @@ cdef struct Factor:  # one row of the table `factors`
     Py_ssize_t phases  # where base, place and count of its phases are, each together
 
 cdef struct Share:  # one row of the table `shares`: of a matrix made of blocks of one structure, or without entries,
-    Py_ssize_t start, stop, first, last  # the columns, and the rows that have entries there, in each block;
-    Py_ssize_t width, height, columns, rows  # the size of a block, and of the matrix
+    Py_ssize_t start, stop  # the columns,
+    Py_ssize_t first, last, whole_first, whole_last  # the rows that have entries there, and those that have no others,
+    Py_ssize_t width, height, columns, rows  # in each block; the size of a block, and of the matrix;
+    Py_ssize_t channels  # and how many blocks with entries are side by side
 
 cdef struct Run:  # the entries of one row of a factor whose columns there are
     Py_ssize_t count, column, place
@@ -216,11 +219,19 @@ def multiply(
     const real[:, :] x, real[:, :] y, Py_ssize_t together, int workers,
 ):
     """``y = matrix @ x`` with vectors side by side; `ends` is the row pointer, so many rows `together` are a task."""
-    cdef Py_ssize_t rows = y.shape[0], t
-    for t in prange((rows + together - 1) // together, nogil=True, schedule="static", num_threads=workers):
+    cdef Py_ssize_t rows = y.shape[0], tasks = (rows + together - 1) // together, t
+    cdef Py_ssize_t x_pitch = x.strides[0] // <Py_ssize_t> sizeof(real)
+    cdef Py_ssize_t y_pitch = y.strides[0] // <Py_ssize_t> sizeof(real)
+    if parts == y.shape[1] == x_pitch == y_pitch == 1:
+        for t in prange(tasks, nogil=True, schedule="static", num_threads=workers):
+            gather_one(
+                t * together, min((t + 1) * together, rows), &ends[0], &columns[0], &data[0], &x[0, 0], &y[0, 0]
+            )
+        return
+    for t in prange(tasks, nogil=True, schedule="static", num_threads=workers):
         gather_rows(
             t * together, min((t + 1) * together, rows), parts, y.shape[1], &ends[0], &columns[0], &data[0],
-            &x[0, 0], x.strides[0] // <Py_ssize_t> sizeof(real), &y[0, 0], y.strides[0] // <Py_ssize_t> sizeof(real),
+            &x[0, 0], x_pitch, &y[0, 0], y_pitch,
         )
 
 
@@ -230,9 +241,6 @@ cdef void gather_rows(
 ) noexcept nogil:
     """As many vectors at a time as there are: a literal number of sums stays in registers."""
     cdef Py_ssize_t v, start = first, stop
-    if parts == width == x_pitch == y_pitch == 1:
-        gather_one(first, last, ends, columns, data, x, y)
-        return
     while start < last:
         stop = min(start + NEAR, last)
         v = 0
@@ -296,11 +304,11 @@ cdef void gather_one(
     const real* x, real* y,
 ) noexcept nogil:
     """One vector by itself: two sums, so that none has to wait for the one before."""
-    cdef Py_ssize_t row, j, end
+    cdef Py_ssize_t row, j = ends[first], end
     cdef real even, odd
     for row in range(first, last):
         even = odd = 0
-        j, end = ends[row], ends[row + 1]
+        end = ends[row + 1]
         while j + 2 <= end:
             even = even + data[j] * x[columns[j]]
             odd = odd + data[j + 1] * x[columns[j + 1]]
@@ -308,6 +316,7 @@ cdef void gather_one(
             KEEP_SCALAR(j)
         if j < end:
             even = even + data[j] * x[columns[j]]
+            j += 1
         y[row] = even + odd
 
 
@@ -319,87 +328,118 @@ def multiply_adjoint(
 
                  columns of  share 0  |  share 1
           row 0              a a .  . | .  . . .         A share is some of the results, and the rows that meet them.
-          row 1              . a a  . | .  . . .
-          row 2              . . a  a | a  . . .         Such a row is visited by both, and each takes its own entries.
+          row 1              . a a  . | .  . . .         Most rows meet those of one share only, which takes them whole;
+          row 2              . . a  a | a  . . .         others are visited by both, and each takes its own entries.
           row 3              . . .  . | a  a a .
 
     Each result is added up in the order of the rows, so it does not depend on how many shares there are.
     """
     cdef Py_ssize_t t
     for t in prange(shares.shape[0], nogil=True, schedule="dynamic", num_threads=workers):
-        scatter_rows(
+        scatter_share(
             <const Share*> &shares[t, 0], parts, y.shape[1], &ends[0], &columns[0], &data[0],
             &x[0, 0], x.strides[0] // <Py_ssize_t> sizeof(real), &y[0, 0], y.strides[0] // <Py_ssize_t> sizeof(real),
         )
 
 
-cdef void scatter_rows(
+cdef void scatter_share(
     const Share* share, int parts, Py_ssize_t width, const index* ends, const index* columns, const real* data,
     const real* x, Py_ssize_t x_pitch, real* y, Py_ssize_t y_pitch,
 ) noexcept nogil:
-    cdef Py_ssize_t block, column, v, start, last, stop
+    cdef Py_ssize_t block, column, row, stop
+    cdef bint whole
     for block in range(share.columns // share.width):
-        start, last = block * share.width + share.start, block * share.width + share.stop
+        column, stop = block * share.width + share.start, block * share.width + share.stop
         if y_pitch == width:
-            memset(y + y_pitch * start, 0, (last - start) * width * sizeof(real))
+            memset(y + y_pitch * column, 0, (stop - column) * width * sizeof(real))
         else:
-            for column in range(start, last):
+            for column in range(column, stop):
                 memset(y + y_pitch * column, 0, width * sizeof(real))
     for block in range(share.rows // share.height):
-        start, last = block * share.height + share.first, block * share.height + share.last
-        if parts == width == x_pitch == y_pitch == 1:
-            scatter_one(share, start, last, ends, columns, data, x, y)
-            start = last
-        while start < last:
-            stop = min(start + NEAR, last)
-            v = 0
-            while v < width:
-                if parts == 1 and width - v >= 8:
-                    scatter(share, start, stop, 1, 8, ends, columns, data, x + v, x_pitch, y + v, y_pitch)
-                    v += 8
-                elif parts == 1 and width - v >= 4:
-                    scatter(share, start, stop, 1, 4, ends, columns, data, x + v, x_pitch, y + v, y_pitch)
-                    v += 4
-                elif parts == 1 and width - v >= 2:
-                    scatter(share, start, stop, 1, 2, ends, columns, data, x + v, x_pitch, y + v, y_pitch)
-                    v += 2
-                elif parts == 1:
-                    scatter(share, start, stop, 1, 1, ends, columns, data, x + v, x_pitch, y + v, y_pitch)
-                    v += 1
-                elif width - v >= 8:
-                    scatter(share, start, stop, 2, 8, ends, columns, data, x + v, x_pitch, y + v, y_pitch)
-                    v += 8
-                elif width - v >= 4:
-                    scatter(share, start, stop, 2, 4, ends, columns, data, x + v, x_pitch, y + v, y_pitch)
-                    v += 4
-                else:
-                    scatter(share, start, stop, 2, 2, ends, columns, data, x + v, x_pitch, y + v, y_pitch)
-                    v += 2
-            start = stop
+        row = share.first
+        while row < share.last:
+            whole = share.whole_first <= row < share.whole_last
+            stop = share.whole_last if whole else share.whole_first if row < share.whole_first else share.last
+            stop = min(stop, share.last, row + NEAR)
+            if whole:
+                scatter_rows(
+                    share, True, stop - row, parts, width, ends + block * share.height + row, columns, data,
+                    x + x_pitch * (block * share.height + row), x_pitch, y, y_pitch,
+                )
+            else:
+                scatter_rows(
+                    share, False, stop - row, parts, width, ends + block * share.height + row, columns, data,
+                    x + x_pitch * (block * share.height + row), x_pitch, y, y_pitch,
+                )
+            row = stop
+
+
+cdef inline void scatter_rows(
+    const Share* share, bint whole, Py_ssize_t rows, int parts, Py_ssize_t width, const index* ends,
+    const index* columns, const real* data, const real* x, Py_ssize_t x_pitch, real* y, Py_ssize_t y_pitch,
+) noexcept nogil:
+    """Some `rows`, their entries in few channels at a time, whose results the nearest cache holds side by side."""
+    cdef index begin[NEAR]
+    cdef index end[NEAR]
+    cdef Py_ssize_t row, v, left = share.channels
+    cdef const index* starts = ends
+    cdef const index* stops = ends + 1
+    if left > 1:
+        starts, stops = begin, end
+        for row in range(rows):
+            end[row] = ends[row]
+    while left:
+        left -= min(left, PLANES)
+        if share.channels > 1:
+            for row in range(rows):
+                begin[row] = end[row]
+                end[row] = ends[row + 1] - (ends[row + 1] - ends[row]) // <index> share.channels * <index> left
+        v = 0
+        while v < width:
+            if parts == 1 and width - v >= 8:
+                scatter(share, whole, rows, starts, stops, 1, 8, columns, data, x + v, x_pitch, y + v, y_pitch)
+                v += 8
+            elif parts == 1 and width - v >= 4:
+                scatter(share, whole, rows, starts, stops, 1, 4, columns, data, x + v, x_pitch, y + v, y_pitch)
+                v += 4
+            elif parts == 1 and width - v >= 2:
+                scatter(share, whole, rows, starts, stops, 1, 2, columns, data, x + v, x_pitch, y + v, y_pitch)
+                v += 2
+            elif parts == 1 and whole and y_pitch == 1:
+                scatter_one(rows, starts, stops, columns, data, x, x_pitch, y)
+                v += 1
+            elif parts == 1:
+                scatter(share, whole, rows, starts, stops, 1, 1, columns, data, x + v, x_pitch, y + v, y_pitch)
+                v += 1
+            elif width - v >= 8:
+                scatter(share, whole, rows, starts, stops, 2, 8, columns, data, x + v, x_pitch, y + v, y_pitch)
+                v += 8
+            elif width - v >= 4:
+                scatter(share, whole, rows, starts, stops, 2, 4, columns, data, x + v, x_pitch, y + v, y_pitch)
+                v += 4
+            else:
+                scatter(share, whole, rows, starts, stops, 2, 2, columns, data, x + v, x_pitch, y + v, y_pitch)
+                v += 2
 
 
 cdef inline void scatter(
-    const Share* share, Py_ssize_t start, Py_ssize_t stop, int parts, int width, const index* ends,
+    const Share* share, bint whole, Py_ssize_t rows, const index* starts, const index* stops, int parts, int width,
     const index* columns, const real* data, const real* x, Py_ssize_t x_pitch, real* y, Py_ssize_t y_pitch,
 ) noexcept nogil:
-    cdef Py_ssize_t row, j, first, last
-    cdef bint whole
+    cdef Py_ssize_t row, j
     cdef real a, b
     cdef real* at
     cdef real factors[SUMS]
     cdef real turned[SUMS]
     cdef int i
-    for row in range(start, stop):
-        first, last = ends[row], ends[row + 1]
-        # Blocks have the same columns, in order: the first and the last column tell of those between.
-        whole = first == last or (has(share, columns[first]) and has(share, columns[last - 1]))
+    for row in range(rows):
         for i in range(width):
             factors[i] = x[x_pitch * row + i]
         if parts == 2:
             for i in range(0, width, 2):  # conj(a + i*b) * x = a*x + b*(-i*x)
                 turned[i] = factors[i + 1]
                 turned[i + 1] = -factors[i]
-        for j in range(first, last):
+        for j in range(starts[row], stops[row]):
             if whole or has(share, columns[j]):
                 at = y + y_pitch * <Py_ssize_t> columns[j]
                 a = data[parts * j]
@@ -412,27 +452,24 @@ cdef inline void scatter(
                         at[i] = at[i] + (a * factors[i] + b * turned[i])
 
 
-cdef void scatter_one(
-    const Share* share, Py_ssize_t start, Py_ssize_t stop, const index* ends, const index* columns, const real* data,
-    const real* x, real* y,
+cdef inline void scatter_one(
+    Py_ssize_t rows, const index* starts, const index* stops, const index* columns, const real* data,
+    const real* x, Py_ssize_t x_pitch, real* y,
 ) noexcept nogil:
     """One vector by itself.  A row has each column once: so two are read before either is written."""
-    cdef Py_ssize_t row, j, last
+    cdef Py_ssize_t row, j, stop
     cdef real a, even, odd
-    for row in range(start, stop):
-        j, last, a = ends[row], ends[row + 1], x[row]
-        if j < last and has(share, columns[j]) and has(share, columns[last - 1]):
-            while j + 2 <= last:
-                even = y[columns[j]] + data[j] * a
-                odd = y[columns[j + 1]] + data[j + 1] * a
-                y[columns[j]] = even
-                y[columns[j + 1]] = odd
-                j += 2
-                KEEP_SCALAR(j)
-        while j < last:
-            if has(share, columns[j]):
-                y[columns[j]] = y[columns[j]] + data[j] * a
-            j += 1
+    for row in range(rows):
+        j, stop, a = starts[row], stops[row], x[x_pitch * row]
+        while j + 2 <= stop:
+            even = y[columns[j]] + data[j] * a
+            odd = y[columns[j + 1]] + data[j + 1] * a
+            y[columns[j]] = even
+            y[columns[j + 1]] = odd
+            j += 2
+            KEEP_SCALAR(j)
+        if j < stop:
+            y[columns[j]] = y[columns[j]] + data[j] * a
 
 
 cdef inline bint has(const Share* share, Py_ssize_t column) noexcept nogil:
