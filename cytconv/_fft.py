@@ -21,9 +21,10 @@ Results are cut into tiles, each of which reads its samples and a halo of one ta
 from __future__ import annotations
 
 import math
+import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import lru_cache
 from itertools import product
 from typing import Any, ClassVar, NamedTuple
@@ -36,6 +37,7 @@ from . import _taps
 from ._direct import Direct
 from ._geometry import Axis
 from ._phases import Reading
+from ._runtime import available_cpus
 
 __all__ = ["Fft", "least_steps", "plan_of"]
 
@@ -105,6 +107,9 @@ class Fft:
         if not plan.covers:
             result[...] = 0 if offset is None else offset
 
+        team = Team.of(plan, workers)
+        self._prepare(plan, team)
+
         def run(task: Task, team: Team) -> bool:
             spectrum = _transform(_gather(source, task, plan, None), plan, team.threads)
             single = len(plan.classes) == 1  # its product takes the place of the spectrum
@@ -117,11 +122,13 @@ class Fft:
 
             return all(list(side_by_side(_quietly(phase), plan.classes)))
 
-        return _finish(y, result, all(_each(run, plan, len(source), workers)))
+        return _finish(y, result, all(_each(run, plan, len(source), team)))
 
     def _adjoint(self, plan: Plan, y: Array, bias: Array | None, x: Array, workers: int) -> bool:
         source, result = _flat(y, plan.d), _flat(x, plan.d)
         offset = None if bias is None else bias.reshape(*bias.shape, *(1,) * plan.d)
+        team = Team.of(plan, workers)
+        self._prepare(plan, team)
 
         def run(task: Task, team: Team) -> bool:
             total: Array | None = None
@@ -133,7 +140,15 @@ class Fft:
             spans = [[Span(start, stop - start, 0) for start, stop in tile] for tile in task.tiles]
             return _store(total, spans, plan.x_view(result[task.items], task.v), offset, plan, team.threads)
 
-        return _finish(x, result, all(_each(run, plan, len(source), workers)))
+        return _finish(x, result, all(_each(run, plan, len(source), team)))
+
+    def _prepare(self, plan: Plan, team: Team) -> None:
+        """Have the spectra of all classes, before several threads ask for the same one."""
+        if len(plan.classes) == 1:
+            self._spectrum(plan, plan.classes[0], team.threads)
+        elif len(plan.classes) * math.prod(self._w.shape[:3]) * math.prod(plan.sizes) * self._w.itemsize <= MOST:
+            for _ in team.map(lambda c: self._spectrum(plan, c, 1), plan.classes):
+                pass
 
     def _spectrum(self, plan: Plan, c: Index, threads: int) -> Array:
         """Of the taps of one class, ``(groups, C_in // groups, C_out // groups, *frequencies)``."""
@@ -151,7 +166,7 @@ def _weight_adjoint(plan: Plan, x: Array, y: Array, w: Array, workers: int) -> b
     w[...] = 0
     size = w.shape[0] * w.shape[1] * w.shape[2] * math.prod(plan.sizes) * w.itemsize
     classes = plan.classes
-    at_once = max(1, MOST // (4 * size))
+    at_once, team = max(1, MOST // (4 * size)), Team.of(plan, workers)
     for first in range(0, len(classes), at_once):
         chosen = classes[first : first + at_once]
 
@@ -164,7 +179,7 @@ def _weight_adjoint(plan: Plan, x: Array, y: Array, w: Array, workers: int) -> b
             return parts
 
         totals: list[Array] | None = None
-        for parts in _each(run, plan, len(samples), workers):  # in one order, whatever the number of workers
+        for parts in _each(run, plan, len(samples), team):  # in one order, whatever the number of workers
             if totals is None:
                 totals = parts
             else:
@@ -399,11 +414,15 @@ class Team(NamedTuple):
     """The threads that a task may use: inside of a transform, or side by side."""
 
     threads: int = 1
-    pool: ThreadPoolExecutor | None = None  # of all but the thread that asks
+
+    @staticmethod
+    def of(plan: Plan, workers: int) -> Team:
+        """No more than the plan keeps busy."""
+        return Team(max(1, min(workers, int(plan.steps / THREAD))))
 
     def map(self, f: Callable[[Any], Any], items: Sequence[Any]) -> Iterator[Any]:
-        """Results in order.  The thread that asks works too: new threads beside it find cores of their own sooner."""
-        if self.pool is None:
+        """Results in order.  The thread that asks works too: others beside it find cores of their own sooner."""
+        if self.threads == 1:
             yield from map(f, items)
             return
 
@@ -418,22 +437,42 @@ class Team(NamedTuple):
         for first in range(0, len(items), 2 * self.threads):  # no more results than that wait at any time
             some = items[first : first + 2 * self.threads]
             queue, results = deque(enumerate(some)), [None] * len(some)  # every thread takes the next of one queue
-            others = [self.pool.submit(work, queue, results) for _ in range(self.threads - 1)]
+            others = [_Pool.submit(work, queue, results) for _ in range(self.threads - 1)]
             work(queue, results)
             for other in others:
-                other.result()
+                if not other.cancel():  # it has begun
+                    other.result()
             yield from results
 
 
-def _each(run: Callable[[Task, Team], Any], plan: Plan, batch: int, workers: int) -> Iterator[Any]:
+class _Pool:
+    """Threads that wait for work: to start one takes as long as a small transform."""
+
+    threads: ClassVar[ThreadPoolExecutor | None] = None
+
+    @classmethod
+    def submit(cls, *work: Any) -> Future[Any]:
+        pool = cls.threads
+        if pool is None:  # two threads may both make one at first: no harm
+            pool = cls.threads = ThreadPoolExecutor(max(available_cpus() - 1, 1), "cytconv")
+        return pool.submit(*work)
+
+    @classmethod
+    def forget(cls) -> None:
+        """A child that was forked has none of its parent's threads."""
+        cls.threads = None
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_Pool.forget)
+
+
+def _each(run: Callable[[Task, Team], Any], plan: Plan, batch: int, team: Team) -> Iterator[Any]:
     """Run every task; what they return, in order.  Tasks side by side, and threads inside of those that are left."""
     tasks = list(plan.tasks(batch))
-    workers = max(1, min(workers, int(plan.steps / THREAD)))
-    even = len(tasks) - len(tasks) % workers
-    with ThreadPoolExecutor(max(workers - 1, 1)) as pool:  # which starts no thread before it is asked to
-        team = Team(workers, pool) if workers > 1 else Team()
-        yield from team.map(_quietly(lambda task: run(task, Team())), tasks[:even])
-        yield from map(_quietly(lambda task: run(task, team)), tasks[even:])
+    even = len(tasks) - len(tasks) % team.threads
+    yield from team.map(_quietly(lambda task: run(task, Team())), tasks[:even])
+    yield from map(_quietly(lambda task: run(task, team)), tasks[even:])
 
 
 def _quietly(f: Callable[..., Any]) -> Callable[..., Any]:
