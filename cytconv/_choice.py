@@ -162,7 +162,11 @@ def amounts_of(geometry: Geometry, dtype: np.dtype[Any], workers: int) -> dict[s
     direct = [1.0, *(amount / threads for amount in shared)]
 
     transforms = fft_plan("forward", axes, x.shape, w.shape) if products else None
-    fft = [1.0, transforms.steps * dtype.itemsize / threads, y.nbytes / threads] if transforms else []
+    if transforms:
+        threads_of_fft = transforms.threads(workers, math.prod(geometry.batch))
+        fft = [1.0, transforms.steps * dtype.itemsize / threads_of_fft, y.nbytes / threads_of_fft]
+    else:
+        fft = []
     rows, entries = math.prod(geometry.y_shape), entries_of(geometry)
     return {
         "direct": direct,

@@ -26,7 +26,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import lru_cache
-from itertools import product
+from itertools import pairwise, product
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -36,6 +36,7 @@ from numpy.typing import NDArray
 from . import _taps
 from ._direct import Direct
 from ._geometry import Axis
+from ._memory import Scratch, roomy, scratch
 from ._phases import Reading
 from ._runtime import available_cpus
 
@@ -47,15 +48,17 @@ Sizes = tuple[int, ...]
 
 # Work is counted in steps of butterflies, one for each number of a spectrum and doubling of its length.
 PASSES = 6  # steps that copying a tile, multiplying spectra and storing results take together, for each number
-CACHE = 2**18  # numbers of a tile that the caches hold with its spectrum;
-SLOW = 0.25  # beyond that, every step takes longer by this power of the excess
-ALONE = 1.3  # how many times longer one task takes, since threads share its transforms alone
-CALL = 500_000  # steps in the time that it takes to begin with a tile
+CACHE = 3 * 2**17  # numbers of a tile that the caches hold with its spectrum;
+SLOW = 0.45  # beyond that, every step takes longer by this power of the excess
+ALONE = 1.4  # how many times longer one task takes, since threads share its transforms alone
+ROWS = 2  # rows of the last axis that could be transformed in the time that it takes to prepare for their length
+EACH = 120_000  # steps in the time that it takes to copy a tile from or to its place, beside the copying itself,
+CALL = 500_000  # and to begin with a task, or with one of its classes
 TASK = 2**18  # numbers to transform at once, if tiles are smaller: of several tiles and items of the batch
 WASTE = 16  # how many steps may stand for one product of the definition,
 LITTLE = 8 * 10**7  # and how many are no waste worth avoiding
 MOST = 2**28  # bytes of the spectra of weights that are kept, and of those that are summed up at once
-THREAD = 200_000  # steps that keep a thread busy
+THREAD = 10**7  # steps that must lie between one wait of threads for each other and the next
 
 
 class Fft:
@@ -73,7 +76,7 @@ class Fft:
 
     def __init__(self, axes: tuple[Axis, ...], w: Array) -> None:
         self._axes, self._w, self._direct = axes, w, Direct(axes, w)
-        self._spectra: dict[tuple[Sizes, Index], Array] = {}
+        self._spectra: dict[tuple[Any, ...], Array] = {}
 
     def forward(self, x: Array, bias: Array | None, y: Array, workers: int) -> None:
         """``y[o] = bias + sum x[i] * w[k]``."""
@@ -107,55 +110,66 @@ class Fft:
         if not plan.covers:
             result[...] = 0 if offset is None else offset
 
-        team = Team.of(plan, workers)
+        team = Team(plan.threads(workers, len(source)))
         self._prepare(plan, team)
 
         def run(task: Task, team: Team) -> bool:
-            spectrum = _transform(_gather(source, task, plan, None), plan, team.threads)
             single = len(plan.classes) == 1  # its product takes the place of the spectrum
-            threads, side_by_side = (team.threads, map) if single else (1, team.map)
+            inside, side_by_side = (team, map) if single else (Team(), team.map)
 
             def phase(c: Index) -> bool:
                 spans = [plan.results(task.v, c, tile) for tile in task.tiles]
-                part = _contract(spectrum, self._spectrum(plan, c, threads), in_place=single)
-                return _store(part, spans, plan.y_view(result[task.items], task.v, c), offset, plan, threads)
+                with scratch() as more:
+                    part = _contract(spectrum, self._spectrum(plan, c, inside), more, in_place=single)
+                    view = plan.y_view(result[task.items], task.v, c)
+                    return _store(part, spans, view, offset, plan, more, inside)
 
-            return all(list(side_by_side(_quietly(phase), plan.classes)))
+            with scratch() as memory:
+                spectrum = _spectrum(source, task, plan, None, memory, team)
+                return all(list(side_by_side(_quietly(phase), plan.classes)))
 
         return _finish(y, result, all(_each(run, plan, len(source), team)))
 
     def _adjoint(self, plan: Plan, y: Array, bias: Array | None, x: Array, workers: int) -> bool:
         source, result = _flat(y, plan.d), _flat(x, plan.d)
         offset = None if bias is None else bias.reshape(*bias.shape, *(1,) * plan.d)
-        team = Team.of(plan, workers)
+        team = Team(plan.threads(workers, len(source)))
         self._prepare(plan, team)
 
         def run(task: Task, team: Team) -> bool:
-            total: Array | None = None
-            for c in plan.classes:
-                spectrum = _transform(_gather(source, task, plan, c), plan, team.threads)
-                part = _contract(spectrum, self._spectrum(plan, c, team.threads), adjoint=True)
-                total = part if total is None else np.add(total, part, out=total)
-            assert total is not None
-            spans = [[Span(start, stop - start, 0) for start, stop in tile] for tile in task.tiles]
-            return _store(total, spans, plan.x_view(result[task.items], task.v), offset, plan, team.threads)
+            with scratch() as memory:
+                total: Array | None = None
+                for c in plan.classes:
+                    spectrum, w = _spectrum(source, task, plan, c, memory, team), self._spectrum(plan, c, team)
+                    if total is None:
+                        total = _contract(spectrum, w, memory, "total", in_place=len(plan.classes) == 1)
+                    else:
+                        total += _contract(spectrum, w, memory, in_place=True)
+                assert total is not None
+                spans = [[Span(start, stop - start, 0) for start, stop in tile] for tile in task.tiles]
+                return _store(total, spans, plan.x_view(result[task.items], task.v), offset, plan, memory, team)
 
         return _finish(x, result, all(_each(run, plan, len(source), team)))
 
     def _prepare(self, plan: Plan, team: Team) -> None:
         """Have the spectra of all classes, before several threads ask for the same one."""
         if len(plan.classes) == 1:
-            self._spectrum(plan, plan.classes[0], team.threads)
+            self._spectrum(plan, plan.classes[0], team)
         elif len(plan.classes) * math.prod(self._w.shape[:3]) * math.prod(plan.sizes) * self._w.itemsize <= MOST:
-            for _ in team.map(lambda c: self._spectrum(plan, c, 1), plan.classes):
+            for _ in team.map(lambda c: self._spectrum(plan, c, Team()), plan.classes):
                 pass
 
-    def _spectrum(self, plan: Plan, c: Index, threads: int) -> Array:
-        """Of the taps of one class, ``(groups, C_in // groups, C_out // groups, *frequencies)``."""
-        key = plan.sizes, c
+    def _spectrum(self, plan: Plan, c: Index, team: Team) -> Array:
+        """What multiplies spectra, of the taps of one class: ``(groups, C of the source, C of the result, *sizes)``."""
+        key = plan.reading, plan.sizes, c
         spectrum = self._spectra.get(key)  # two threads may both transform at first: no harm
         if spectrum is None:
-            spectrum = _transform(plan.w_view(self._w, c), plan, threads)
+            taps = plan.w_view(self._w, c)
+            spectrum = roomy((*taps.shape[:3], *plan.frequencies(taps.dtype)), np.result_type(taps.dtype, np.complex64))
+            with scratch() as memory:
+                _transform([(taps, (0,) * plan.d)], spectrum[None], plan, memory, team)
+            if plan.reading == "adjoint":
+                spectrum = np.conjugate(spectrum, out=spectrum).swapaxes(1, 2)
             if sum(a.nbytes for a in list(self._spectra.values())) + spectrum.nbytes <= MOST:
                 self._spectra[key] = spectrum
         return spectrum
@@ -166,17 +180,15 @@ def _weight_adjoint(plan: Plan, x: Array, y: Array, w: Array, workers: int) -> b
     w[...] = 0
     size = w.shape[0] * w.shape[1] * w.shape[2] * math.prod(plan.sizes) * w.itemsize
     classes = plan.classes
-    at_once, team = max(1, MOST // (4 * size)), Team.of(plan, workers)
+    at_once, team = max(1, MOST // (4 * size)), Team(plan.threads(workers, len(samples)))
     for first in range(0, len(classes), at_once):
         chosen = classes[first : first + at_once]
 
         def run(task: Task, team: Team, chosen: Sequence[Index] = chosen) -> list[Array]:
-            spectrum = _transform(_gather(samples, task, plan, None), plan, team.threads)
-            parts = []
-            for c in chosen:
-                other = _transform(_gather(outputs, task, plan, c), plan, team.threads)
-                parts.append(_correlate(spectrum, other))
-            return parts
+            with scratch() as memory:
+                spectrum = _spectrum(samples, task, plan, None, memory, team, "x")
+                np.conjugate(spectrum, out=spectrum)
+                return [_correlate(spectrum, _spectrum(outputs, task, plan, c, memory, team)) for c in chosen]
 
         totals: list[Array] | None = None
         for parts in _each(run, plan, len(samples), team):  # in one order, whatever the number of workers
@@ -188,7 +200,8 @@ def _weight_adjoint(plan: Plan, x: Array, y: Array, w: Array, workers: int) -> b
                         total += part
         for c, total in zip(chosen, totals or [], strict=True):
             taps = plan.w_view(w, c)
-            _store(total[None], [[Span(0, n, 0) for n in taps.shape[3:]]], taps, None, plan, workers)
+            with scratch() as memory:
+                _store(total[None], [[Span(0, n, 0) for n in taps.shape[3:]]], taps, None, plan, memory, team)
     return bool(np.isfinite(w).all())
 
 
@@ -295,14 +308,24 @@ class Plan:
         self.covers = all(count == p.axis.m for count, p in zip(counts, pieces, strict=True))
         self.classes: list[Index] = list(product(*(range(p.classes) for p in pieces)))
 
+    def frequencies(self, dtype: np.dtype[Any]) -> Sizes:
+        """The shape of a spectrum: half of it, of real numbers."""
+        return self.sizes if dtype.kind == "c" else (*self.sizes[:-1], self.sizes[-1] // 2 + 1)
+
+    def threads(self, workers: int, batch: int) -> int:
+        """How many are worth it: each call to numpy is one for the interpreter, too, which is for one at a time."""
+        parts = len(list(self.tasks(batch)))
+        if parts == 1 and self.reading == "forward":
+            parts = len(self.classes)
+        return workers if self.steps >= THREAD * parts else 1
+
     def tasks(self, batch: int) -> Iterator[Task]:
-        count = max(1, TASK // (math.prod(self.sizes) * self.channels))
-        items = min(count, max(batch, 1))
         for v in product(*(range(p.samples) for p in self.pieces)):
             tiles = list(product(*(self._tiles(a, v[a]) for a in range(self.d))))
+            items, together = _together(len(tiles), batch, math.prod(self.sizes) * self.channels)
             for first in range(0, batch, items):
-                for start in range(0, len(tiles), count // items):
-                    yield Task(v, tiles[start : start + count // items], slice(first, first + items))
+                for start in range(0, len(tiles), together):
+                    yield Task(v, tiles[start : start + together], slice(first, first + items))
 
     def _tiles(self, a: int, v: int) -> list[tuple[int, int]]:
         first, last = self.pieces[a].extent(v) if self.reading == "forward" else (0, self.pieces[a].length(v))
@@ -347,6 +370,13 @@ class Plan:
         return view
 
 
+def _together(tiles: int, batch: int, size: int) -> tuple[int, int]:
+    """How many items of the batch make a task, and how many tiles of each: few enough, and as many in each task."""
+    most = max(1, TASK // size)
+    items = min(most, max(batch, 1))
+    return items, -(-tiles // -(-tiles // max(most // items, 1))) if tiles else 1
+
+
 @lru_cache(maxsize=64)
 def plan_of(reading: Reading, axes: tuple[Axis, ...], x_shape: Sizes, w_shape: Sizes) -> Plan | None:
     """The cheapest tiles; None if the definition is far cheaper, or the spectra of weights would be huge.
@@ -370,12 +400,17 @@ def plan_of(reading: Reading, axes: tuple[Axis, ...], x_shape: Sizes, w_shape: S
     def cost(lengths: Sequence[tuple[int, int]]) -> float:
         size = math.prod(n for n, _ in lengths)
         tiles = math.prod(-(-longest // block) for (longest, _), (_, block) in zip(whole, lengths, strict=True))
-        tiles *= math.prod(p.samples for p in pieces)
-        steps = size * (math.log2(size) + PASSES) * math.pow(max(1, size * channels / CACHE), SLOW)
+        items, together = _together(tiles, batch, size * channels)
+        tasks = -(-tiles // together) * -(-batch // items)
+        tiles = -(-tiles // together) * together * math.prod(p.samples for p in pieces)
+        rows = together * items * channels * size // lengths[-1][0]
+        steps = size * (math.log2(size) + PASSES) * math.pow(max(1, size * channels / CACHE), SLOW) * (1 + ROWS / rows)
+        calls = tiles * (EACH * (1 + classes) + CALL * classes / together)
         sums = 2 * size * tiles * groups * batch * inputs * outputs * classes
-        total = tiles * (sources * steps + CALL * classes) + groups * inputs * outputs * classes * steps / 2 + sums
-        side_by_side = tiles * batch * size * channels > TASK and tiles * batch > 1
-        return total if side_by_side or (reading == "forward" and classes > 1) else ALONE * total
+        total = tiles * sources * steps + calls + groups * inputs * outputs * classes * steps / 2 + sums
+        if tasks > 1 or total < THREAD:
+            return total
+        return (math.sqrt(ALONE) if reading == "forward" and classes > 1 else ALONE) * total
 
     candidates = [_lengths(p.taps, *whole[a], real=a == d - 1) for a, p in enumerate(pieces)]
     lengths = [each[-1] for each in candidates]
@@ -414,11 +449,6 @@ class Team(NamedTuple):
     """The threads that a task may use: inside of a transform, or side by side."""
 
     threads: int = 1
-
-    @staticmethod
-    def of(plan: Plan, workers: int) -> Team:
-        """No more than the plan keeps busy."""
-        return Team(max(1, min(workers, int(plan.steps / THREAD))))
 
     def map(self, f: Callable[[Any], Any], items: Sequence[Any]) -> Iterator[Any]:
         """Results in order.  The thread that asks works too: others beside it find cores of their own sooner."""
@@ -496,16 +526,15 @@ def _finish(to: Array, result: Array, finite: bool) -> bool:
     return finite
 
 
-def _gather(a: Array, task: Task, plan: Plan, c: Index | None) -> Array:
-    """The tiles of x, or those of y that meet the taps c: ``(tiles, items, groups, C, *rows, size)``."""
+def _spectrum(
+    a: Array, task: Task, plan: Plan, c: Index | None, memory: Scratch, team: Team, name: str = "tiles"
+) -> Array:
+    """Of the tiles of x, or those of y that meet the taps c: ``(tiles, items, groups, C, *frequencies)``."""
     view = plan.x_view(a[task.items], task.v) if c is None else plan.y_view(a[task.items], task.v, c)
     spans = [plan.source(task.v, c, tile) for tile in task.tiles]
-    rows = (max(1, *(each[axis].at + each[axis].size for each in spans)) for axis in range(plan.d - 1))
-    tiles = np.zeros((len(spans), *view.shape[:3], *rows, plan.sizes[-1]), a.dtype)
-    for to, each in zip(tiles, spans, strict=True):
-        if all(span.size > 0 for span in each):
-            to[_index(slice(span.at, span.at + span.size) for span in each)] = view[_where(each)]
-    return tiles
+    parts = [(view[_where(each)], tuple(span.at for span in each)) for each in spans]
+    shape = (len(parts), *view.shape[:3], *plan.frequencies(a.dtype))
+    return _transform(parts, memory.take(name, shape, np.result_type(a.dtype, np.complex64)), plan, memory, team)
 
 
 def _index(slices: Iterable[slice]) -> Index:
@@ -514,7 +543,7 @@ def _index(slices: Iterable[slice]) -> Index:
 
 
 def _where(spans: Sequence[Span]) -> Index:
-    return _index(slice(span.start, span.start + span.size) for span in spans)
+    return _index(slice(span.start, max(span.start + span.size, 0)) for span in spans)
 
 
 def _crop(tiles: Sequence[Sequence[Span]]) -> list[tuple[int, int]] | None:
@@ -529,18 +558,58 @@ def _relative(spans: Sequence[Span], crop: Sequence[tuple[int, int]]) -> Index:
     return _index(slice(s.at - first, s.at - first + s.size) for s, (first, _) in zip(spans, crop, strict=True))
 
 
-def _transform(a: Array, plan: Plan, threads: int) -> Array:
-    """The spectrum, half of it for real numbers.  Rows of zeros behind `a` are not transformed along the later axes."""
-    for axis in range(-1, -plan.d - 1, -1):
-        if axis == -1 and a.dtype.kind == "f":
-            a = scipy.fft.rfft(a, plan.sizes[-1], workers=threads)
-        else:
-            a = scipy.fft.fft(a, plan.sizes[axis], axis=axis, workers=threads, overwrite_x=axis < -1)
-    return a
+def _transform(parts: Sequence[tuple[Array, Sizes]], to: Array, plan: Plan, memory: Scratch, team: Team) -> Array:
+    """Spectra of tiles: along each axis, so many zeros, then a part, then zeros."""
+    first, d = parts[0][0], plan.d
+    used = [max(1, *(at[a] + part.shape[a - d] for part, at in parts)) for a in range(d - 1)]
+    tiles = memory.take("samples", (len(parts), *first.shape[:-d], *used, plan.sizes[-1]), first.dtype)
+    for tile, (part, at) in zip(tiles, parts, strict=True):
+        inside = [slice(n, n + size) for n, size in zip(at, part.shape[-d:], strict=True)]
+        tile[_index(inside)] = part
+        _clear_around(tile, inside)
+    rows = [slice(0, n) for n in used]
+    forward = np.fft.rfft if first.dtype.kind == "f" else np.fft.fft
+    _by_rows(forward, tiles, plan.sizes[-1], to[_index([*rows, slice(None)])], team)
+    for axis in range(-2, -d - 1, -1):  # rows of zeros need no transform along the later axes
+        view = to[_index([*rows[: d + axis], *[slice(None)] * -axis])]
+        view[_index([slice(used[axis + 1], None), *[slice(None)] * (-axis - 1)])] = 0
+        _in_place(scipy.fft.fft, view, axis, team)
+    return to
+
+
+def _clear_around(tile: Array, inside: Sequence[slice]) -> None:
+    """Zeros where one of the last axes is not `inside`."""
+    for axis, (here, size) in enumerate(zip(inside, tile.shape[-len(inside) :], strict=True)):
+        for gap in (slice(0, here.start), slice(here.stop, size)):
+            tile[_index([*inside[:axis], gap, *[slice(None)] * (len(inside) - axis - 1)])] = 0
+
+
+def _by_rows(transform: Callable[..., Array], a: Array, n: int, to: Array, team: Team) -> None:
+    """Along the last axis, to length n.  numpy writes where it is told to, which `scipy.fft` does not."""
+
+    def some(part: Index) -> None:
+        with np.errstate(all="ignore"):
+            transform(a[part], n, out=to[part])
+
+    axis = int(np.argmax(a.shape[:-1]))
+    cuts = [a.shape[axis] * t // team.threads for t in range(team.threads + 1)]
+    list(team.map(some, [(*[slice(None)] * axis, slice(*cut)) for cut in pairwise(cuts) if cut[0] < cut[1]]))
+
+
+def _in_place(transform: Callable[..., Array], a: Array, axis: int, team: Team) -> None:
+    result = transform(a, axis=axis, workers=team.threads, overwrite_x=True)
+    if not np.may_share_memory(result, a):  # it may, but need not
+        a[...] = result
 
 
 def _store(
-    spectrum: Array, spans: Sequence[Sequence[Span]], to: Array, offset: Array | None, plan: Plan, threads: int
+    spectrum: Array,
+    spans: Sequence[Sequence[Span]],
+    to: Array,
+    offset: Array | None,
+    plan: Plan,
+    memory: Scratch,
+    team: Team,
 ) -> bool:
     """Transform back, in place, and store the spans of each tile; whether they are finite.
 
@@ -550,10 +619,14 @@ def _store(
     if crop is None:
         return True
     for axis, (first, last) in zip(range(-plan.d, -1), crop, strict=False):
-        spectrum = scipy.fft.ifft(spectrum, axis=axis, workers=threads, overwrite_x=True)
+        _in_place(scipy.fft.ifft, spectrum, axis, team)
         spectrum = spectrum[_index([slice(first, last), *[slice(None)] * (-1 - axis)])]
-    back = scipy.fft.irfft if to.dtype.kind == "f" else scipy.fft.ifft
-    results = back(spectrum, plan.sizes[-1], workers=threads, overwrite_x=True)
+    if to.dtype.kind == "f":
+        results = memory.take("results", (*spectrum.shape[:-1], plan.sizes[-1]), to.dtype)
+        _by_rows(np.fft.irfft, spectrum, plan.sizes[-1], results, team)
+    else:
+        results = spectrum
+        _in_place(scipy.fft.ifft, results, -1, team)
     for part, tile in zip(results[..., slice(*crop[-1])], spans, strict=True):
         if all(span.size > 0 for span in tile):
             kept, target = part[_relative(tile, crop)], to[_where(tile)]
@@ -561,23 +634,22 @@ def _store(
     return bool(np.isfinite(results.sum()))  # fastest of all that is contiguous
 
 
-def _contract(a: Array, w: Array, adjoint: bool = False, in_place: bool = False) -> Array:
-    """Of each frequency, ``a @ w`` or ``a @ w^H`` over channels: ``(tiles, items, groups, C, *frequencies)``."""
-    if adjoint:
-        w = w.swapaxes(1, 2).conj()
+def _contract(a: Array, w: Array, memory: Scratch, name: str = "products", in_place: bool = False) -> Array:
+    """Of each frequency, ``a @ w`` over channels: ``(tiles, items, groups, C, *frequencies)``."""
     if w.shape[1] == 1:
-        return np.multiply(a, w[:, 0], out=a if in_place and w.shape[2] == 1 else None)
+        shape = (*a.shape[:3], w.shape[2], *a.shape[4:])
+        return np.multiply(a, w[:, 0], out=a if in_place and a.shape == shape else memory.take(name, shape, a.dtype))
     sums = _by_frequency(a.reshape(-1, *a.shape[2:])) @ np.ascontiguousarray(_frequency_first(w))
     product: Array = np.moveaxis(sums, (2, 1), (0, 3)).reshape(*a.shape[:2], w.shape[0], w.shape[2], *w.shape[3:])
     return product
 
 
 def _correlate(x: Array, y: Array) -> Array:
-    """Of each frequency, ``x^H @ y`` over tiles and items: ``(groups, channels of x, channels of y, *frequencies)``."""
+    """Of each frequency, ``x^T @ y`` over tiles and items: ``(groups, channels of x, channels of y, *frequencies)``."""
     x, y = (a.reshape(-1, *a.shape[2:]) for a in (x, y))
     if x.shape[2] == y.shape[2] == 1:
-        return np.asarray((x.conj() * y).sum(axis=0))[:, :, None]
-    sums = _by_frequency(x).swapaxes(2, 3).conj() @ _by_frequency(y)
+        return np.multiply(x, y, out=y).sum(axis=0, out=roomy(y.shape[1:], y.dtype))[:, :, None]
+    sums = _by_frequency(x).swapaxes(2, 3) @ _by_frequency(y)
     return np.moveaxis(sums, 1, 3).reshape(x.shape[1], x.shape[2], y.shape[2], *x.shape[3:])
 
 
