@@ -1,4 +1,4 @@
-"""Method "fft": products of spectra, on `scipy.fft`.
+"""Method "fft": products of spectra, on `scipy.fft` and `numpy.fft`.
 
 Along each axis, let ``g = gcd(stride, dilation)`` and ``L = stride*dilation/g``.  Samples ``i = p*dilation/g + v`` and
 taps ``k = j*stride/g + c`` meet the outputs ::
