@@ -20,18 +20,51 @@ cdef class Place:
         PyBuffer_Release(&self.view)
 
 
+# Blocks that were let go and wait for the next call.  New ones come from the system page by page, each filled with
+# zeros first, which for a call of a millisecond can take as long as its work.
+cdef enum:
+    WAITING = 4
+    LEAST = 1 << 16  # bytes; malloc keeps what is smaller
+    MOST = 1 << 24  # bytes; the system gets back what is larger
+
+cdef void* waiting[WAITING]
+cdef Py_ssize_t waiting_bytes[WAITING]
+cdef int turn = 0
+
+
 @final
 cdef class Memory:
     """Uninitialised memory for so many numbers, from the beginning of a cache line on, as long as this exists."""
 
     cdef void* block
+    cdef Py_ssize_t bytes
     cdef real* first
 
     def __cinit__(self, Py_ssize_t size):
-        self.block = malloc(size * sizeof(real) + 64)
+        cdef Py_ssize_t wanted = size * sizeof(real) + 64
+        cdef int i
+        if LEAST <= wanted <= MOST:
+            for i in range(WAITING):
+                if waiting[i] != NULL and wanted <= waiting_bytes[i] <= 2 * wanted:
+                    self.block, self.bytes, waiting[i] = waiting[i], waiting_bytes[i], NULL
+                    break
+        if self.block == NULL:
+            self.block, self.bytes = malloc(wanted), wanted
         if self.block == NULL:
             raise MemoryError(f"no memory for {size} numbers of scratch")
         self.first = <real*> ((<uintptr_t> self.block + 63) // 64 * 64)
 
     def __dealloc__(self):
-        free(self.block)
+        global turn
+        cdef int place = turn, i
+        if not LEAST <= self.bytes <= MOST:
+            free(self.block)
+            return
+        for i in range(WAITING):
+            if waiting[i] == NULL:
+                place = i
+                break
+        else:
+            free(waiting[turn])
+            turn = (turn + 1) % WAITING
+        waiting[place], waiting_bytes[place] = self.block, self.bytes
