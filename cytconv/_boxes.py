@@ -5,7 +5,7 @@ A worker holds one packed box of the source and the results that it makes of it,
     planes * prod(box + halo) + (rows + 1) * prod(box)        numbers, rounded up to whole tiles and cache lines
 
 with a plane for each channel and phase of the source, and a row for each channel and phase of the result, of which a
-task has fewer than 288.  `box_shape` keeps ``planes * prod(box)`` within half of the second-level cache and
+task has fewer than 288.  `box_shape` keeps ``planes * prod(box)`` within five eighths of the second-level cache and
 ``rows * prod(box)`` within a quarter, as far as a box of two tiles (4 to 16 vectors of positions) allows.  In the
 adjoint of the weights it is ::
 
@@ -46,7 +46,7 @@ __all__ = [
 ]
 
 L2_BYTES = min(max(cpu.cache_bytes(), 256 * 1024), 2 * 1024 * 1024)
-SOURCE_BYTES = L2_BYTES // 2  # size of the packed copy of the source that a task works on
+SOURCE_BYTES = L2_BYTES * 5 // 8  # size of the packed copy of the source that a task works on
 RESULT_BYTES = L2_BYTES // 4  # size of the results that a task holds before it stores them
 TASKS = 16  # split the work at least this fine where it can be
 

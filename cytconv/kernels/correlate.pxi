@@ -120,6 +120,7 @@ cdef struct Scratch:
     real* line  # of the result, on its way past the caches
     Py_ssize_t packed  # which box that was
     bint infinite  # whether some result was not finite
+    Ahead ahead  # the box that is packed next
 
 
 cdef class Correlation:
@@ -183,8 +184,7 @@ cdef class Correlation:
         cdef Memory packed = None, memory = Memory(workers * self.scratch_size)
         cdef Memory states_memory = Memory(workers * (sizeof(Scratch) // sizeof(real) + 1))
         cdef Scratch* states = <Scratch*> states_memory.first
-        cdef Scratch* s
-        cdef Py_ssize_t t, chunk = self.chunk(tasks, workers)
+        cdef Py_ssize_t next = 0, chunk = self.chunk(tasks, workers)
         cdef bint infinite = False
         cdef int worker
         cdef real* panels
@@ -208,13 +208,8 @@ cdef class Correlation:
                 states[worker].line = states[worker].bias + self.widest
                 states[worker].packed = -1
                 states[worker].infinite = False
-            if workers == 1:
-                for t in range(tasks):
-                    self.task(t, from_.first, panels, b.first, to.first, states)
-            else:
-                for t in prange(tasks, schedule="dynamic", chunksize=chunk, num_threads=workers):
-                    s = states + thread_number()
-                    self.task(t, from_.first, panels, b.first, to.first, s)
+            for worker in prange(workers, schedule="static", chunksize=1, num_threads=workers):
+                self.work(tasks, chunk, &next, from_.first, panels, b.first, to.first, states + worker)
             for worker in range(workers):
                 infinite |= states[worker].infinite
         return not infinite
@@ -228,22 +223,49 @@ cdef class Correlation:
         return max(1, tasks // (8 * workers))
 
     @final
-    cdef void task(
-        self, Py_ssize_t t, const real* source, const real* weights, const real* bias, real* result, Scratch* s,
+    cdef void work(
+        self, Py_ssize_t tasks, Py_ssize_t chunk, Py_ssize_t* next, const real* source, const real* weights,
+        const real* bias, real* result, Scratch* s,
     ) noexcept nogil:
-        """Rows of one group at the positions of one box, of one group of channels."""
-        cdef Py_ssize_t rows = t % self.row_groups
-        cdef Py_ssize_t box = t // self.row_groups  # counts the groups of channels too
-        cdef Py_ssize_t channels = box // self.boxes
-        cdef Py_ssize_t at[MAX_DIMS]
-        cdef Py_ssize_t size[MAX_DIMS]
-        cdef Py_ssize_t n[MAX_DIMS]
+        """What one worker does: chunks of tasks, each claimed before the one before it is begun."""
+        cdef Py_ssize_t t = claim(next, chunk), following, last, u
+        while t < tasks:
+            following, last = claim(next, chunk), min(t + chunk, tasks) - 1
+            for u in range(t, last + 1):
+                self.task(u, min(u + 1 if u < last else following, tasks - 1), source, weights, bias, result, s)
+            t = following
+
+    @final
+    cdef void place(self, Py_ssize_t box, Py_ssize_t* at, Py_ssize_t* size, Py_ssize_t* n) noexcept nogil:
+        """Where a box begins, its size, and that of what is packed for it."""
         cdef Py_ssize_t d, rest = box % self.boxes
         for d in range(self.dims - 1, -1, -1):
             at[d] = rest % self.counts[d] * self.box[d]
             size[d] = min(self.box[d], self.extent[d] - at[d])
             n[d] = size[d] + self.padded[d] - self.box[d]
             rest = rest // self.counts[d]
+
+    @final
+    cdef void task(
+        self, Py_ssize_t t, Py_ssize_t following, const real* source, const real* weights, const real* bias,
+        real* result, Scratch* s,
+    ) noexcept nogil:
+        """Rows of one group at the positions of one box, of one group of channels; and which task comes next."""
+        cdef Py_ssize_t rows = t % self.row_groups
+        cdef Py_ssize_t box = t // self.row_groups  # counts the groups of channels too
+        cdef Py_ssize_t channels = box // self.boxes
+        cdef Py_ssize_t at[MAX_DIMS]
+        cdef Py_ssize_t size[MAX_DIMS]
+        cdef Py_ssize_t n[MAX_DIMS]
+        cdef Py_ssize_t d
+        following = following // self.row_groups
+        s.ahead.line = s.ahead.lines = 0
+        if following != box:
+            self.place(following, at, size, n)
+            self.planes.look_ahead(
+                &s.ahead, source + following // self.boxes * self.planes.group, 0, self.planes.channels, at, n,
+            )
+        self.place(box, at, size, n)
         if self.check and s.packed < 0:
             memset(s.samples, 0, self.scratch_size * sizeof(real))  # nothing there may look like a result
         if s.packed != box:
@@ -288,12 +310,19 @@ cdef class Correlation:
         cdef Py_ssize_t c, strip, segment, first, panels, panel, d, run, start, done, length = 1, runs = 1
         cdef Py_ssize_t e[MAX_DIMS]
         cdef const Segment* segments = <const Segment*> &self.segments[0] if self.segments.shape[0] else NULL
+        cdef Py_ssize_t calls = 0
         cdef int width
         for d in range(self.dims):
             if d < self.flat:
                 runs *= size[d]
             else:
                 length += (size[d] - 1) * self.pitch[d]
+        if s.ahead.lines:
+            for c in range(self.classes):
+                panels = self.group_panel[rows * self.classes + c + 1] - self.group_panel[rows * self.classes + c]
+                calls += (self.class_strip[c + 1] - self.class_strip[c]) * (panels + 1) // 2
+            calls *= runs * ((length - 1) // (tile_width(self.tile_rows) * LANES) + 1)
+            s.ahead.each = (s.ahead.lines - 1) // max(calls, 1) + 1
         for c in range(self.classes):
             first = self.group_panel[rows * self.classes + c]
             panels = self.group_panel[rows * self.classes + c + 1] - first
@@ -317,6 +346,7 @@ cdef class Correlation:
                             s.source + start + done, segments + segment, self.strip_segment[strip + 1] - segment,
                             self.segment_step, s.result + run * self.run_pitch + done,
                             &self.panel_rows[first * self.tile_rows], strip > self.class_strip[c],
+                            &s.ahead,
                         )
                         done += width * LANES
                     advance(self.flat, size, e)

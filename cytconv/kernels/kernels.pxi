@@ -9,6 +9,7 @@ from libc.string cimport memcpy, memset
 include "openmp.pxi"
 include "odometer.pxi"
 include "arrays.pxi"
+include "fetch.pxi"
 include "tile.pxi"
 include "shuffle.pxi"
 include "pack.pxi"

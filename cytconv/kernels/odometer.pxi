@@ -1,7 +1,11 @@
 # Loops over any number of axes.
 
-cdef enum:
-    MAX_DIMS = 64  # as many as numpy has; `Geometry` allows fewer
+cdef extern from *:
+    """
+    #define MAX_DIMS 64  /* as many as numpy has; `Geometry` allows fewer */
+    """
+    enum:
+        MAX_DIMS
 
 
 cdef inline void advance(Py_ssize_t dims, const Py_ssize_t* size, Py_ssize_t* e) noexcept nogil:

@@ -1,19 +1,5 @@
 # Small pieces that bring numbers into the order in which the tiles read them.
 
-cdef extern from *:
-    """
-    /* Have the cache lines of line[low*step], ..., line[(high - 1)*step] fetched. */
-    static inline void fetch_line(const real *line, Py_ssize_t step, Py_ssize_t low, Py_ssize_t high) {
-    #ifdef __GNUC__
-        Py_ssize_t per_line = 64 / sizeof(real);
-        Py_ssize_t skip = step == 0 || step >= per_line || -step >= per_line ? 1 : per_line / (step < 0 ? -step : step);
-        for (Py_ssize_t j = low; j < high; j += skip) __builtin_prefetch(line + j * step);
-    #endif
-    }
-    """
-    void fetch_line(const real* line, Py_ssize_t step, Py_ssize_t low, Py_ssize_t high) noexcept nogil
-
-
 cdef enum:
     MAX_PHASES = 16  # that are taken apart together
 
@@ -56,6 +42,8 @@ cdef class Planes:
     cdef Py_ssize_t channel_pitch, phase_pitch  # from one plane to that of the next channel, of the next phase
     cdef const Py_ssize_t[::1] step, pitch  # from one position to the next, in the array and in a plane
     cdef const Py_ssize_t[::1] channel, start, valid  # where channels and phases begin; positions that a phase has
+    cdef Py_ssize_t[::1] leads  # where the phases begin that are the first of their neighbours,
+    cdef Py_ssize_t lines  # and how many these are
 
     def __init__(self, **tables):
         self.step, self.pitch = tables["step"], tables["pitch"]
@@ -63,6 +51,31 @@ cdef class Planes:
         self.channel, self.start, self.valid = tables["channel"], tables["start"], tables["valid"]
         self.group = tables["group"]
         self.dims, self.channels, self.phases = self.step.shape[0], self.channel.shape[0], self.start.shape[0]
+        self.leads = cvarray(
+            shape=(max(1, self.phases),), itemsize=sizeof(Py_ssize_t), format="q" if sizeof(Py_ssize_t) == 8 else "i",
+        )
+        cdef Py_ssize_t phase = 0
+        self.lines = 0
+        while phase < self.phases:
+            self.leads[self.lines] = self.start[phase]
+            self.lines += 1
+            phase += self.neighbours(phase)
+
+    @final
+    cdef void look_ahead(
+        self, Ahead* ahead, const real* source, Py_ssize_t first, Py_ssize_t channels, const Py_ssize_t* at,
+        const Py_ssize_t* n,
+    ) noexcept nogil:
+        """Note which lines `pack` is going to read."""
+        cdef Py_ssize_t d
+        ahead.source, ahead.channel, ahead.phase, ahead.step = source, &self.channel[first], &self.leads[0], &self.step[0]
+        ahead.dims, ahead.phases = self.dims, self.lines
+        ahead.line, ahead.lines = 0, channels * ahead.phases
+        for d in range(self.dims):
+            ahead.source += at[d] * self.step[d]
+            ahead.n[d] = n[d]
+            if d < self.dims - 1:
+                ahead.lines *= n[d]
 
     @final
     cdef Py_ssize_t neighbours(self, Py_ssize_t phase) noexcept nogil:
@@ -110,7 +123,7 @@ cdef class Planes:
             for c in range(first, first + channels):
                 # What is wanted next is too far away for the CPU to expect it: the same line of the next channel, or a
                 # line some rows on.
-                ahead = self.channel[c + 1] - self.channel[c] if c + 1 < self.channels else 3 * row_step
+                ahead = self.channel[c + 1] - self.channel[c] if c + 1 < self.channels else 12 * row_step
                 plane = planes + (c - first) * self.channel_pitch + phase * self.phase_pitch
                 for d in range(last - 1):
                     e[d] = 0

@@ -43,10 +43,10 @@ cdef extern from *:
       /* Literal arguments only become literals in a copy of the function at each call. */
       static inline __attribute__((always_inline)) void tile(
           int, int, int, Py_ssize_t, Py_ssize_t, const real *, const real *, const Segment *, Py_ssize_t, Py_ssize_t,
-          real *, const Py_ssize_t *, int);
+          real *, const Py_ssize_t *, int, Ahead *);
       static inline __attribute__((always_inline)) void tiles(
           int, int, Py_ssize_t, Py_ssize_t, const real *, const real *, const Segment *, Py_ssize_t, Py_ssize_t,
-          real *, const Py_ssize_t *, int);
+          real *, const Py_ssize_t *, int, Ahead *);
     #endif
 
     #ifdef __GNUC__
@@ -74,6 +74,7 @@ cdef extern from *:
 cdef inline void tile "tile" (
     int MR, int NV, bint PAIRS, Py_ssize_t panels, Py_ssize_t panel, const real* a, const real* b,
     const Segment* segments, Py_ssize_t count, Py_ssize_t ldb, real* c, const Py_ssize_t* rows, bint accumulate,
+    Ahead* ahead,
 ) noexcept nogil:
     cdef vec acc[12]
     cdef vec second[12]
@@ -84,6 +85,8 @@ cdef inline void tile "tile" (
     cdef Py_ssize_t s, k, n
     cdef int i, v
     for _ in range(panels):
+        if ahead.line < ahead.lines:
+            fetch_ahead(ahead)
         # Each loop over the sums is flat and within another loop: only such loops are unrolled early enough for GCC
         # to keep all of `acc` in registers from beginning to end.
         for i in range(MR * NV):
@@ -135,15 +138,16 @@ cdef inline void tile "tile" (
 cdef inline void tiles "tiles" (
     int MR, int NV, Py_ssize_t panels, Py_ssize_t panel, const real* a, const real* b, const Segment* segments,
     Py_ssize_t count, Py_ssize_t ldb, real* c, const Py_ssize_t* rows, bint accumulate,
+    Ahead* ahead,
 ) noexcept nogil:
     """Pairs of panels where their sums fit the registers, and what is left."""
     cdef Py_ssize_t paired = 0
     if 2 * MR * NV + NV < REGISTERS:
         paired = panels // 2 * 2
-        tile(MR, NV, True, panels // 2, panel, a, b, segments, count, ldb, c, rows, accumulate)
+        tile(MR, NV, True, panels // 2, panel, a, b, segments, count, ldb, c, rows, accumulate, ahead)
     tile(
         MR, NV, False, panels - paired, panel, a + paired * panel, b, segments, count, ldb, c, rows + paired * MR,
-        accumulate,
+        accumulate, ahead,
     )
 
 
@@ -167,48 +171,49 @@ cdef inline int next_width(int rows, Py_ssize_t vectors) noexcept nogil:
 cdef void multiply_panels(
     int rows, int width, Py_ssize_t panels, Py_ssize_t panel, const real* a, const real* b, const Segment* segments,
     Py_ssize_t count, Py_ssize_t ldb, real* c, const Py_ssize_t* places, bint accumulate,
+    Ahead* ahead,
 ) noexcept nogil:
     if rows == 6:
         if width == 2:
-            tiles(6, 2, panels, panel, a, b, segments, count, ldb, c, places, accumulate)
+            tiles(6, 2, panels, panel, a, b, segments, count, ldb, c, places, accumulate, ahead)
         else:
-            tiles(6, 1, panels, panel, a, b, segments, count, ldb, c, places, accumulate)
+            tiles(6, 1, panels, panel, a, b, segments, count, ldb, c, places, accumulate, ahead)
     elif rows == 4:
         if width == 3:
-            tiles(4, 3, panels, panel, a, b, segments, count, ldb, c, places, accumulate)
+            tiles(4, 3, panels, panel, a, b, segments, count, ldb, c, places, accumulate, ahead)
         elif width == 2:
-            tiles(4, 2, panels, panel, a, b, segments, count, ldb, c, places, accumulate)
+            tiles(4, 2, panels, panel, a, b, segments, count, ldb, c, places, accumulate, ahead)
         else:
-            tiles(4, 1, panels, panel, a, b, segments, count, ldb, c, places, accumulate)
+            tiles(4, 1, panels, panel, a, b, segments, count, ldb, c, places, accumulate, ahead)
     elif rows == 3:
         if width == 4:
-            tiles(3, 4, panels, panel, a, b, segments, count, ldb, c, places, accumulate)
+            tiles(3, 4, panels, panel, a, b, segments, count, ldb, c, places, accumulate, ahead)
         elif width == 3:
-            tiles(3, 3, panels, panel, a, b, segments, count, ldb, c, places, accumulate)
+            tiles(3, 3, panels, panel, a, b, segments, count, ldb, c, places, accumulate, ahead)
         elif width == 2:
-            tiles(3, 2, panels, panel, a, b, segments, count, ldb, c, places, accumulate)
+            tiles(3, 2, panels, panel, a, b, segments, count, ldb, c, places, accumulate, ahead)
         else:
-            tiles(3, 1, panels, panel, a, b, segments, count, ldb, c, places, accumulate)
+            tiles(3, 1, panels, panel, a, b, segments, count, ldb, c, places, accumulate, ahead)
     elif rows == 2:
         if width == 6:
-            tiles(2, 6, panels, panel, a, b, segments, count, ldb, c, places, accumulate)
+            tiles(2, 6, panels, panel, a, b, segments, count, ldb, c, places, accumulate, ahead)
         elif width == 4:
-            tiles(2, 4, panels, panel, a, b, segments, count, ldb, c, places, accumulate)
+            tiles(2, 4, panels, panel, a, b, segments, count, ldb, c, places, accumulate, ahead)
         elif width == 3:
-            tiles(2, 3, panels, panel, a, b, segments, count, ldb, c, places, accumulate)
+            tiles(2, 3, panels, panel, a, b, segments, count, ldb, c, places, accumulate, ahead)
         elif width == 2:
-            tiles(2, 2, panels, panel, a, b, segments, count, ldb, c, places, accumulate)
+            tiles(2, 2, panels, panel, a, b, segments, count, ldb, c, places, accumulate, ahead)
         else:
-            tiles(2, 1, panels, panel, a, b, segments, count, ldb, c, places, accumulate)
+            tiles(2, 1, panels, panel, a, b, segments, count, ldb, c, places, accumulate, ahead)
     elif width == 8:
-        tiles(1, 8, panels, panel, a, b, segments, count, ldb, c, places, accumulate)
+        tiles(1, 8, panels, panel, a, b, segments, count, ldb, c, places, accumulate, ahead)
     elif width == 5:
-        tiles(1, 5, panels, panel, a, b, segments, count, ldb, c, places, accumulate)
+        tiles(1, 5, panels, panel, a, b, segments, count, ldb, c, places, accumulate, ahead)
     elif width == 4:
-        tiles(1, 4, panels, panel, a, b, segments, count, ldb, c, places, accumulate)
+        tiles(1, 4, panels, panel, a, b, segments, count, ldb, c, places, accumulate, ahead)
     elif width == 3:
-        tiles(1, 3, panels, panel, a, b, segments, count, ldb, c, places, accumulate)
+        tiles(1, 3, panels, panel, a, b, segments, count, ldb, c, places, accumulate, ahead)
     elif width == 2:
-        tiles(1, 2, panels, panel, a, b, segments, count, ldb, c, places, accumulate)
+        tiles(1, 2, panels, panel, a, b, segments, count, ldb, c, places, accumulate, ahead)
     else:
-        tiles(1, 1, panels, panel, a, b, segments, count, ldb, c, places, accumulate)
+        tiles(1, 1, panels, panel, a, b, segments, count, ldb, c, places, accumulate, ahead)
