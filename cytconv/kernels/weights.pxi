@@ -22,7 +22,7 @@ cdef extern from *:
     #ifdef __GNUC__
       static inline __attribute__((always_inline)) void dot(
           int, int, Py_ssize_t, const Segment *, Py_ssize_t, const real *, const Py_ssize_t *, const real *,
-          const Py_ssize_t *, real *);
+          const Py_ssize_t *, real *, Ahead *);
     #endif
 
     /* A vector that is used several times is to be loaded once: GCC would rather load it again for each use. */
@@ -77,7 +77,7 @@ cdef extern from *:
 
 cdef inline void dot "dot" (
     int M, int N, Py_ssize_t tiles, const Segment* runs, Py_ssize_t count, const real* x, const Py_ssize_t* rows,
-    const real* y, const Py_ssize_t* columns, real* sums,
+    const real* y, const Py_ssize_t* columns, real* sums, Ahead* ahead,
 ) noexcept nogil:
     """``sums[tile, n, m] = sum of x[rows[m] + a + p] * y[columns[tile, n] + b + p]`` over the n vectors of each run."""
     # In two halves: GCC unrolls no loop of more than 16 rounds, and these must be, see `tile`.
@@ -90,6 +90,8 @@ cdef inline void dot "dot" (
     cdef Py_ssize_t s, k, p
     cdef int i
     for _ in range(tiles):
+        if ahead.line < ahead.lines:
+            fetch_ahead(ahead)
         for i in range(M * N // 2):
             low[i] = ZEROS
         for i in range(M * N // 2):
@@ -128,16 +130,16 @@ cdef inline int dot_columns_of(int rows) noexcept nogil:
 
 cdef void dot_tiles(
     int M, Py_ssize_t tiles, const Segment* runs, Py_ssize_t count, const real* x, const Py_ssize_t* rows,
-    const real* y, const Py_ssize_t* columns, real* sums,
+    const real* y, const Py_ssize_t* columns, real* sums, Ahead* ahead,
 ) noexcept nogil:
     if M == 6:
-        dot(6, 4, tiles, runs, count, x, rows, y, columns, sums)
+        dot(6, 4, tiles, runs, count, x, rows, y, columns, sums, ahead)
     elif M == 3:
-        dot(3, 4, tiles, runs, count, x, rows, y, columns, sums)
+        dot(3, 4, tiles, runs, count, x, rows, y, columns, sums, ahead)
     elif M == 2:
-        dot(2, 6, tiles, runs, count, x, rows, y, columns, sums)
+        dot(2, 6, tiles, runs, count, x, rows, y, columns, sums, ahead)
     else:
-        dot(1, 8, tiles, runs, count, x, rows, y, columns, sums)
+        dot(1, 8, tiles, runs, count, x, rows, y, columns, sums, ahead)
 
 
 cdef class WeightAdjoint:
@@ -263,6 +265,14 @@ cdef class WeightAdjoint:
             planes.pack(array, first, channels, at, n, limit, to)
 
     @final
+    cdef void place(self, Py_ssize_t box, Py_ssize_t* at) noexcept nogil:
+        """Where a box begins."""
+        cdef Py_ssize_t d
+        for d in range(self.dims - 1, -1, -1):
+            at[d] = box % self.counts[d] * self.box[d]
+            box = box // self.counts[d]
+
+    @final
     cdef void task(self, Py_ssize_t t, const real* x, const real* y, real* sums, real* scratch) noexcept nogil:
         """The sums of some channels on either side over one share of the boxes."""
         cdef Py_ssize_t first_x = t % self.x_groups * self.x_block
@@ -273,7 +283,9 @@ cdef class WeightAdjoint:
         cdef Py_ssize_t count_x = min(self.x_block, self.x.channels - first_x)
         cdef Py_ssize_t count_y = min(self.y_block, self.y.channels - first_y)
         cdef Py_ssize_t box, begin = share * self.boxes // self.shares
-        cdef Py_ssize_t c, d, rest, panel, row, i, j, valid, count, tiles
+        cdef Py_ssize_t end = (share + 1) * self.boxes // self.shares
+        cdef Py_ssize_t c, panel, row, i, j, valid, count, tiles, panels = (count_x + self.rows - 1) // self.rows
+        cdef Ahead ahead
         cdef Py_ssize_t at[MAX_DIMS]
         cdef Py_ssize_t rows[6]
         cdef const Py_ssize_t* places
@@ -283,11 +295,8 @@ cdef class WeightAdjoint:
         cdef real* to
         sums += (share * self.groups + group) * self.x.channels * self.y.channels * self.sums
         sums += first_x * self.row_step + first_y * self.channel_step
-        for box in range(begin, (share + 1) * self.boxes // self.shares):
-            rest = box
-            for d in range(self.dims - 1, -1, -1):
-                at[d] = rest % self.counts[d] * self.box[d]
-                rest = rest // self.counts[d]
+        for box in range(begin, end):
+            self.place(box, at)
             # x is zero outside of the box, so that it does not matter what y is there.
             self.pack(
                 self.x, self.x_sums, x + group * self.x.group, first_x, count_x, at, &self.x_padded[0], &self.box[0],
@@ -297,18 +306,26 @@ cdef class WeightAdjoint:
                 self.y, self.y_sums, y + group * self.y.group, first_y, count_y, at, &self.y_padded[0],
                 &self.y_padded[0], scratch, planes_y,
             )
+            ahead.line = ahead.lines = 0
+            if box + 1 < end:
+                self.place(box + 1, at)
+                self.y.look_ahead(&ahead, y + group * self.y.group, first_y, count_y, at, &self.y_padded[0])
+                tiles = 0
+                for c in range(self.class_taps.shape[0]):
+                    tiles += (count_y * self.class_taps[c] - 1) // dot_columns_of(self.rows) + 1
+                ahead.each = (ahead.lines - 1) // max(1, tiles * panels) + 1
             for c in range(self.class_taps.shape[0]):
                 count = count_y * self.class_taps[c]
                 tiles = (count + dot_columns_of(self.rows) - 1) // dot_columns_of(self.rows)
                 places = &self.places[self.class_column[c]]
-                for panel in range((count_x + self.rows - 1) // self.rows):
+                for panel in range(panels):
                     row = panel * self.rows
                     valid = min(self.rows, count_x - row)
                     for i in range(self.rows):
                         rows[i] = (c * self.x_block + row + min(i, valid - 1)) * self.x_plane
                     dot_tiles(
                         self.rows, tiles, <const Segment*> &self.runs[0], self.runs.shape[0] // 3, planes_x, rows,
-                        planes_y, &self.columns[self.class_column[c]], tile_sums,
+                        planes_y, &self.columns[self.class_column[c]], tile_sums, &ahead,
                     )
                     for i in range(valid):
                         to = sums + (row + i) * self.row_step
