@@ -12,10 +12,11 @@ adjoint of the weights it is ::
     channels of x * prod(box) + planes of y * prod(box + halo) + 6 * taps * channels of y
 
 of up to 1024 channels of x and, but for a single channel with more phases, 128 planes of y; and besides, up to 16 MiB
-for the sums of several shares of the positions.  With fewer multiplications (`cytconv._winograd`) planes and rows are
-those that are multiplied, up to 1024 rows and planes of y in a task, and the rows that are sums of them are held, too.
-Nothing else that a call allocates grows with the arrays, but the packed weights, sums of weights while they are packed,
-and copies of arrays that are not aligned and in native byte order.
+for the sums of several shares of the positions, and 8 MiB for planes of x that several tasks read.  With fewer
+multiplications (`cytconv._winograd`) planes and rows are those that are multiplied, up to 1024 rows and planes of y in a
+task, and the rows that are sums of them are held, too.  Nothing else that a call allocates grows with the arrays, but
+the packed weights, sums of weights while they are packed, and copies of arrays that are not aligned and in native byte
+order.
 """
 
 from __future__ import annotations

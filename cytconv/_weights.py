@@ -36,6 +36,7 @@ TILES = {6: 1.1, 3: 1.0, 2: 0.9, 1: 0.6}
 
 STRIP_BYTES = 28 * 1024  # of both arrays, that a tile reads: in L1
 SUM_BYTES = 16 * 1024 * 1024  # size of the sums that the shares of the positions may take together
+SHARED_BYTES = 8 * 1024 * 1024  # size of the planes of x, that tasks may share
 PLANES = 128  # of y in one task, at most where a channel has no more than these,
 CHANNELS = 1024  # and planes of x
 MIXED_PLANES = 1024  # of y, where they are sums
@@ -133,9 +134,12 @@ def weight_adjoint(
     parts_x = max(-(-inputs // channels), -(-FEW_TASKS // (outer * shares)))
     x_block = -(-inputs // (rows * parts_x)) * rows
     pieces = outer * -(-inputs // x_block)
+    x_plane = line_pitch(math.prod(box[:flat].tolist()) * run_pitch, itemsize)
+    x_size = groups * boxes * inputs * phases_x * x_plane
+    shared = outputs > y_block and x_size * itemsize <= SHARED_BYTES
+    x_phase = (inputs if shared else x_block) * x_plane
 
     channel_x, channel_y = np.arange(inputs), np.arange(outputs)
-    x_plane = line_pitch(math.prod(box[:flat].tolist()) * run_pitch, itemsize)
     y_plane = line_pitch(math.prod(padded.tolist()), itemsize)
     planes_x = module.Planes(
         step=offsets(dim.split.result_step * dim.result_stride for dim in dims),
@@ -145,7 +149,7 @@ def weight_adjoint(
         valid=valid_x.ravel(),
         pitch=x_pitch,
         channel_pitch=x_plane,
-        phase_pitch=x_plane if mixed else x_block * x_plane,
+        phase_pitch=x_plane if mixed else x_phase,
     )
     planes_y = module.Planes(
         step=offsets(dim.split.source_step * dim.source_stride for dim in dims),
@@ -163,7 +167,7 @@ def weight_adjoint(
     if mixed:
         patterns = tuple(split.pattern for split in splits)
         sums_x = module.Sums(
-            *transposed(result_terms(patterns), phases_x), np.arange(len(start_x)) * x_plane, x_plane, x_block * x_plane
+            *transposed(result_terms(patterns), phases_x), np.arange(len(start_x)) * x_plane, x_plane, x_phase
         )
         sums_y = module.Sums(
             *plane_terms(patterns),
@@ -179,7 +183,7 @@ def weight_adjoint(
 
     classes = np.searchsorted(row, np.arange(phases_x + 1))
     channel = np.arange(y_block)[:, None]
-    in_task, places, class_column = [], [], [0]
+    in_task, places, class_column, consecutive = [], [], [0], []
     for begin, end in zip(classes[:-1], classes[1:], strict=True):
         each = slice(begin, end)
         in_class = (channel * y_plane + phase[each] * (y_block * y_plane) + offset[each]).ravel()
@@ -189,6 +193,7 @@ def weight_adjoint(
             np.append((channel * channel_step + tap[each] * tap_step).ravel(), np.zeros(columns - 1, np.intp))
         )
         class_column.append(class_column[-1] + in_task[-1].size)
+        consecutive.append(bool((np.diff(places[-1][: in_class.size]) == 1).all()))
     kernel = module.WeightAdjoint(
         planes_x,
         planes_y,
@@ -210,6 +215,7 @@ def weight_adjoint(
         places=np.concatenate(places),
         class_taps=np.diff(classes),
         class_column=np.array(class_column, np.intp),
+        class_consecutive=np.array(consecutive, np.intp),
         row_step=row_step,
         channel_step=channel_step,
         shares=shares,
@@ -219,14 +225,17 @@ def weight_adjoint(
         x_planes=phases_x,
         y_planes=phases_y,
         x_plane=x_plane,
+        x_phase=x_phase,
+        shared=shared,
         y_plane=y_plane,
     )
     return WeightAdjoint(
         kernel,
         tasks=pieces * shares,
         work=groups * inputs * outputs * row.size * math.prod(extent.tolist()),
-        packed=pieces * boxes * (math.prod(padded.tolist()) * phases_y * y_block + x_plane * phases_x * x_block),
-        memory=kernel.scratch_size + sums * shares,
+        packed=pieces * boxes * math.prod(padded.tolist()) * phases_y * y_block
+        + (x_size if shared else pieces * boxes * x_plane * phases_x * x_block),
+        memory=kernel.scratch_size + sums * shares + (x_size if shared else 0),
     )
 
 

@@ -68,7 +68,8 @@ cdef class Planes:
     ) noexcept nogil:
         """Note which lines `pack` is going to read."""
         cdef Py_ssize_t d
-        ahead.source, ahead.channel, ahead.phase, ahead.step = source, &self.channel[first], &self.leads[0], &self.step[0]
+        ahead.source, ahead.channel = source, &self.channel[first]
+        ahead.phase, ahead.step = &self.leads[0], &self.step[0]
         ahead.dims, ahead.phases = self.dims, self.lines
         ahead.line, ahead.lines = 0, channels * ahead.phases
         for d in range(self.dims):

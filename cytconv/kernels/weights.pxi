@@ -15,7 +15,8 @@
 # some of those of y, and the weights are made of the results at the end.
 #
 # A task owns some channels of either side and one share of the positions; the shares are few, their number depends on
-# the geometry alone, and they are added up in order.
+# the geometry alone, and they are added up in order.  Where several tasks read the same planes of x, these are packed
+# once, before all tasks.
 
 cdef extern from *:
     """
@@ -142,6 +143,16 @@ cdef void dot_tiles(
         dot(1, 8, tiles, runs, count, x, rows, y, columns, sums, ahead)
 
 
+cdef inline void add_line(const real* line, Py_ssize_t n, bint accumulate, real* to) noexcept nogil:
+    cdef Py_ssize_t j
+    if accumulate:
+        for j in range(n):
+            to[j] += line[j]
+    else:
+        for j in range(n):
+            to[j] = line[j]
+
+
 cdef class WeightAdjoint:
     """The tables of `cytconv._weights.weight_adjoint`, read only; strides and offsets count elements."""
 
@@ -150,9 +161,10 @@ cdef class WeightAdjoint:
     cdef int rows, parts
     cdef bint mixed, few  # whether planes and taps are sums, whether some taps meet no sample
     cdef Py_ssize_t dims, boxes, shares, taps, sums, x_block, y_block, x_groups, y_groups, x_size, y_size, groups
-    cdef Py_ssize_t row_step, channel_step, x_plane, samples_size, line_size
+    cdef Py_ssize_t row_step, channel_step, x_plane, x_phase, x_shared, samples_size, line_size, columns_size
     cdef readonly Py_ssize_t scratch_size
     cdef const Py_ssize_t[::1] box, counts, x_padded, y_padded, runs, columns, places, class_taps, class_column
+    cdef const Py_ssize_t[::1] class_consecutive
 
     def __init__(self, Planes x, Planes y, Sums x_sums, Sums y_sums, Sums w_sums, **tables):
         self.x, self.y = x, y
@@ -169,24 +181,28 @@ cdef class WeightAdjoint:
         # begins, and its place in a row of the sums.
         self.columns, self.places = tables["columns"], tables["places"]
         self.class_taps, self.class_column = tables["class_taps"], tables["class_column"]
+        self.class_consecutive = tables["class_consecutive"]  # whether the places are, too
         self.row_step, self.channel_step = tables["row_step"], tables["channel_step"]
         self.shares, self.boxes, self.groups = tables["shares"], tables["boxes"], tables["groups"]
         self.x_block, self.y_block = tables["x_block"], tables["y_block"]  # channels in a task
         self.x_groups = (x.channels + self.x_block - 1) // self.x_block
         self.y_groups = (y.channels + self.y_block - 1) // self.y_block
         self.dims = self.box.shape[0]
-        self.x_plane = tables["x_plane"]
-        self.x_size = self.x_block * tables["x_planes"] * self.x_plane
+        self.x_plane, self.x_phase = tables["x_plane"], tables["x_phase"]
+        # Numbers of all planes of x in one box, if tasks share them.
+        self.x_shared = x.channels * tables["x_planes"] * self.x_plane if tables["shared"] else 0
+        self.x_size = 0 if self.x_shared else self.x_block * tables["x_planes"] * self.x_plane
         # The last vector of a run may reach past its end.
         self.y_size = self.y_block * tables["y_planes"] * tables["y_plane"] + LANES
         # Samples of one channel, whose sums the planes are.
         self.samples_size = 0
         if self.mixed:
             self.samples_size = max(x.phases * self.x_plane, (y.phases + 1) * tables["y_plane"])
-        # The planes, the sums of a row of tiles, the taps of a row of weights.
+        # The planes, the sums of a row of tiles in two orders, the taps of a row of weights.
+        self.columns_size = self.columns.shape[0] + LANES
         self.line_size = 0 if not self.mixed else self.parts * w_sums.lines * w_sums.pitch
         self.scratch_size = self.samples_size + self.x_size + self.y_size
-        self.scratch_size += (self.columns.shape[0] + LANES) * self.rows + LANES + self.line_size
+        self.scratch_size += 2 * self.columns_size * self.rows + LANES + self.line_size
 
     def run(self, x, y, w, Py_ssize_t tasks, int workers):
         """Fill the contiguous ``w[group, channel of x, channel of y, tap]``; returns whether all of it is finite."""
@@ -195,6 +211,8 @@ cdef class WeightAdjoint:
         cdef bint in_place = self.shares == 1 and self.parts == 1 and not self.mixed
         cdef Py_ssize_t t, infinite = 0, rows = self.groups * self.x.channels // self.parts
         cdef Memory scratch = Memory(workers * self.scratch_size)
+        cdef Memory planes_x = Memory(self.groups * self.boxes * self.x_shared)
+        cdef Py_ssize_t packs = self.groups * self.boxes * self.x.channels if self.x_shared else 0
         cdef Memory shares = Memory(0 if in_place else self.shares * size + LANES)
         cdef real* memory = scratch.first
         cdef real* sums = to.first if in_place else shares.first
@@ -203,13 +221,20 @@ cdef class WeightAdjoint:
             if self.few:
                 memset(sums, 0, self.shares * size * sizeof(real))
             if workers == 1:
+                for t in range(packs):
+                    self.share_x(t, from_x.first, planes_x.first, memory)
                 for t in range(tasks):
-                    self.task(t, from_x.first, from_y.first, sums, memory)
+                    self.task(t, from_x.first, planes_x.first, from_y.first, sums, memory)
                 for t in range(rows):
                     infinite += not self.finish(t, sums, to.first, memory)
             else:
+                for t in prange(packs, schedule="static", num_threads=workers):
+                    self.share_x(t, from_x.first, planes_x.first, memory + thread_number() * self.scratch_size)
                 for t in prange(tasks, schedule="dynamic", num_threads=workers):
-                    self.task(t, from_x.first, from_y.first, sums, memory + thread_number() * self.scratch_size)
+                    self.task(
+                        t, from_x.first, planes_x.first, from_y.first, sums,
+                        memory + thread_number() * self.scratch_size,
+                    )
                 for t in prange(rows, schedule="static", num_threads=workers):
                     infinite += not self.finish(t, sums, to.first, memory + thread_number() * self.scratch_size)
         return infinite == 0
@@ -265,6 +290,20 @@ cdef class WeightAdjoint:
             planes.pack(array, first, channels, at, n, limit, to)
 
     @final
+    cdef void share_x(self, Py_ssize_t t, const real* x, real* planes, real* samples) noexcept nogil:
+        """Pack one channel of a box of x, for all tasks."""
+        cdef Py_ssize_t at[MAX_DIMS]
+        cdef Py_ssize_t c = t % self.x.channels, box = t // self.x.channels % self.boxes
+        cdef Py_ssize_t group = t // (self.x.channels * self.boxes), plane
+        planes += (group * self.boxes + box) * self.x_shared + c * self.x_plane
+        for plane in range(self.x_shared // self.x_phase):
+            memset(planes + plane * self.x_phase, 0, self.x_plane * sizeof(real))
+        self.place(box, at)
+        self.pack(
+            self.x, self.x_sums, x + group * self.x.group, c, 1, at, &self.x_padded[0], &self.box[0], samples, planes,
+        )
+
+    @final
     cdef void place(self, Py_ssize_t box, Py_ssize_t* at) noexcept nogil:
         """Where a box begins."""
         cdef Py_ssize_t d
@@ -273,7 +312,9 @@ cdef class WeightAdjoint:
             box = box // self.counts[d]
 
     @final
-    cdef void task(self, Py_ssize_t t, const real* x, const real* y, real* sums, real* scratch) noexcept nogil:
+    cdef void task(
+        self, Py_ssize_t t, const real* x, real* shared_x, const real* y, real* sums, real* scratch,
+    ) noexcept nogil:
         """The sums of some channels on either side over one share of the boxes."""
         cdef Py_ssize_t first_x = t % self.x_groups * self.x_block
         cdef Py_ssize_t first_y = t // self.x_groups % self.y_groups * self.y_block
@@ -292,16 +333,22 @@ cdef class WeightAdjoint:
         cdef real* planes_x = scratch + self.samples_size
         cdef real* planes_y = planes_x + self.x_size
         cdef real* tile_sums = planes_y + self.y_size
+        cdef real* lines = tile_sums + self.columns_size * self.rows
+        cdef real* line
         cdef real* to
+        cdef Py_ssize_t dealt
         sums += (share * self.groups + group) * self.x.channels * self.y.channels * self.sums
         sums += first_x * self.row_step + first_y * self.channel_step
         for box in range(begin, end):
             self.place(box, at)
             # x is zero outside of the box, so that it does not matter what y is there.
-            self.pack(
-                self.x, self.x_sums, x + group * self.x.group, first_x, count_x, at, &self.x_padded[0], &self.box[0],
-                scratch, planes_x,
-            )
+            if self.x_shared:
+                planes_x = shared_x + (group * self.boxes + box) * self.x_shared + first_x * self.x_plane
+            else:
+                self.pack(
+                    self.x, self.x_sums, x + group * self.x.group, first_x, count_x, at, &self.x_padded[0],
+                    &self.box[0], scratch, planes_x,
+                )
             self.pack(
                 self.y, self.y_sums, y + group * self.y.group, first_y, count_y, at, &self.y_padded[0],
                 &self.y_padded[0], scratch, planes_y,
@@ -322,16 +369,24 @@ cdef class WeightAdjoint:
                     row = panel * self.rows
                     valid = min(self.rows, count_x - row)
                     for i in range(self.rows):
-                        rows[i] = (c * self.x_block + row + min(i, valid - 1)) * self.x_plane
+                        rows[i] = c * self.x_phase + (row + min(i, valid - 1)) * self.x_plane
                     dot_tiles(
                         self.rows, tiles, <const Segment*> &self.runs[0], self.runs.shape[0] // 3, planes_x, rows,
                         planes_y, &self.columns[self.class_column[c]], tile_sums, &ahead,
                     )
-                    for i in range(valid):
-                        to = sums + (row + i) * self.row_step
-                        if box > begin:
-                            for j in range(count):
-                                to[places[j]] += tile_sums[j * self.rows + i]
-                        else:
-                            for j in range(count):
-                                to[places[j]] = tile_sums[j * self.rows + i]
+                    if self.class_consecutive[c]:
+                        dealt = deal_lines(self.rows, tile_sums, count, lines, self.columns_size)
+                        for i in range(valid):
+                            line = lines + i * self.columns_size
+                            for j in range(dealt, count):
+                                line[j] = tile_sums[j * self.rows + i]
+                            add_line(line, count, box > begin, sums + (row + i) * self.row_step + places[0])
+                    else:
+                        for i in range(valid):
+                            to = sums + (row + i) * self.row_step
+                            if box > begin:
+                                for j in range(count):
+                                    to[places[j]] += tile_sums[j * self.rows + i]
+                            else:
+                                for j in range(count):
+                                    to[places[j]] = tile_sums[j * self.rows + i]
