@@ -13,8 +13,8 @@ adjoint of the weights it is ::
 
 of up to 1024 channels of x and, but for a single channel with more phases, 128 planes of y; and besides, up to 16 MiB
 for the sums of several shares of the positions, and 8 MiB for planes of x that several tasks read.  With fewer
-multiplications (`cytconv._winograd`) planes and rows are those that are multiplied, up to 1024 rows and planes of y in a
-task, and the rows that are sums of them are held, too.  Nothing else that a call allocates grows with the arrays, but
+multiplications (`cytconv._winograd`) planes and rows are those that are multiplied, up to 1024 rows and planes of y in
+a task, and the rows that are sums of them are held, too.  Nothing else that a call allocates grows with the arrays, but
 the packed weights, sums of weights while they are packed, and copies of arrays that are not aligned and in native byte
 order.
 """

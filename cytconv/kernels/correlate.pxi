@@ -209,7 +209,7 @@ cdef class Correlation:
                 states[worker].packed = -1
                 states[worker].infinite = False
             for worker in prange(workers, schedule="static", chunksize=1, num_threads=workers):
-                self.work(tasks, chunk, &next, from_.first, panels, b.first, to.first, states + worker)
+                self.work(tasks, chunk, workers, &next, from_.first, panels, b.first, to.first, states + worker)
             for worker in range(workers):
                 infinite |= states[worker].infinite
         return not infinite
@@ -224,16 +224,21 @@ cdef class Correlation:
 
     @final
     cdef void work(
-        self, Py_ssize_t tasks, Py_ssize_t chunk, Py_ssize_t* next, const real* source, const real* weights,
-        const real* bias, real* result, Scratch* s,
+        self, Py_ssize_t tasks, Py_ssize_t chunk, int workers, Py_ssize_t* next, const real* source,
+        const real* weights, const real* bias, real* result, Scratch* s,
     ) noexcept nogil:
-        """What one worker does: chunks of tasks, each claimed before the one before it is begun."""
-        cdef Py_ssize_t t = claim(next, chunk), following, last, u
+        """What one worker does: chunks of tasks, each claimed before the last task of the one before it, so that its
+        box can be fetched meanwhile; but none that the others might be waiting for."""
+        cdef Py_ssize_t t = claim(next, chunk), following, end
         while t < tasks:
-            following, last = claim(next, chunk), min(t + chunk, tasks) - 1
-            for u in range(t, last + 1):
-                self.task(u, min(u + 1 if u < last else following, tasks - 1), source, weights, bias, result, s)
-            t = following
+            end, following = min(t + chunk, tasks), t
+            while t < end:
+                following = t + 1
+                if following == end:
+                    following = claim(next, chunk) if claim(next, 0) + workers * chunk < tasks else tasks
+                self.task(t, following if following < tasks else t, source, weights, bias, result, s)
+                t += 1
+            t = following if following < tasks else claim(next, chunk)
 
     @final
     cdef void place(self, Py_ssize_t box, Py_ssize_t* at, Py_ssize_t* size, Py_ssize_t* n) noexcept nogil:

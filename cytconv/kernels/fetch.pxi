@@ -1,5 +1,5 @@
-# What is packed next is fetched while the tiles multiply, a few lines before each of their calls: to pack is to wait for
-# memory, and to multiply needs none.
+# What is packed next is fetched while the tiles multiply, a few lines before each of their calls: to pack is to wait
+# for memory, and to multiply needs none.
 
 cdef extern from *:
     """
