@@ -119,9 +119,9 @@ def conv_transpose(
     about three quarters of a second-level cache, and more only where the channels or the halo of some tens of
     neighbouring samples need more.
 
-    A result of 32 to 256 MiB is written where the last such result was, once that is gone: memory new from the
-    operating system would take longer to come than to fill.  So the memory of one such result is kept, and the array
-    does not own its data (``y.resize`` refuses).
+    A result of 4 to 256 MiB is written where an earlier one of about its size was, once that is gone: memory new from
+    the operating system would take longer to come than to fill.  So the memory of up to four such results, and of 256
+    MiB together, is kept, and the array does not own its data (``y.resize`` refuses).
 
     Non-finite samples reach exactly the outputs whose windows hold them; padding never multiplies them.
 

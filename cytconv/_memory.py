@@ -1,9 +1,9 @@
 """Memory that is used again.
 
-What is too large for malloc to keep (32 MiB and more with glibc, at times far less) comes new from the operating system
-each time, which first fills it with zeros, page by page.  For an operator as close to the speed of memory as this one
-that takes longer than the work itself.  So the memory of the last large result that was let go is kept, and serves the
-next one; and so is some that intermediate results are in.
+What malloc does not keep (32 MiB and more with glibc, at times far less) comes new from the operating system each time,
+which first fills it with zeros, page by page.  For an operator as close to the speed of memory as this one that takes
+longer than the work itself.  So the memory of the last large results that were let go is kept for the next ones;
+and so is some that intermediate results are in.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import math
 import os
 from collections import deque
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import numpy as np
@@ -24,11 +24,12 @@ Array = NDArray[Any]
 
 # ---- results -----------------------------------------------------------------------------------------
 
-LEAST = 32 * 2**20  # bytes; malloc keeps what is smaller
-MOST = 256 * 2**20  # bytes; the system gets back what is larger
+LEAST = 4 * 2**20  # bytes; what is smaller costs little
+MOST = 256 * 2**20  # bytes; the system gets back what is larger, or what is kept and more than that together
+PIECES = 4  # that are kept, at most
 LINE = 64  # bytes; arrays in one piece of memory begin at multiples of it
 
-_spare: list[NDArray[np.uint8]] = []
+_spare: deque[NDArray[np.uint8]] = deque()
 
 
 class _Piece:
@@ -48,7 +49,10 @@ class _Lease(_Piece):
     """The same on memory that is used again: when the last view of the array is gone, it is free."""
 
     def __del__(self) -> None:
-        _spare[:] = [self._memory]
+        _spare.append(self._memory)
+        while len(_spare) > PIECES or sum(memory.nbytes for memory in list(_spare)) > MOST:
+            with suppress(IndexError):  # another thread was faster
+                _spare.popleft()
 
 
 def empty(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
@@ -58,14 +62,15 @@ def empty(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
         _spare.clear()  # no time to hold on to memory
     if not LEAST <= size <= MOST:
         return np.empty(shape, dtype)
-    try:
-        memory = _spare.pop()
-    except IndexError:
-        memory = np.empty(size, np.uint8)
-    if not size <= memory.nbytes <= 2 * size:
-        del memory  # before more is asked for
-        memory = np.empty(size, np.uint8)
-    return np.asarray(_Lease(memory, shape, dtype))
+    for _ in range(len(_spare)):
+        try:
+            memory = _spare.popleft()
+        except IndexError:  # another thread was faster
+            break
+        if size <= memory.nbytes <= 2 * size:
+            return np.asarray(_Lease(memory, shape, dtype))
+        _spare.append(memory)
+    return np.asarray(_Lease(np.empty(size, np.uint8), shape, dtype))
 
 
 def empties(*wanted: tuple[tuple[int, ...], np.dtype[Any]]) -> list[Array]:

@@ -2,6 +2,7 @@
 
 import math
 import tracemalloc
+from collections import deque
 from functools import partial
 
 import numpy as np
@@ -294,7 +295,7 @@ def test_memory(w_shape, input_shape, kwargs, format):
 def test_memory_is_used_again(monkeypatch, rng, format, index_dtype):
     """All at once, when the last of the arrays is gone; to scipy, each is an array of its own."""
     monkeypatch.setattr(_memory, "LEAST", 1000)
-    monkeypatch.setattr(_memory, "_spare", [])
+    monkeypatch.setattr(_memory, "_spare", deque())
     build = partial(
         conv_transpose_matrix, input_shape=(3, 4, 5), stride=2, channels="last", format=format, index_dtype=index_dtype
     )

@@ -2,6 +2,7 @@
 
 import gc
 import tracemalloc
+from collections import deque
 
 import numpy as np
 import pytest
@@ -146,6 +147,7 @@ def test_nothing_is_wasted(x_shape, w_shape, kwargs, fresh_plans):
     tracemalloc.start()
     try:
         y = conv_transpose(x, w, workers=1, **kwargs)
+        _memory.forget()  # what is kept for other calls is bounded
         current, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
@@ -220,7 +222,7 @@ def test_an_operator_keeps_one_copy_of_its_weights():
 
 def test_memory_of_a_large_result_is_used_again(monkeypatch, fresh_plans):
     monkeypatch.setattr(_memory, "LEAST", 1000)
-    monkeypatch.setattr(_memory, "_spare", [])
+    monkeypatch.setattr(_memory, "_spare", deque())
     x, w = np.arange(500.0), np.array([1.0, 2.0])
     y = conv_transpose(x, w)
     expected = y.copy()
@@ -238,14 +240,29 @@ def test_memory_of_a_large_result_is_used_again(monkeypatch, fresh_plans):
     assert again.flags.writeable
 
 
-def test_memory_of_another_size_is_not(monkeypatch, fresh_plans):
+def test_memory_of_other_sizes_is_kept_within_bounds(monkeypatch, fresh_plans):
     monkeypatch.setattr(_memory, "LEAST", 1000)
-    monkeypatch.setattr(_memory, "_spare", [])
-    for n in (500, 5000, 200, 300, 126):
+    monkeypatch.setattr(_memory, "MOST", 45_000)
+    monkeypatch.setattr(_memory, "_spare", deque())
+    for n in (500, 5000, 200, 300, 126, 1000, 130, 6000, 130):
         y = conv_transpose(np.arange(float(n)), np.ones(2))
         assert np.array_equal(y[1:-1], 2 * np.arange(1.0, n) - 1)
         del y
-        assert sum(memory.nbytes for memory in _memory._spare) <= 2 * 8 * (n + 1)
+        assert len(_memory._spare) <= _memory.PIECES
+        assert sum(memory.nbytes for memory in _memory._spare) <= _memory.MOST
+
+
+def test_memory_of_results_that_take_turns_is_used_again(monkeypatch, fresh_plans):
+    monkeypatch.setattr(_memory, "LEAST", 1000)
+    monkeypatch.setattr(_memory, "_spare", deque())
+    where = {n: set() for n in (200, 900)}
+    for _ in range(3):
+        for n, places in where.items():
+            y = conv_transpose(np.arange(float(n)), np.ones(2))
+            assert np.array_equal(y[1:-1], 2 * np.arange(1.0, n) - 1)
+            places.add(y.ctypes.data)
+            del y
+    assert [len(places) for places in where.values()] == [1, 1]
 
 
 # ---- numpy's own pitfalls ------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 import pickle
 import threading
+from collections import deque
 
 import numpy as np
 import pytest
@@ -139,7 +140,7 @@ def test_phases_without_taps(remembered):
 
 def test_large_results_reuse_memory(monkeypatch, remembered):
     monkeypatch.setattr(_memory, "LEAST", 1000)
-    monkeypatch.setattr(_memory, "_spare", [])
+    monkeypatch.setattr(_memory, "_spare", deque())
     x, w = np.arange(500.0), np.array([1.0, 2.0])
     for _ in range(2):
         y = conv_transpose(x, w)

@@ -25,7 +25,7 @@ cdef class Place:
 cdef enum:
     WAITING = 4
     LEAST = 1 << 16  # bytes; malloc keeps what is smaller
-    MOST = 1 << 24  # bytes; the system gets back what is larger
+    MOST = 1 << 25  # bytes; the system gets back what is larger
 
 cdef void* waiting[WAITING]
 cdef Py_ssize_t waiting_bytes[WAITING]
