@@ -171,15 +171,16 @@ def conv_transpose(
     offset = _bias(bias, geometry.channels_out, channels, dtype, compute, geometry.groups)
     result = _result(out, geometry.y_shape, dtype, x=x, w=w, bias=bias)
     y = _working(result, compute)
-    if y.size:
-        split = geometry.split_y(y)
-        if x.size:
-            operator = chosen(geometry.axes, geometry.split_w(native(w, compute)))
-            operator.forward(geometry.split_x(native(x, compute)), offset, split, threads)
-            if bias is None and out is None:
-                _remember("conv_transpose", (x, w), asked, chosen, "forward", geometry, x, w, y)
-        else:  # no channel to sum over
-            split[...] = 0 if offset is None else offset.reshape(*offset.shape, *(1,) * len(geometry.axes))
+    if not y.size:
+        return _finish(out, result, y)
+    if x.size:
+        plain = bias is None and out is None
+        if plain and _settled("conv_transpose", (x, w), asked, chosen, "forward", geometry, x, w, y):
+            return result
+        operator = chosen(geometry.axes, geometry.split_w(native(w, compute)))
+        operator.forward(geometry.split_x(native(x, compute)), offset, geometry.split_y(y), threads)
+    else:  # no channel to sum over
+        geometry.split_y(y)[...] = 0 if offset is None else offset.reshape(*offset.shape, *(1,) * len(geometry.axes))
     return _finish(out, result, y)
 
 
@@ -256,15 +257,16 @@ def conv(
     offset = _bias(bias, geometry.channels_in, channels, dtype, compute, geometry.groups)
     result = _result(out, geometry.x_shape, dtype, y=y, w=w, bias=bias)
     x = _working(result, compute)
-    if x.size:
-        split = geometry.split_x(x)
-        if y.size:
-            operator = chosen(geometry.axes, geometry.split_w(native(w, compute).conj()))
-            operator.adjoint(geometry.split_y(native(y, compute)), offset, split, threads)
-            if bias is None and out is None:
-                _remember("conv", (y, w), asked, chosen, "adjoint", geometry, x, w, y)
-        else:
-            split[...] = 0 if offset is None else offset.reshape(*offset.shape, *(1,) * len(geometry.axes))
+    if not x.size:
+        return _finish(out, result, x)
+    if y.size:
+        plain = bias is None and out is None
+        if plain and _settled("conv", (y, w), asked, chosen, "adjoint", geometry, x, w, y):
+            return result
+        operator = chosen(geometry.axes, geometry.split_w(native(w, compute).conj()))
+        operator.adjoint(geometry.split_y(native(y, compute)), offset, geometry.split_x(x), threads)
+    else:
+        geometry.split_x(x)[...] = 0 if offset is None else offset.reshape(*offset.shape, *(1,) * len(geometry.axes))
     return _finish(out, result, x)
 
 
@@ -353,15 +355,15 @@ def conv_transpose_adjoint(
     )
     result = _result(out, geometry.x_shape, dtype, y=y, w=w)
     x = _working(result, compute)
-    if x.size:
-        split = geometry.split_x(x)
-        if y.size:
-            operator = chosen(geometry.axes, geometry.split_w(native(w, compute)))
-            operator.adjoint(geometry.split_y(native(y, compute)), None, split, threads)
-            if out is None:
-                _remember("conv_transpose_adjoint", (y, w), asked, chosen, "adjoint", geometry, x, w, y)
-        else:
-            split[...] = 0
+    if not x.size:
+        return _finish(out, result, x)
+    if y.size:
+        if out is None and _settled("conv_transpose_adjoint", (y, w), asked, chosen, "adjoint", geometry, x, w, y):
+            return result
+        operator = chosen(geometry.axes, geometry.split_w(native(w, compute)))
+        operator.adjoint(geometry.split_y(native(y, compute)), None, geometry.split_x(x), threads)
+    else:
+        x[...] = 0
     return _finish(out, result, x)
 
 
@@ -444,19 +446,20 @@ def conv_transpose_weight_adjoint(
     )
     result = _result(out, geometry.w_shape, dtype, x=x, y=y)
     w = _working(result, compute)
-    if w.size:
-        split = geometry.split_w(w)
-        if x.size and y.size:
-            split_x, split_y = geometry.split_x(native(x, compute)), geometry.split_y(native(y, compute))
-            chosen.weight_adjoint(geometry.axes, split_x, split_y, split, threads)
-            if out is None:
-                _remember("conv_transpose_weight_adjoint", (x, y), asked, chosen, "weight_adjoint", geometry, x, w, y)
-        else:
-            split[...] = 0
+    if not w.size:
+        return _finish(out, result, w)
+    if x.size and y.size:
+        function = "conv_transpose_weight_adjoint"
+        if out is None and _settled(function, (x, y), asked, chosen, "weight_adjoint", geometry, x, w, y):
+            return result
+        split_x, split_y = geometry.split_x(native(x, compute)), geometry.split_y(native(y, compute))
+        chosen.weight_adjoint(geometry.axes, split_x, split_y, geometry.split_w(w), threads)
+    else:
+        w[...] = 0
     return _finish(out, result, w)
 
 
-def _remember(
+def _settled(
     function: str,
     known: tuple[Array, Array],
     asked: tuple[Any, ...],
@@ -466,13 +469,20 @@ def _remember(
     x: Array,
     w: Array,
     y: Array,
-) -> None:
-    """Have the next call with arguments like these take the short way, see `cytconv.kernels.recall`."""
+) -> bool:
+    """Compute the one of x, w and y that is not known by a short way, if there is one; tells whether that was all.
+
+    The next call with arguments like these takes it at once, see `cytconv.kernels.recall`.
+    """
     unknown = {"forward": y, "adjoint": x, "weight_adjoint": w}[reading]
-    if any(a.dtype != unknown.dtype for a in known) or unknown.dtype.kind == "c":
-        return
+    if unknown.dtype.kind == "c" or any(a.dtype != unknown.dtype or not a.flags.aligned for a in known):
+        return False
     split = geometry.split_x(x), geometry.split_w(w), geometry.split_y(y)
-    remember(function, *known, asked, method.repeat(reading, geometry.axes, *split, unknown.shape, asked[-1]))
+    call = method.repeat(reading, geometry.axes, *split, unknown.shape, asked[-1])
+    if call is None:
+        return False
+    remember(function, *known, asked, call)
+    return call(*known, unknown) is not None
 
 
 # ---- coercion ----------------------------------------------------------------------------------------
@@ -481,14 +491,17 @@ def _remember(
 def coerce(**arrays: ArrayLike) -> tuple[list[Array], np.dtype[Any], np.dtype[Any]]:
     """The arguments as arrays, the dtype of the result, and the dtype to compute in."""
     coerced = [np.asarray(a) for a in arrays.values()]
-    given = " and ".join(f"{name} of {a.dtype}" for name, a in zip(arrays, coerced, strict=True))
+
+    def given() -> str:
+        return " and ".join(f"{name} of {a.dtype}" for name, a in zip(arrays, coerced, strict=True))
+
     try:
         dtype = np.result_type(*(a.dtype for a in coerced)).newbyteorder("=")
     except TypeError as error:
-        raise TypeError(f"{given} have no common type: {error}") from None
+        raise TypeError(f"{given()} have no common type: {error}") from None
     if dtype.char not in "efdFD":
         raise TypeError(
-            f"{given} give a result of {dtype}: it must be float16, float32, float64, complex64 or complex128"
+            f"{given()} give a result of {dtype}: it must be float16, float32, float64, complex64 or complex128"
         )
     return coerced, dtype, np.dtype(np.float32) if dtype == np.float16 else dtype
 

@@ -23,13 +23,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
 
 from ._geometry import Axis
-from ._phases import Index, Split, inside, split_axis
-from .kernels import cpu
+from ._phases import Index, Split, split_axis
+from .kernels import cpu, tables
 
 __all__ = [
     "TASKS",
@@ -37,14 +38,18 @@ __all__ = [
     "all_phases",
     "box_shape",
     "dims_of",
+    "grown",
     "line_pitch",
     "of_axes",
-    "offsets",
     "pitches",
+    "reach",
     "result_places",
     "source_places",
+    "table",
     "with_full_vectors",
 ]
+
+Sizes = list[int]  # one for each axis of positions
 
 L2_BYTES = min(max(cpu.cache_bytes(), 256 * 1024), 2 * 1024 * 1024)
 SOURCE_BYTES = L2_BYTES * 5 // 8  # size of the packed copy of the source that a task works on
@@ -60,14 +65,10 @@ class Dim(NamedTuple):
     source_stride: int
     result_stride: int
 
-    def along(self, phases: Index) -> Index:
-        """Column of a table that has one for each axis of the kernel; zeros for batch."""
-        return phases[:, self.axis] if self.axis >= 0 else np.zeros(len(phases), np.intp)
-
 
 def dims_of(
     splits: Sequence[Split], shape: Sequence[int], source: Sequence[int], result: Sequence[int]
-) -> tuple[list[Dim], Index, Index]:
+) -> tuple[list[Dim], Sizes, Sizes]:
     """The axes of positions, outermost first, with their extents and halos.
 
     `shape` holds the sizes of the batch axes, the strides those of all axes, batch in front.  The axes that lie nearest
@@ -96,104 +97,103 @@ def dims_of(
     if not dims:  # a single position
         dims = [Dim(split_axis(Axis(1, 1, 1), "adjoint"), -1, 1, 1)]
     dims.sort(key=lambda dim: (dim.split.positions > 1, -abs(dim.source_stride) - abs(dim.result_stride)))
-    extent = np.array([dim.split.positions for dim in dims], np.intp)
-    return dims, extent, np.array([dim.split.halo for dim in dims], np.intp)
+    return dims, [dim.split.positions for dim in dims], [dim.split.halo for dim in dims]
 
 
-def all_phases(sizes: Sequence[int]) -> Index:
+@lru_cache(maxsize=64)
+def all_phases(sizes: tuple[int, ...]) -> Index:
     """All combinations of phases, one column for each axis of the kernel."""
-    return np.indices(tuple(sizes), np.intp).reshape(len(sizes), -1).T
+    return np.indices(sizes, np.intp).reshape(len(sizes), -1).T
 
 
 def source_places(dims: Sequence[Dim], phases: Index) -> tuple[Index, Index]:
     """For each of these phases of the source: where it starts, and its positions ``[first, last)`` along every dim."""
-    sides = [
-        (dim.source_stride, s.source_start, s.source_step, s.source_size, s.positions + s.halo)
-        for dim in dims
-        for s in [dim.split]
-    ]
-    return _places(dims, phases, sides)
+    splits = [(dim, dim.split) for dim in dims]
+    return tables.places(
+        phases,
+        [
+            (dim.axis, dim.source_stride, s.source_start, s.source_step, s.source_size, s.positions + s.halo)
+            for dim, s in splits
+        ],
+    )
 
 
 def result_places(dims: Sequence[Dim], phases: Index) -> tuple[Index, Index]:
     """The same for phases of the result."""
-    sides = [
-        (dim.result_stride, s.result_start, s.result_step, s.result_size, s.positions)
-        for dim in dims
-        for s in [dim.split]
-    ]
-    return _places(dims, phases, sides)
+    splits = [(dim, dim.split) for dim in dims]
+    return tables.places(
+        phases,
+        [(dim.axis, dim.result_stride, s.result_start, s.result_step, s.result_size, s.positions) for dim, s in splits],
+    )
 
 
-def _places(
-    dims: Sequence[Dim], phases: Index, sides: Sequence[tuple[int, Index, int, int, int]]
-) -> tuple[Index, Index]:
-    start, valid = np.zeros(len(phases), np.intp), np.empty((len(phases), len(dims), 2), np.intp)
-    for d, (dim, (stride, starts, step, size, positions)) in enumerate(zip(dims, sides, strict=True)):
-        which = dim.along(phases)
-        start += starts[which] * stride
-        valid[:, d] = np.stack(inside(starts, step, size, positions), axis=1)[which]
-    return start, valid
-
-
-def of_axes(dims: Sequence[Dim], along: Index, ndim: int) -> Index:
+def of_axes(dims: Sequence[Dim], along: Sizes, ndim: int) -> Sizes:
     """What there is for each dim, for each axis of the kernel instead; 0 for one that is batch."""
-    values = np.zeros(ndim, np.intp)
+    values = [0] * ndim
     for dim, value in zip(dims, along, strict=True):
         if dim.axis >= 0:
             values[dim.axis] = value
     return values
 
 
-def box_shape(extent: Index, halo: Index, source_bytes: int, result_bytes: int, least: int, splits: int) -> Index:
+def box_shape(extent: Sizes, halo: Sizes, source_bytes: int, result_bytes: int, least: int, splits: int) -> Sizes:
     """How many positions along each axis make a task: as many as the caches hold, in a shape with little halo.
 
     `source_bytes` and `result_bytes` are those of one position.  A box has no fewer than `least` positions where there
     are as many, even if the work, which other things split in `splits` already, then comes in few tasks.
     """
-    sizes, halos = extent.tolist(), halo.tolist()
     budget = min(
-        SOURCE_BYTES // max(source_bytes, 1), RESULT_BYTES // result_bytes, -(-math.prod(sizes) * splits // TASKS)
+        SOURCE_BYTES // max(source_bytes, 1), RESULT_BYTES // result_bytes, -(-math.prod(extent) * splits // TASKS)
     )
     budget = max(budget, least)
-    box = [*(min(size, 1) for size in sizes[:-1]), min(sizes[-1], least)]
-    growing = [a for a in range(len(box)) if box[a] < sizes[a]]
+    box = [*(min(size, 1) for size in extent[:-1]), min(extent[-1], least)]
+    growing = [a for a in range(len(box)) if box[a] < extent[a]]
     while growing:
         # Grow where the halo weighs most; the innermost axis if none does.
-        a = max(growing, key=lambda a: (halos[a] / box[a], a))
-        grown = min(2 * box[a], sizes[a], budget // math.prod(box[:a] + box[a + 1 :]))
-        if grown <= box[a] or grown == sizes[a]:
+        a = max(growing, key=lambda a: (halo[a] / box[a], a))
+        larger = min(2 * box[a], extent[a], budget // math.prod(box[:a] + box[a + 1 :]))
+        if larger <= box[a] or larger == extent[a]:
             growing.remove(a)
-        box[a] = max(grown, box[a])
+        box[a] = max(larger, box[a])
     # All of equal size.
-    return np.array(
-        [-(-size // max(1, -(-size // part))) if part else 0 for size, part in zip(sizes, box, strict=True)]
-    )
+    return [-(-size // max(1, -(-size // part))) if part else 0 for size, part in zip(extent, box, strict=True)]
 
 
-def with_full_vectors(box: Index, extent: Index, halo: Index, lanes: int) -> Index:
+def with_full_vectors(box: Sizes, extent: Sizes, halo: Sizes, lanes: int) -> Sizes:
     """The same with a little more or less along the outermost axis that is split, so that vectors are full."""
-    a = next((a for a in range(extent.size) if box[a] < extent[a]), None)
+    a = next((a for a in range(len(box)) if box[a] < extent[a]), None)
     if a is None:
         return box
-    n, size, line = int(extent[a]), int(box[a]), math.prod((box[a + 1 :] + halo[a + 1 :]).tolist())
+    n, size, line = extent[a], box[a], math.prod(grown(box, halo)[a + 1 :])
 
     def cost(each: int) -> tuple[int, int]:
         vectors = n // each * -(-each * line // lanes) + -(-(n % each) * line // lanes)
         return vectors + 2 * -(-n // each), abs(each - size)
 
-    box = box.copy()
-    box[a] = min(range(max(1, size * 3 // 4), min(size * 4 // 3, n) + 1), key=cost)
-    return box
+    best = min(range(max(1, size * 3 // 4), min(size * 4 // 3, n) + 1), key=cost)
+    return [*box[:a], best, *box[a + 1 :]]
 
 
-def pitches(size: Index) -> Index:
+def grown(box: Sizes, halo: Sizes) -> Sizes:
+    """What is packed for a box."""
+    return [size + more for size, more in zip(box, halo, strict=True)]
+
+
+def pitches(size: Sizes) -> Sizes:
     """Strides of a contiguous array of this shape."""
-    return np.append(np.cumprod(size[:0:-1])[::-1], 1).astype(np.intp)
+    strides = [1]
+    for n in size[:0:-1]:
+        strides.append(strides[-1] * n)
+    return strides[::-1]
 
 
-def offsets(values: Iterable[int]) -> Index:
-    """Offsets in memory, modulo the address space: those of samples that there are come out right in any sum."""
+def reach(size: Sizes, pitch: Sizes) -> int:
+    """From the first to the last element of a box of this size, both included."""
+    return sum((n - 1) * step for n, step in zip(size, pitch, strict=True)) + 1
+
+
+def table(values: Iterable[int]) -> Index:
+    """A table for the kernels; offsets are modulo the address space (see `cytconv.kernels.tables.places`)."""
     return np.array([(value + 2**63) % 2**64 - 2**63 for value in values], np.intp)
 
 

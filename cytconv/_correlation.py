@@ -24,18 +24,21 @@ from ._boxes import (
     all_phases,
     box_shape,
     dims_of,
+    grown,
     line_pitch,
     of_axes,
-    offsets,
     pitches,
+    reach,
     result_places,
     source_places,
+    table,
     with_full_vectors,
 )
 from ._geometry import Axis
 from ._phases import Direction, Index, Pattern, Run, Split, fold, split_axis, spread
 from ._taps import products
 from ._winograd import BLOCKS, mixing_cost, mixtures, plane_terms, read_places, result_terms, tap_terms
+from .kernels.tables import blocks
 
 # How near to the peak each register tile was seen to come, by its number of rows (kernels/tile.pxi).
 TILES = {6: 1.0, 4: 1.0, 3: 0.8, 2: 0.7, 1: 0.5}
@@ -66,8 +69,7 @@ Means = Literal["plain", "padded", "mixed"]
 class _Class:
     """The sum behind a class of rows: one entry for each segment, in the order of the packed weights."""
 
-    channel: Index  # first channel
-    phase: Index  # phase of the source, counted over all axes
+    plane: Index  # which plane is read: of the first channel of the segment, of a phase of the source
     offset: Index  # offsets along the axes, one column for each
     length: Index
     strips: Index  # segment at which each strip begins, and the number of segments
@@ -83,11 +85,19 @@ class Layout:
     cost: float  # multiplications for each position, weighed by how fast the tile is
     tile: int  # rows in a register tile
     inner: int  # what a segment runs along: an axis, or -1 for channels
-    classes: tuple[_Class, ...]
+    segments: Index  # of all classes: where in the packed weights, counted from those of a row, and how many steps;
+    segment_plane: Index  # which plane is read,
+    segment_offset: Index  # and the offset in it along each axis
+    strips: Index  # segment at which each strip begins, and the number of segments
+    class_strip: Index  # strip at which each class begins, and the number of strips
+    class_products: Index  # product at which each class begins, and their number
+    products: Index  # where in w each of them finds its weight, counted from the row's own
     row_channel: Index  # of the rows that are stored: those of the tiles, or sums of them
     row_phase: Index  # one column for each axis
     row_groups: Index  # such row at which each group begins, and the number of rows
-    groups: Index  # row of the tiles at which each group begins, and the number of rows
+    widest: int  # rows of the tiles in a group, at most,
+    stored: int  # and rows that are stored
+    channel_rows: int  # rows of the tiles for each channel of results
     panels: Index  # for each group and class, the first panel; and the number of panels
     panel_class: Index
     panel_rows: Index  # rows of each panel, counted within its group; the last row is a spare one
@@ -110,7 +120,6 @@ class Layout:
             together = module.pairs_together
             places = np.arange(math.prod(taps)) * together
             sums = module.Sums(*tap_terms(self.patterns, taps), places, together, _pairs_pitch(module, pairs))
-        products = np.cumsum([0, *(c.weights.size for c in self.classes)])
         return module.Weights(
             groups,
             pairs,
@@ -119,8 +128,8 @@ class Layout:
             self.tile,
             self.panel_start,
             self.panel_weights,
-            products[self.panel_class],
-            np.concatenate([c.weights for c in self.classes]),
+            self.class_products[self.panel_class],
+            self.products,
         )
 
 
@@ -208,17 +217,29 @@ def _layout(
         row_groups = groups // phases * (row_channel.size // results)
         # The terms of all sums, and the sums.
         price += mixing_cost(patterns, sources, results)
+    length = np.concatenate([c.length for c in classes])
+    begin = np.concatenate([np.cumsum(c.length) - c.length for c in classes])
+    first = np.cumsum([0, *(c.length.size for c in classes)])
+    strips = [c.strips[:-1] + before for c, before in zip(classes, first[:-1], strict=True)]
     return Layout(
         key=(module, direction, patterns, sources, results, channels_inside),
         patterns=patterns,
         cost=price,
         tile=tile,
         inner=inner,
-        classes=tuple(classes),
+        segments=np.stack([begin * tile, np.zeros_like(length), length], axis=1),
+        segment_plane=np.concatenate([c.plane for c in classes]),
+        segment_offset=np.concatenate([c.offset for c in classes]),
+        strips=np.concatenate([*strips, first[-1:]]),
+        class_strip=np.cumsum([0, *map(len, strips)]),
+        class_products=np.cumsum([0, *(c.weights.size for c in classes)]),
+        products=np.concatenate([c.weights for c in classes]),
         row_channel=row_channel,
         row_phase=row_phase,
         row_groups=row_groups,
-        groups=groups,
+        widest=int(np.diff(groups).max()),
+        stored=int(np.diff(row_groups).max()),
+        channel_rows=rows // results,
         panels=np.array(panels),
         panel_class=np.array(panel_class, np.intp),
         panel_rows=np.concatenate(panel_rows),
@@ -281,7 +302,7 @@ def _class(
     for s in range(channel.size):
         if begin[s + 1] - begin[strips[-1]] > strip and s > strips[-1]:
             strips.append(s)
-    return _Class(channel, phase, offset, length, np.array([*strips, channel.size], np.intp), weights)
+    return _Class(phase * sources + channel, offset, length, np.array([*strips, channel.size], np.intp), weights)
 
 
 def _best(
@@ -371,23 +392,22 @@ def correlation(
     result_strides: tuple[int, ...],
     itemsize: int,
     means: Means,
-) -> Correlation:
+) -> Correlation | None:
     """Plan for split arrays ``(*batch, groups, channels, *spatial, parts)`` of these shapes and strides.
 
     The last axis holds the real and imaginary parts; it and the channels together are `sources` and `results` real
-    channels.
+    channels.  There is no plan if it would copy far more samples than it saves time.
     """
     ndim = len(axes)
     lanes = module.lanes
     lead = len(source_shape) - ndim - 3
     groups, parts = source_shape[lead], source_shape[-1]
-    source_channel, result_channel = source_strides[lead + 1], result_strides[lead + 1]
     spatial = range(lead + 2, lead + 2 + ndim)
 
     batch = groups * math.prod(source_shape[:lead])
-    nearest = min(abs(result_strides[a]) for a in spatial)
-    layout, splits = _best(module, direction, axes, sources, results, 0 < result_channel < nearest, means, batch)
-    tile, vectors = layout.tile, module.widths[layout.tile]
+    channels_inside = 0 < result_strides[lead + 1] < min(abs(result_strides[a]) for a in spatial)
+    layout, splits = _best(module, direction, axes, sources, results, channels_inside, means, batch)
+    tile, vectors, inner = layout.tile, module.widths[layout.tile], layout.inner
     axes_of = (*range(lead), *spatial)
     dims, extent, halo = dims_of(
         splits,
@@ -395,115 +415,117 @@ def correlation(
         [source_strides[a] for a in axes_of],
         [result_strides[a] for a in axes_of],
     )
-    phase_source, phase_range = source_places(dims, all_phases([split.source_start.size for split in splits]))
     phases = math.prod(split.pattern.source_phases for split in splits)
     planes = sources * phases
 
-    # Where each row goes, and the positions at which it is within the result.
-    rows = layout.row_channel.size
-    row_result = layout.row_channel // parts * result_channel + layout.row_channel % parts * result_strides[-1]
-    row_start, row_range = result_places(dims, layout.row_phase)
-    row_result = row_result + row_start
-
     mixed = any(split.pattern.mix for split in splits)
-    widest = int(np.diff(layout.groups).max())
-    stored = int(np.diff(layout.row_groups).max())
-    pieces = groups * (layout.groups.size - 1)
-    held = widest + stored if mixed else widest
+    rows, row_groups = layout.row_channel.size, layout.row_groups.size - 1
+    pieces = groups * row_groups
+    held = layout.widest + layout.stored if mixed else layout.widest
     box = box_shape(extent, halo, planes * itemsize, held * itemsize, 2 * lanes * vectors, pieces)
     box = with_full_vectors(box, extent, halo, lanes)
-    padded = box + halo
+    counts = [-(-size // part) for size, part in zip(extent, box, strict=True)]
+    padded = grown(box, halo)
+    work = groups * math.prod(extent) * int(layout.panel_start[-1])
+    packed = groups * math.prod(counts) * planes * math.prod(padded)
+    if packed > WASTE * work + LITTLE:
+        return None
     pitch = pitches(padded)
     # Round up so that a tile may read past the end, and keep planes off each other's cache sets.
-    plane = line_pitch(int(padded[0] * pitch[0]) + lanes * vectors, itemsize)
+    plane = line_pitch(math.prod(padded) + lanes * vectors, itemsize)
 
     # The positions from axis `flat` on are computed as one run, junk between rows and all.
-    def run(a: int, size: Index) -> int:
-        return int(((size[a:] - 1) * pitch[a:]).sum()) + 1
+    def run(a: int) -> int:
+        return reach(box[a:], pitch[a:])
 
-    flat = min(range(len(dims)), key=lambda a: math.prod(box[:a].tolist()) * -(-run(a, box) // lanes))
-    run_pitch = -(-run(flat, box) // (lanes * vectors)) * lanes * vectors
-    row_pitch = line_pitch(math.prod(box[:flat].tolist()) * run_pitch, itemsize)
+    flat = min(range(len(dims)), key=lambda a: math.prod(box[:a]) * -(-run(a) // lanes))
+    runs = math.prod(box[:flat])
+    run_pitch = -(-run(flat) // (lanes * vectors)) * lanes * vectors
+    row_pitch = line_pitch(runs * run_pitch, itemsize)
 
-    blocks, block_range, block_ragged = _blocks(row_result, row_range, layout.row_groups)
-    pitch_of = of_axes(dims, pitch, ndim)
+    # Where samples come from, and where rows go.
+    source_start, source_range = source_places(dims, all_phases(tuple(split.source_start.size for split in splits)))
+    row_start, row_range = result_places(dims, layout.row_phase)
+    row_start += channel_places(layout.row_channel, parts, result_strides[lead + 1], result_strides[-1])
+    block_row, block_range, block_ragged, group_block = blocks(row_start, row_range, layout.row_groups)
     # A block that fills the step from one position to the next is stored in whole lines.
-    widest_block = int(np.diff(blocks).max())
+    widest_block = int(np.diff(block_row).max())
     whole = widest_block == dims[-1].split.result_step * dims[-1].result_stride
-    stream = whole and groups * rows * math.prod(extent.tolist()) * itemsize > STREAM_BYTES
-    segments, strip_segment, class_strip = _segments(layout, sources, plane, pitch_of)
-    inner = layout.inner
-    step = plane if inner < 0 else splits[inner].pattern.tap_step * int(pitch_of[inner])
-    counts = -(-extent // box)
-    tasks = groups * math.prod(counts.tolist()) * (layout.groups.size - 1)
-    channel = np.arange(sources)
+    stream = whole and groups * rows * math.prod(extent) * itemsize > STREAM_BYTES
+
+    pitch_of = of_axes(dims, pitch, ndim)
+    segments = layout.segments.copy()
+    segments[:, 1] = layout.segment_plane * plane + layout.segment_offset @ table(pitch_of)
     source_planes = module.Planes(
-        step=offsets(dim.split.source_step * dim.source_stride for dim in dims),
-        channel=channel // parts * source_channel + channel % parts * source_strides[-1],
+        step=table(dim.split.source_step * dim.source_stride for dim in dims),
+        channel=channel_places(np.arange(sources), parts, source_strides[lead + 1], source_strides[-1]),
         group=source_strides[lead],
-        start=phase_source,
-        valid=phase_range.ravel(),
-        pitch=pitch,
+        start=source_start,
+        valid=source_range.ravel(),
+        pitch=table(pitch),
         channel_pitch=plane,
         phase_pitch=plane if mixed else sources * plane,  # mixed, a channel at a time
     )
     plane_sums = row_sums = None
     if mixed:
         place = read_places(splits, plane, pitch_of)
-        length = int(((padded - 1) * pitch).sum()) + 1
-        plane_sums = module.Sums(*plane_terms(layout.patterns), place, length, sources * plane)
-        place = np.arange(layout.groups[-1] // results) * row_pitch
-        length = (math.prod(box[:flat].tolist()) - 1) * run_pitch + run(flat, box)
-        row_sums = module.Sums(*result_terms(layout.patterns), place, length, row_pitch)
+        plane_sums = module.Sums(*plane_terms(layout.patterns), place, reach(padded, pitch), sources * plane)
+        place = np.arange(layout.channel_rows) * row_pitch
+        row_sums = module.Sums(*result_terms(layout.patterns), place, (runs - 1) * run_pitch + run(flat), row_pitch)
     kernel = module.Correlation(
         source_planes,
         plane_sums,
         row_sums,
         tile=tile,
-        extent=extent,
-        box=box,
-        counts=counts,
-        padded=padded,
-        pitch=pitch,
+        extent=table(extent),
+        box=table(box),
+        counts=table(counts),
+        padded=table(padded),
+        pitch=table(pitch),
         flat=flat,
         segments=segments.ravel(),
-        segment_step=step,
-        strip_segment=strip_segment,
-        class_strip=class_strip,
+        segment_step=plane if inner < 0 else splits[inner].pattern.tap_step * pitch_of[inner],
+        strip_segment=layout.strips,
+        class_strip=layout.class_strip,
         group_panel=layout.panels,
         panel_rows=layout.panel_rows * row_pitch,
         panel_start=layout.panel_start,
         run_pitch=run_pitch,
         row_pitch=row_pitch,
-        result_step=offsets(dim.split.result_step * dim.result_stride for dim in dims),
+        result_step=table(dim.split.result_step * dim.result_stride for dim in dims),
         result_group=result_strides[lead],
         results=results,
         group_row=layout.row_groups,
-        widest=stored,
-        group_block=np.searchsorted(blocks, layout.row_groups),
-        block_row=blocks,
+        widest=layout.stored,
+        group_block=group_block,
+        block_row=block_row,
         block_range=block_range.ravel(),
         block_ragged=block_ragged,
-        row_result=row_result,
+        row_result=row_start,
         row_range=row_range[:, -1].ravel(),
         row_channel=layout.row_channel,
         source_size=planes * plane,
-        sample_size=(len(phase_source) + 1) * plane if mixed else 0,
-        result_size=(widest + 1) * row_pitch,
-        stored_size=stored * row_pitch if mixed else 0,
-        channel_rows=layout.groups[-1] // results,
+        sample_size=(len(source_start) + 1) * plane if mixed else 0,
+        result_size=(layout.widest + 1) * row_pitch,
+        stored_size=layout.stored * row_pitch if mixed else 0,
+        channel_rows=layout.channel_rows,
         check=layout.combines_taps,
-        line_size=int(box[-1]) * widest_block if stream else 0,
+        line_size=box[-1] * widest_block if stream else 0,
     )
     return Correlation(
         layout,
         kernel,
-        tasks,
-        work=groups * math.prod(extent.tolist()) * int(layout.panel_start[-1]),
-        packed=groups * math.prod(counts.tolist()) * planes * math.prod(padded.tolist()),
+        tasks=math.prod(counts) * pieces,
+        work=work,
+        packed=packed,
         covers=all(split.covers for split in splits),
         mixed=mixed,
     )
+
+
+def channel_places(channel: Index, parts: int, step: int, part_step: int) -> Index:
+    """Where channels begin in their array, the parts of complex numbers being channels, too."""
+    return channel * step if parts == 1 else channel // parts * step + channel % parts * part_step
 
 
 def is_wasteful(direction: Direction, axes: tuple[Axis, ...], results: int, channels: int) -> bool:
@@ -520,35 +542,3 @@ def is_wasteful(direction: Direction, axes: tuple[Axis, ...], results: int, chan
     pieces = min(math.prod(axis.taps for axis in axes), math.prod(axis.n for axis in axes))
     saved = (planned - WASTE * products(axes)) * channels * results - PIECE * pieces
     return rows > MAX_ROWS or saved > LITTLE
-
-
-def _blocks(row_result: Index, row_range: Index, groups: Index) -> tuple[Index, Index, Index]:
-    """Blocks of rows that lie next to each other in the result, so that they can be stored interleaved.
-
-    Returns the first row of each block, and the number of rows; the positions at which all rows of a block are within
-    the result; and whether some of its rows have more positions than that along the last axis.
-    """
-    rows = row_result.size
-    together = (np.diff(row_range[:, :-1].reshape(rows, -1), axis=0) == 0).all(axis=1) & (np.diff(row_result) == 1)
-    together[groups[1:-1] - 1] = False
-    first = np.flatnonzero(np.append(True, ~together))
-    shared = row_range[first]
-    shared[:, -1, 0] = np.maximum.reduceat(row_range[:, -1, 0], first)
-    shared[:, -1, 1] = np.maximum(shared[:, -1, 0], np.minimum.reduceat(row_range[:, -1, 1], first))
-    blocks = np.append(first, rows)
-    differs = (row_range[:, -1] != np.repeat(shared[:, -1], np.diff(blocks), axis=0)).any(axis=1)
-    return blocks, shared, np.logical_or.reduceat(differs, first).astype(np.intp)
-
-
-def _segments(layout: Layout, sources: int, plane: int, pitch: Index) -> tuple[Index, Index, Index]:
-    """The segments ``(a, b, n)`` of all classes, the first segment of each strip, and the first strip of each class."""
-    tables, strips = [], [np.zeros(0, np.intp)]
-    before = 0
-    for c in layout.classes:
-        a = (np.cumsum(c.length) - c.length) * layout.tile
-        b = (c.phase * sources + c.channel) * plane + c.offset @ pitch
-        tables.append(np.stack([a, b, c.length], axis=1))
-        strips.append(c.strips[:-1] + before)
-        before += c.length.size
-    class_strip = np.cumsum([0, *(c.strips.size - 1 for c in layout.classes)])
-    return np.concatenate(tables), np.append(np.concatenate(strips), before), class_strip

@@ -24,7 +24,6 @@ from . import _memory, _runtime, _taps
 from ._correlation import (
     LITTLE,
     MAX_ROWS,
-    WASTE,
     Correlation,
     Layout,
     Means,
@@ -175,7 +174,7 @@ class Repeat:
     """One reading of one geometry, settled but for the numbers: ``repeat(source, w)``, or ``repeat(x, y)`` for weights.
 
     Returns None if the numbers are not all finite where they must be.  Weights that are packed already need no second
-    array.
+    array.  A result that is given must be like the one that would be made.
     """
 
     def __init__(
@@ -195,8 +194,9 @@ class Repeat:
         self._serial = min(plan.tasks, plan.work // _runtime.WORK_PER_THREAD) < 2
         self._empty = np.empty if math.prod(shape) * dtype.itemsize < _memory.LEAST else _memory.empty
 
-    def __call__(self, a: Array, b: Array | None = None) -> Array | None:
-        result: Array = self._empty(self._shape, self._dtype)
+    def __call__(self, a: Array, b: Array | None = None, result: Array | None = None) -> Array | None:
+        if result is None:
+            result = self._empty(self._shape, self._dtype)
         workers = 1 if self._serial else _runtime.team(_runtime.resolve_workers(self._workers), self._tasks, self._work)
         if self._sums:
             finite = self._run(a, b, result, self._tasks, workers)
@@ -230,9 +230,10 @@ def plan_of(
         w.itemsize // parts,
     )
     plan = plan_by(means)
-    if plan.mixed and not pays_mixed(plan, other := plan_by("padded")):
-        plan = other
-    return None if plan.packed > WASTE * plan.work + LITTLE else plan
+    if means != "mixed" or (plan and not plan.mixed):
+        return plan
+    other = plan_by("padded")
+    return plan if plan and other and pays_mixed(plan, other) else other
 
 
 def _weight_plan(axes: tuple[Axis, ...], x: Array, y: Array, w: Array, means: Means) -> WeightAdjoint | None:
@@ -254,8 +255,7 @@ def _weight_plan(axes: tuple[Axis, ...], x: Array, y: Array, w: Array, means: Me
         means,
     )
     # Far taps make a wide halo, and the channels of a task many planes of it.
-    wasted = plan.packed > WASTE * plan.work + LITTLE or plan.memory > 4 * (x.size + y.size + w.size) + LITTLE
-    return None if wasted else plan
+    return None if plan is None or plan.memory > 4 * (x.size + y.size + w.size) + LITTLE else plan
 
 
 def is_better_swapped(reading: Reading, axes: tuple[Axis, ...], x: Array, w: Array) -> bool:

@@ -51,10 +51,11 @@ class Method(Protocol):
         y: Array,
         shape: tuple[int, ...],
         workers: SupportsIndex | None,
-    ) -> Callable[[Array, Array], Array | None] | None:
-        """What computes a new result of this shape from other numbers in arrays like these, if there is a short way.
+    ) -> Callable[..., Array | None] | None:
+        """What computes a result of this shape from other numbers in arrays like these, if there is a short way.
 
-        It takes the two arrays that are known, and returns None if their numbers need the long way after all.
+        It takes the two arrays that are known, and optionally one for the result, which is a new one otherwise; and
+        returns None if the numbers need the long way after all.
         """
 
     def repeat_packed(

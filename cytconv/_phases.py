@@ -40,7 +40,6 @@ __all__ = [
     "Run",
     "Split",
     "fold",
-    "inside",
     "split_axis",
     "spread",
 ]
@@ -264,9 +263,3 @@ def spread(split: Split) -> Split:
     classes = tuple(tuple(Run(phases[f, o], k, 0, 1) for f, k, o in each) for each in taps)
     pattern = pattern._replace(source_phases=len(phases), classes=classes)
     return replace(split, halo=0, source_start=np.array(starts, np.intp), pattern=pattern)
-
-
-def inside(start: Index, step: int, size: int, positions: int) -> tuple[Index, Index]:
-    """First and past-the-last position whose sample ``start + p*step`` lies in ``[0, size)``."""
-    low = np.minimum(np.maximum(-(start // step), 0), positions)
-    return low, np.minimum(np.maximum(-((start - size) // step), low), positions)

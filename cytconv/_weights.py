@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -13,20 +14,30 @@ import numpy as np
 from ._boxes import (
     L2_BYTES,
     TASKS,
-    Dim,
     all_phases,
     box_shape,
     dims_of,
+    grown,
     line_pitch,
     of_axes,
-    offsets,
     pitches,
+    reach,
     result_places,
     source_places,
+    table,
 )
-from ._correlation import MIXED, MIXED_GAIN, MIXED_LEAST, Means, pays_spread
+from ._correlation import (
+    LITTLE,
+    MIXED,
+    MIXED_GAIN,
+    MIXED_LEAST,
+    WASTE,
+    Means,
+    channel_places,
+    pays_spread,
+)
 from ._geometry import Axis
-from ._phases import Index, Matrix, Split, split_axis, spread
+from ._phases import Index, Matrix, Pattern, Split, split_axis, spread
 from ._winograd import kron, mixing_cost, mixtures, plane_terms, read_places, result_terms, transposed
 
 __all__ = ["WeightAdjoint", "weight_adjoint"]
@@ -51,7 +62,6 @@ class WeightAdjoint:
     kernel: Any
     tasks: int
     work: int  # multiplications, padding included
-    packed: int  # samples copied, padding included
     memory: int  # numbers, of scratch and sums
 
 
@@ -65,8 +75,11 @@ def weight_adjoint(
     y_strides: tuple[int, ...],
     itemsize: int,
     means: Means,
-) -> WeightAdjoint:
-    """Plan for split arrays ``(*batch, groups, channels, *spatial, parts)`` of these shapes and strides."""
+) -> WeightAdjoint | None:
+    """Plan for split arrays ``(*batch, groups, channels, *spatial, parts)`` of these shapes and strides.
+
+    There is none if it would copy far more samples than it saves time.
+    """
     ndim, lanes = len(axes), module.lanes
     lead = len(x_shape) - ndim - 3
     groups, parts = x_shape[lead], x_shape[-1]
@@ -80,8 +93,6 @@ def weight_adjoint(
     dims, extent, halo = dims_of(
         splits, x_shape[:lead], [y_strides[a] for a in axes_of], [x_strides[a] for a in axes_of]
     )
-    start_x, valid_x = result_places(dims, all_phases([split.result_start.size for split in splits]))
-    start_y, valid_y = source_places(dims, all_phases([split.source_start.size for split in splits]))
     # Planes that are multiplied: phases, or sums of them.
     phases_x = math.prod(len(split.pattern.class_of) for split in splits)
     phases_y = math.prod(split.pattern.source_phases for split in splits)
@@ -101,31 +112,24 @@ def weight_adjoint(
         4 * lanes,
         TASKS,
     )
-    padded = box + halo
+    padded = grown(box, halo)
     y_pitch = pitches(padded)
 
     # The positions from axis `flat` on are one run in both arrays, junk between rows and all: there x is zero.
     def run(a: int) -> int:
-        return int(((box[a:] - 1) * y_pitch[a:]).sum()) + 1
+        return reach(box[a:], y_pitch[a:])
 
-    flat = min(range(len(dims)), key=lambda a: math.prod(box[:a].tolist()) * -(-run(a) // lanes))
-    run_pitch = -(-max(run(flat), math.prod(padded[flat:].tolist())) // lanes) * lanes
-    x_padded = np.append(box[:flat], padded[flat:])
-    x_pitch = np.append(pitches(box[:flat]) * run_pitch, y_pitch[flat:]) if flat else y_pitch
-    run_start = np.indices(tuple(box[:flat]), np.intp).reshape(flat, math.prod(box[:flat].tolist()))
-    runs = np.empty((run_start.shape[1], 3), np.intp)
-    runs[:, 0] = x_pitch[:flat] @ run_start
-    runs[:, 1] = y_pitch[:flat] @ run_start
-    runs[:, 2] = -(-run(flat) // lanes)
+    flat = min(range(len(dims)), key=lambda a: math.prod(box[:a]) * -(-run(a) // lanes))
+    run_pitch = -(-max(run(flat), math.prod(padded[flat:])) // lanes) * lanes
+    x_padded = [*box[:flat], *padded[flat:]]
+    x_pitch = [*(step * run_pitch for step in pitches(box[:flat])[:flat]), *y_pitch[flat:]]
 
     # The work comes in shares of the positions, whose sums take memory, and where these are few in blocks of channels.
-    counts = -(-extent // box)
-    boxes = math.prod(counts.tolist())
-    tables = [_products(split) for split in splits]
-    kernels = [kernel for _, kernel in tables]
-    sizes = [axis.taps if kernel is None else len(kernel) for axis, kernel in zip(axes, kernels, strict=True)]
-    row, tap, phase, offset = _taps([table for table, _ in tables], splits, sizes, dims, y_pitch)
-    size = math.prod(sizes)
+    counts = [-(-size // part) for size, part in zip(extent, box, strict=True)]
+    boxes = math.prod(counts)
+    kernel_size = tuple(axis.taps for axis in axes)
+    products = _products(tuple(split.pattern for split in splits), kernel_size)
+    size = products.sums
     sums = groups * inputs * outputs * size
     outer = groups * -(-outputs // y_block)
     most = min(boxes, SUM_BYTES // max(sums * itemsize, 1))
@@ -134,66 +138,67 @@ def weight_adjoint(
     parts_x = max(-(-inputs // channels), -(-FEW_TASKS // (outer * shares)))
     x_block = -(-inputs // (rows * parts_x)) * rows
     pieces = outer * -(-inputs // x_block)
-    x_plane = line_pitch(math.prod(box[:flat].tolist()) * run_pitch, itemsize)
+    x_plane = line_pitch(math.prod(box[:flat]) * run_pitch, itemsize)
     x_size = groups * boxes * inputs * phases_x * x_plane
     shared = outputs > y_block and x_size * itemsize <= SHARED_BYTES
     x_phase = (inputs if shared else x_block) * x_plane
+    packed = pieces * boxes * math.prod(padded) * phases_y * y_block
+    packed += x_size if shared else pieces * boxes * x_plane * phases_x * x_block
+    work = groups * inputs * outputs * products.row.size * math.prod(extent)
+    if packed > WASTE * work + LITTLE:
+        return None
 
-    channel_x, channel_y = np.arange(inputs), np.arange(outputs)
-    y_plane = line_pitch(math.prod(padded.tolist()), itemsize)
+    start_x, valid_x = result_places(dims, all_phases(tuple(split.result_start.size for split in splits)))
+    start_y, valid_y = source_places(dims, all_phases(tuple(split.source_start.size for split in splits)))
+    y_plane = line_pitch(math.prod(padded), itemsize)
     planes_x = module.Planes(
-        step=offsets(dim.split.result_step * dim.result_stride for dim in dims),
-        channel=channel_x // parts * x_strides[lead + 1] + channel_x % parts * x_strides[-1],
+        step=table(dim.split.result_step * dim.result_stride for dim in dims),
+        channel=channel_places(np.arange(inputs), parts, x_strides[lead + 1], x_strides[-1]),
         group=x_strides[lead],
         start=start_x,
         valid=valid_x.ravel(),
-        pitch=x_pitch,
+        pitch=table(x_pitch),
         channel_pitch=x_plane,
         phase_pitch=x_plane if mixed else x_phase,
     )
     planes_y = module.Planes(
-        step=offsets(dim.split.source_step * dim.source_stride for dim in dims),
-        channel=channel_y // parts * y_strides[lead + 1] + channel_y % parts * y_strides[-1],
+        step=table(dim.split.source_step * dim.source_stride for dim in dims),
+        channel=channel_places(np.arange(outputs), parts, y_strides[lead + 1], y_strides[-1]),
         group=y_strides[lead],
         start=start_y,
         valid=valid_y.ravel(),
-        pitch=y_pitch,
+        pitch=table(y_pitch),
         channel_pitch=y_plane,
         phase_pitch=y_plane if mixed else y_block * y_plane,
     )
     sums_x = sums_y = sums_w = None
     channel_step, tap_step, row_step = size, 1, outputs * size
-    kernel_taps = math.prod(axis.taps for axis in axes)
+    pitch_of = of_axes(dims, y_pitch, ndim)
     if mixed:
         patterns = tuple(split.pattern for split in splits)
         sums_x = module.Sums(
             *transposed(result_terms(patterns), phases_x), np.arange(len(start_x)) * x_plane, x_plane, x_phase
         )
-        sums_y = module.Sums(
-            *plane_terms(patterns),
-            read_places(splits, y_plane, of_axes(dims, y_pitch, ndim)),
-            y_plane,
-            y_block * y_plane,
-        )
+        sums_y = module.Sums(*plane_terms(patterns), read_places(splits, y_plane, pitch_of), y_plane, y_block * y_plane)
         # Sums of taps become taps line by line, each line having a number for each channel of y.
         channel_step, tap_step, row_step = 1, inputs * outputs, outputs
-        terms = transposed(kron(list(zip(kernels, [axis.taps for axis in axes], strict=True))), kernel_taps)
+        terms = transposed(kron(list(zip(products.kernels, kernel_size, strict=True))), math.prod(kernel_size))
         pitch = -(-outputs // lanes) * lanes
         sums_w = module.Sums(*terms, np.arange(size) * tap_step, outputs, pitch)
 
-    classes = np.searchsorted(row, np.arange(phases_x + 1))
+    # A column for each tap of each channel of y in a task, class by class: a plane from the offset of the tap on.
     channel = np.arange(y_block)[:, None]
-    in_task, places, class_column, consecutive = [], [], [0], []
-    for begin, end in zip(classes[:-1], classes[1:], strict=True):
-        each = slice(begin, end)
-        in_class = (channel * y_plane + phase[each] * (y_block * y_plane) + offset[each]).ravel()
+    begins = channel * y_plane + products.phase * (y_block * y_plane) + products.offset @ table(pitch_of)
+    places = channel * channel_step + products.tap * tap_step
+    class_tap, class_columns, class_places, consecutive = products.class_tap.tolist(), [], [], []
+    for begin, end in pairwise(class_tap):
         # The last tile may be short of columns.
-        in_task.append(np.append(in_class, np.full(columns - 1, in_class[-1] if in_class.size else 0)))
-        places.append(
-            np.append((channel * channel_step + tap[each] * tap_step).ravel(), np.zeros(columns - 1, np.intp))
+        class_columns.append(
+            np.pad(begins[:, begin:end].ravel(), (0, columns - 1), "edge" if end > begin else "constant")
         )
-        class_column.append(class_column[-1] + in_task[-1].size)
-        consecutive.append(bool((np.diff(places[-1][: in_class.size]) == 1).all()))
+        place = places[:, begin:end].ravel()
+        class_places.append(np.pad(place, (0, columns - 1)))
+        consecutive.append(bool((np.diff(place) == 1).all()))
     kernel = module.WeightAdjoint(
         planes_x,
         planes_y,
@@ -204,18 +209,18 @@ def weight_adjoint(
         groups=groups,
         rows=rows,
         sums=size,
-        taps=kernel_taps,
-        few=row.size < size or not row.size,
-        box=box,
-        counts=counts,
-        x_padded=x_padded,
-        y_padded=padded,
-        runs=runs,
-        columns=np.concatenate(in_task),
-        places=np.concatenate(places),
-        class_taps=np.diff(classes),
-        class_column=np.array(class_column, np.intp),
-        class_consecutive=np.array(consecutive, np.intp),
+        taps=math.prod(kernel_size),
+        few=products.row.size < size or not products.row.size,
+        box=table(box),
+        counts=table(counts),
+        x_padded=table(x_padded),
+        y_padded=table(padded),
+        runs=_runs(box[:flat], x_pitch[:flat], y_pitch[:flat], -(-run(flat) // lanes)),
+        columns=np.concatenate(class_columns),
+        places=np.concatenate(class_places),
+        class_taps=np.diff(products.class_tap),
+        class_column=np.cumsum([0, *map(len, class_columns)]),
+        class_consecutive=table(consecutive),
         row_step=row_step,
         channel_step=channel_step,
         shares=shares,
@@ -232,9 +237,7 @@ def weight_adjoint(
     return WeightAdjoint(
         kernel,
         tasks=pieces * shares,
-        work=groups * inputs * outputs * row.size * math.prod(extent.tolist()),
-        packed=pieces * boxes * math.prod(padded.tolist()) * phases_y * y_block
-        + (x_size if shared else pieces * boxes * x_plane * phases_x * x_block),
+        work=work,
         memory=kernel.scratch_size + sums * shares + (x_size if shared else 0),
     )
 
@@ -266,38 +269,65 @@ def _best(axes: Sequence[Axis], inputs: int, outputs: int, batch: int, lanes: in
     return splits
 
 
-def _products(split: Split) -> tuple[Index, Matrix | None]:
-    """What each row (a plane of x) is multiplied with: row, plane of y, sum, offset; and of which sums taps are made.
+@dataclass(frozen=True, eq=False)
+class _Products:
+    """What is multiplied, for each pair of channels: planes of x by planes of y from an offset on; by planes of x."""
+
+    row: Index  # plane of x
+    tap: Index  # of the kernel, or of the sums that its taps are made of
+    phase: Index  # plane of y
+    offset: Index  # in that plane, one column for each axis
+    class_tap: Index  # for each plane of x the first product, and their number
+    sums: int  # taps of the kernel, or sums
+    kernels: list[Matrix | None]  # for each axis: the sums, of taps
+
+
+@lru_cache(maxsize=64)
+def _products(patterns: tuple[Pattern, ...], taps: tuple[int, ...]) -> _Products:
+    """The products of all axes, for a kernel of so many taps along each."""
+    tables, kernels = zip(*map(_products_along, patterns), strict=True)
+    sizes = [n if kernel is None else len(kernel) for n, kernel in zip(taps, kernels, strict=True)]
+    grid = np.indices([len(each) for each in tables], np.intp).reshape(len(tables), -1)
+    rows, planes, tap, offset = np.stack([each[which] for each, which in zip(tables, grid, strict=True)]).T
+    row, sum_, phase = np.zeros((3, grid.shape[1]), np.intp)
+    for a, (pattern, size) in enumerate(zip(patterns, sizes, strict=True)):
+        row = row * len(pattern.class_of) + rows[:, a]
+        sum_ = sum_ * size + tap[:, a]
+        phase = phase * pattern.source_phases + planes[:, a]
+    order = np.argsort(row, kind="stable")
+    row = row[order]
+    number = math.prod(len(pattern.class_of) for pattern in patterns)
+    return _Products(
+        row,
+        sum_[order],
+        phase[order],
+        offset[order],
+        class_tap=np.searchsorted(row, np.arange(number + 1)),
+        sums=math.prod(sizes),
+        kernels=list(kernels),
+    )
+
+
+def _products_along(p: Pattern) -> tuple[Index, Matrix | None]:
+    """The same of one axis: plane of x, plane of y, tap or sum, and offset; and the sums.
 
     Without a mix the sums are the taps.  With one, every product is summed by itself: several may be of one weight.
     """
-    p = split.pattern
     steps = [np.zeros((0, 4), np.intp)]
     for row, (number, base) in enumerate(zip(p.class_of, p.tap_of, strict=True)):
         for run in p.classes[number]:
             j = np.arange(run.length)
             tap, offset = base + run.k + j * p.kernel_step, run.offset + j * p.tap_step
             steps.append(np.stack(np.broadcast_arrays(row, run.phase, tap, offset), axis=1))
-    table = np.concatenate(steps)
+    each = np.concatenate(steps)
     if p.kernel is None:
-        return table, None
-    kernel = tuple(p.kernel[weight] for weight in table[:, 2])
-    table[:, 2] = np.arange(len(table))
-    return table, kernel
+        return each, None
+    kernel = tuple(p.kernel[weight] for weight in each[:, 2])
+    each[:, 2] = np.arange(len(each))
+    return each, kernel
 
 
-def _taps(
-    tables: Sequence[Index], splits: Sequence[Split], sizes: Sequence[int], dims: Sequence[Dim], pitch: Index
-) -> tuple[Index, Index, Index, Index]:
-    """The products of all axes: rows, sums, planes of y and the offsets there; by rows."""
-    grid = np.indices([len(table) for table in tables], np.intp).reshape(len(tables), -1)
-    rows, phases, taps, shifts = np.stack([table[which] for table, which in zip(tables, grid, strict=True)]).T
-    row, tap, phase, offset = np.zeros((4, grid.shape[1]), np.intp)
-    for a, (split, size) in enumerate(zip(splits, sizes, strict=True)):
-        row = row * len(split.pattern.class_of) + rows[:, a]
-        tap = tap * size + taps[:, a]
-        phase = phase * split.pattern.source_phases + phases[:, a]
-    for d, dim in enumerate(dims):
-        offset += dim.along(shifts) * pitch[d]
-    order = np.argsort(row, kind="stable")
-    return row[order], tap[order], phase[order], offset[order]
+def _runs(box: list[int], x_pitch: list[int], y_pitch: list[int], vectors: int) -> Index:
+    """The runs of positions in a box: where in a plane of x, where in a plane of y, how many vectors."""
+    at = np.indices(tuple(box), np.intp).reshape(len(box), math.prod(box))
+    return np.stack([table(x_pitch) @ at, table(y_pitch) @ at, np.full(at.shape[1], vectors)], axis=1)

@@ -226,7 +226,7 @@ def result_terms(patterns: tuple[Pattern, ...]) -> Terms:
     return kron([(p.mix and p.mix.results, len(p.class_of)) for p in patterns])
 
 
-def read_places(splits: Sequence[Split], plane: int, pitch: Index) -> Index:
+def read_places(splits: Sequence[Split], plane: int, pitch: Sequence[int]) -> Index:
     """Where what is read begins, in planes one for each phase of the source."""
     place = np.zeros(1, np.intp)
     for a, (split, along) in enumerate(zip(splits, pitch, strict=True)):

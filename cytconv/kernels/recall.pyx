@@ -42,7 +42,7 @@ def recall(str reading, a, b, tuple arguments):
 def remember(str reading, a, b, tuple arguments, call):
     """From now on `recall` calls ``call(a, b)``."""
     key = _key(reading, a, b, arguments)
-    if key is not None and call is not None:
+    if key is not None:
         if len(_calls) >= MOST:
             forget()
         _calls[key] = call

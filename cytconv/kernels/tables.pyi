@@ -1,0 +1,9 @@
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+Index = NDArray[np.intp]
+
+def places(phases: Index, sides: Sequence[tuple[int, int, Index, int, int, int]]) -> tuple[Index, Index]: ...
+def blocks(place: Index, within: Index, groups: Index) -> tuple[Index, Index, Index, Index]: ...
