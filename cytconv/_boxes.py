@@ -164,14 +164,8 @@ def with_full_vectors(box: Sizes, extent: Sizes, halo: Sizes, lanes: int) -> Siz
     a = next((a for a in range(len(box)) if box[a] < extent[a]), None)
     if a is None:
         return box
-    n, size, line = extent[a], box[a], math.prod(grown(box, halo)[a + 1 :])
-
-    def cost(each: int) -> tuple[int, int]:
-        vectors = n // each * -(-each * line // lanes) + -(-(n % each) * line // lanes)
-        return vectors + 2 * -(-n // each), abs(each - size)
-
-    best = min(range(max(1, size * 3 // 4), min(size * 4 // 3, n) + 1), key=cost)
-    return [*box[:a], best, *box[a + 1 :]]
+    line = math.prod(grown(box, halo)[a + 1 :])
+    return [*box[:a], tables.even_part(extent[a], box[a], line, lanes), *box[a + 1 :]]
 
 
 def grown(box: Sizes, halo: Sizes) -> Sizes:

@@ -35,7 +35,7 @@ from ._boxes import (
     with_full_vectors,
 )
 from ._geometry import Axis
-from ._phases import Direction, Index, Pattern, Run, Split, fold, split_axis, spread
+from ._phases import Direction, Index, Pattern, Run, Split, fold, split_axis, spread, spread_phases
 from ._taps import products
 from ._winograd import BLOCKS, mixing_cost, mixtures, plane_terms, read_places, result_terms, tap_terms
 from .kernels.tables import blocks
@@ -364,7 +364,7 @@ def pays_spread(split: Split, channels: int, work: float, lanes: int) -> bool:
     longest = max((run.length for runs in split.pattern.classes for run in runs), default=0)
     if junk <= max(1, longest - split.source_start.size):  # there are at least so many offsets
         return False
-    return junk > spread(split).source_start.size - split.source_start.size > 0
+    return junk > spread_phases(split.pattern) - split.source_start.size > 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -447,9 +447,8 @@ def correlation(
     source_start, source_range = source_places(dims, all_phases(tuple(split.source_start.size for split in splits)))
     row_start, row_range = result_places(dims, layout.row_phase)
     row_start += channel_places(layout.row_channel, parts, result_strides[lead + 1], result_strides[-1])
-    block_row, block_range, block_ragged, group_block = blocks(row_start, row_range, layout.row_groups)
+    block_row, block_range, block_ragged, group_block, widest_block = blocks(row_start, row_range, layout.row_groups)
     # A block that fills the step from one position to the next is stored in whole lines.
-    widest_block = int(np.diff(block_row).max())
     whole = widest_block == dims[-1].split.result_step * dims[-1].result_stride
     stream = whole and groups * rows * math.prod(extent) * itemsize > STREAM_BYTES
 

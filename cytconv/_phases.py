@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -42,6 +42,7 @@ __all__ = [
     "fold",
     "split_axis",
     "spread",
+    "spread_phases",
 ]
 
 Index = NDArray[np.intp]
@@ -67,7 +68,8 @@ class Mix(NamedTuple):
     results: Matrix  # the phases of the result, of the rows
 
 
-class Pattern(NamedTuple):
+@dataclass(frozen=True)
+class Pattern:
     """What of a `Split` decides how weights are packed: nothing that depends on sizes, as long as all taps reach."""
 
     taps: int  # of the kernel, or as many as `kernel` makes of it
@@ -79,6 +81,13 @@ class Pattern(NamedTuple):
     tap_of: tuple[int, ...]  # ... and the tap that the class counts from
     kernel: Matrix | None = None  # taps as sums of those of the given kernel
     mix: Mix | None = None
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    @cached_property
+    def _hash(self) -> int:  # patterns are keys of caches, again and again
+        return hash((self.taps, self.source_phases, self.kernel_step, self.tap_step, self.classes, self.tap_of))
 
 
 @dataclass(frozen=True)
@@ -248,7 +257,19 @@ def fold(axis: Axis, direction: Direction, rows: int) -> Split:
 
 def spread(split: Split) -> Split:
     """Give every offset a phase of the source of its own: more copies of the samples, and no halo."""
-    pattern = split.pattern
+    pattern, reads = _spread(split.pattern)
+    starts = [int(split.source_start[phase]) + offset * split.source_step for phase, offset in reads]
+    return replace(split, halo=0, source_start=np.array(starts, np.intp), pattern=pattern)
+
+
+def spread_phases(pattern: Pattern) -> int:
+    """How many phases of the source that makes."""
+    return len(_spread(pattern)[1])
+
+
+@lru_cache(maxsize=64)
+def _spread(pattern: Pattern) -> tuple[Pattern, list[tuple[int, int]]]:
+    """The new pattern; and for each of its phases, which one it was and from which offset on."""
     # For each class, the taps one by one: phase, tap, offset.
     taps = [
         [
@@ -259,7 +280,5 @@ def spread(split: Split) -> Split:
         for runs in pattern.classes
     ]
     phases = {read: number for number, read in enumerate(dict.fromkeys((f, o) for each in taps for f, _, o in each))}
-    starts = [int(split.source_start[phase]) + offset * split.source_step for phase, offset in phases]
     classes = tuple(tuple(Run(phases[f, o], k, 0, 1) for f, k, o in each) for each in taps)
-    pattern = pattern._replace(source_phases=len(phases), classes=classes)
-    return replace(split, halo=0, source_start=np.array(starts, np.intp), pattern=pattern)
+    return replace(pattern, source_phases=len(phases), classes=classes), list(phases)

@@ -202,10 +202,11 @@ def mixtures(splits: list[Split], block: int) -> list[list[Split]]:
 
 def mixing_cost(patterns: tuple[Pattern, ...], sources: int, results: int) -> float:
     """All the adding for one position, in multiplications."""
-    rows = math.prod(len(pattern.class_of) for pattern in patterns)
-    cost = float(results * WRITE * rows)
-    for channels, (start, terms, _) in ((sources, plane_terms(patterns)), (results, result_terms(patterns))):
-        cost += channels * (ADD * terms.size + WRITE * (start.size - 1))
+    cost = float(results * WRITE * math.prod(len(pattern.class_of) for pattern in patterns))
+    for channels, factors in ((sources, _plane_factors(patterns)), (results, _result_factors(patterns))):
+        lines = math.prod(columns if rows is None else len(rows) for rows, columns in factors)
+        terms = math.prod(columns if rows is None else sum(map(len, rows)) for rows, columns in factors)
+        cost += channels * (ADD * terms + WRITE * lines)
     return cost
 
 
@@ -217,13 +218,21 @@ def tap_terms(patterns: tuple[Pattern, ...], taps: Sequence[int]) -> Terms:
 @lru_cache(maxsize=64)
 def plane_terms(patterns: tuple[Pattern, ...]) -> Terms:
     """Planes as sums of what is read."""
-    return kron([(p.mix and p.mix.planes, len(p.mix.reads) if p.mix else p.source_phases) for p in patterns])
+    return kron(_plane_factors(patterns))
 
 
 @lru_cache(maxsize=64)
 def result_terms(patterns: tuple[Pattern, ...]) -> Terms:
     """Phases of the result as sums of rows."""
-    return kron([(p.mix and p.mix.results, len(p.class_of)) for p in patterns])
+    return kron(_result_factors(patterns))
+
+
+def _plane_factors(patterns: tuple[Pattern, ...]) -> list[tuple[Matrix | None, int]]:
+    return [(p.mix and p.mix.planes, len(p.mix.reads) if p.mix else p.source_phases) for p in patterns]
+
+
+def _result_factors(patterns: tuple[Pattern, ...]) -> list[tuple[Matrix | None, int]]:
+    return [(p.mix and p.mix.results, len(p.class_of)) for p in patterns]
 
 
 def read_places(splits: Sequence[Split], plane: int, pitch: Sequence[int]) -> Index:

@@ -1,6 +1,20 @@
-"""Tables with a row for each phase, written in one loop each: short ones, which numpy would take many calls for."""
+"""What plans are made of that takes loops: tables with a row for each phase, which numpy would take many calls for."""
 
 import numpy as np
+
+
+cdef inline Py_ssize_t parts(Py_ssize_t n, Py_ssize_t each) noexcept:
+    return (n + each - 1) // each
+
+
+def even_part(Py_ssize_t n, Py_ssize_t size, Py_ssize_t line, Py_ssize_t lanes):
+    """About `size` of n lines, for parts that are computed in few vectors; of equally few, the nearest."""
+    cdef Py_ssize_t each, vectors, least = -1, best = size
+    for each in range(max(1, size * 3 // 4), min(size * 4 // 3, n) + 1):
+        vectors = n // each * parts(each * line, lanes) + parts(n % each * line, lanes) + 2 * parts(n, each)
+        if least < 0 or vectors < least or (vectors == least and abs(each - size) < abs(best - size)):
+            least, best = vectors, each
+    return best
 
 
 def places(const Py_ssize_t[:, :] phases, sides):
@@ -34,11 +48,11 @@ def blocks(
     """Blocks of rows that lie next to each other in the result, so that they can be stored interleaved.
 
     `place` says where each row begins and `within` its positions, as `places` does; no block reaches from one of the
-    `groups` into the next.  Returns the first row of each block, and the number of rows; the positions at which all rows
-    of a block are within the result; whether some of its rows have more positions than that along the last axis; and the
-    block at which each group begins.
+    `groups` into the next.  Returns the first row of each block, and the number of rows; the positions at which all
+    rows of a block are within the result; whether some of its rows have more positions than that along the last axis;
+    the block at which each group begins; and how many rows a block has, at most.
     """
-    cdef Py_ssize_t rows = place.shape[0], last = within.shape[1] - 1, n = 0, group = 0, row, d
+    cdef Py_ssize_t rows = place.shape[0], last = within.shape[1] - 1, n = 0, group = 0, widest = 0, row, d
     first_row, ragged = np.empty(rows + 1, np.intp), np.zeros(rows, np.intp)
     shared, group_block = np.empty((rows, last + 1, 2), np.intp), np.empty(groups.shape[0], np.intp)
     cdef Py_ssize_t[::1] first = first_row, uneven = ragged, begin = group_block
@@ -62,7 +76,8 @@ def blocks(
             first[n] = row
             common[n] = within[row]
             n += 1
+        widest = max(widest, row + 1 - first[n - 1])
     first[n] = rows
     for group in range(group, groups.shape[0]):
         begin[group] = n
-    return first_row[: n + 1], shared[:n], ragged[:n], group_block
+    return first_row[: n + 1], shared[:n], ragged[:n], group_block, widest
