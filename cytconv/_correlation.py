@@ -16,6 +16,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import pairwise
 from typing import Any, Literal
 
 import numpy as np
@@ -199,18 +200,8 @@ def _layout(
     step = rows if parts == 1 else -(-rows // (parts * unit)) * unit
     groups = row_groups = np.append(np.arange(0, rows, step), rows)
 
-    panels, panel_class, panel_rows, panel_weights = [0], [], [], []
-    for begin, end in zip(groups[:-1], groups[1:], strict=True):
-        for c in range(len(classes)):
-            members = begin + np.flatnonzero(row_class[begin:end] == c)
-            number = -(-members.size // tile)
-            padded = np.full(number * tile, end)
-            padded[: members.size] = members
-            panel_rows.append(padded - begin)
-            panel_weights.append(row_weights[np.minimum(padded, members[-1] if members.size else 0)])
-            panel_class += [c] * number
-            panels.append(panels[-1] + number)
-    sizes = np.array([classes[c].weights.size * tile for c in panel_class], np.intp)
+    panels, panel_class, panel_rows, panel_weights = _panels(groups, row_class, row_weights, len(classes), tile)
+    products = np.array([c.weights.size for c in classes], np.intp)
     price = cost(tile)
     if mixed:
         row_channel, row_phase = rows_of([len(p.mix.results if p.mix else p.class_of) for p in patterns])
@@ -232,7 +223,7 @@ def _layout(
         segment_offset=np.concatenate([c.offset for c in classes]),
         strips=np.concatenate([*strips, first[-1:]]),
         class_strip=np.cumsum([0, *map(len, strips)]),
-        class_products=np.cumsum([0, *(c.weights.size for c in classes)]),
+        class_products=np.append(0, np.cumsum(products)),
         products=np.concatenate([c.weights for c in classes]),
         row_channel=row_channel,
         row_phase=row_phase,
@@ -240,12 +231,29 @@ def _layout(
         widest=int(np.diff(groups).max()),
         stored=int(np.diff(row_groups).max()),
         channel_rows=rows // results,
-        panels=np.array(panels),
-        panel_class=np.array(panel_class, np.intp),
-        panel_rows=np.concatenate(panel_rows),
-        panel_weights=np.concatenate(panel_weights),
-        panel_start=np.append(0, np.cumsum(sizes)),
+        panels=panels,
+        panel_class=panel_class,
+        panel_rows=panel_rows,
+        panel_weights=panel_weights,
+        panel_start=np.append(0, np.cumsum(products[panel_class] * tile)),
     )
+
+
+def _panels(
+    groups: Index, row_class: Index, row_weights: Index, classes: int, tile: int
+) -> tuple[Index, Index, Index, Index]:
+    """The rows of each class in each group, a tile at a time; those that are missing in the last one are spare."""
+    first, of_class, rows, weights = [0], [], [], []
+    for begin, end in pairwise(groups.tolist()):
+        for c in range(classes):
+            members = begin + np.flatnonzero(row_class[begin:end] == c)
+            number = -(-members.size // tile)
+            padded = np.pad(members, (0, number * tile - members.size), constant_values=end)
+            rows.append(padded - begin)
+            weights.append(row_weights[np.minimum(padded, members[-1] if members.size else 0)])
+            of_class += [c] * number
+            first.append(first[-1] + number)
+    return np.array(first), np.array(of_class, np.intp), np.concatenate(rows), np.concatenate(weights)
 
 
 def _pairs_pitch(module: Any, pairs: int) -> int:

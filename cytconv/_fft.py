@@ -235,7 +235,7 @@ class Pieces:
         self.axis, self.stride, self.dilation = axis, stride, dilation
         self.x_step, self.w_step, self.y_step = dilation // common, stride // common, stride // common * dilation
         self.samples, self.classes = min(self.x_step, axis.n), min(self.w_step, axis.taps)
-        self.taps = -(-axis.taps // self.w_step)  # of the largest class
+        self.taps = _ceil(axis.taps, self.w_step)  # of the largest class
 
     def length(self, v: int) -> int:
         return len(range(v, self.axis.n, self.x_step))
@@ -372,9 +372,14 @@ class Plan:
 
 def _together(tiles: int, batch: int, size: int) -> tuple[int, int]:
     """How many items of the batch make a task, and how many tiles of each: few enough, and as many in each task."""
-    most = max(1, TASK // size)
+    most = max(1, TASK // size)  # tiles of all items together
     items = min(most, max(batch, 1))
-    return items, -(-tiles // -(-tiles // max(most // items, 1))) if tiles else 1
+    tasks = _ceil(tiles, max(most // items, 1))
+    return items, _ceil(tiles, tasks) if tasks else 1
+
+
+def _ceil(a: int, b: int) -> int:
+    return -(-a // b)
 
 
 @lru_cache(maxsize=64)
@@ -399,10 +404,10 @@ def plan_of(reading: Reading, axes: tuple[Axis, ...], x_shape: Sizes, w_shape: S
 
     def cost(lengths: Sequence[tuple[int, int]]) -> float:
         size = math.prod(n for n, _ in lengths)
-        tiles = math.prod(-(-longest // block) for (longest, _), (_, block) in zip(whole, lengths, strict=True))
+        tiles = math.prod(_ceil(longest, block) for (longest, _), (_, block) in zip(whole, lengths, strict=True))
         items, together = _together(tiles, batch, size * channels)
-        tasks = -(-tiles // together) * -(-batch // items)
-        tiles = -(-tiles // together) * together * math.prod(p.samples for p in pieces)
+        tasks = _ceil(tiles, together) * _ceil(batch, items)
+        tiles = _ceil(tiles, together) * together * math.prod(p.samples for p in pieces)
         rows = together * items * channels * size // lengths[-1][0]
         steps = size * (math.log2(size) + PASSES) * math.pow(max(1, size * channels / CACHE), SLOW) * (1 + ROWS / rows)
         calls = tiles * (EACH * (1 + classes) + CALL * classes / together)
@@ -435,7 +440,7 @@ def _lengths(taps: int, longest: int, shortest: int, real: bool) -> list[tuple[i
     """Lengths of a transform that may be good, with how many results each has; the last one takes them all."""
     lengths, count = [], longest // taps
     while count > 1:
-        size = scipy.fft.next_fast_len(-(-longest // count) + taps - 1, real)
+        size = scipy.fft.next_fast_len(_ceil(longest, count) + taps - 1, real)
         if size < shortest:
             lengths.append((size, size - taps + 1))
         count = count * 4 // 5
