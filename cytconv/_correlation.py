@@ -59,7 +59,7 @@ MIXED = 16  # channels that are summed over, if samples are mixed (see `_winogra
 MIXED_LEAST = 1e8  # and multiplications without,
 MIXED_GAIN = 0.92  # if that takes no more than this share of the time
 SUM = 10  # multiplications that take as long as to copy and add up one sample of a box
-STREAM_BYTES = 16 * 1024 * 1024  # a result larger than this is written past the caches
+STREAM_BYTES = 4 * 1024 * 1024  # a result larger than this is written past the caches
 
 # What a plan may do that infinite samples and NaN notice, so that results are to be checked: nothing; multiply them by
 # zeros (`fold`); or add them to others (`winograd`), which costs some precision, too.

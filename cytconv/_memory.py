@@ -33,7 +33,10 @@ _spare: deque[NDArray[np.uint8]] = deque()
 
 
 class _Piece:
-    """What an array on a piece of memory has as its base, so that the memory stays."""
+    """What an array on a piece of memory has as its base, so that the memory stays.
+
+    Memory counts from the beginning of a cache line: vectors that lie within one are stored in half of the time.
+    """
 
     def __init__(self, memory: Array, shape: tuple[int, ...], dtype: np.dtype[Any], start: int = 0) -> None:
         self._memory = memory
@@ -41,7 +44,7 @@ class _Piece:
             "version": 3,
             "shape": shape,
             "typestr": dtype.str,
-            "data": (memory.ctypes.data + start, False),
+            "data": (-(-memory.ctypes.data // LINE) * LINE + start, False),
         }
 
 
@@ -67,10 +70,10 @@ def empty(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
             memory = _spare.popleft()
         except IndexError:  # another thread was faster
             break
-        if size <= memory.nbytes <= 2 * size:
+        if size + LINE <= memory.nbytes <= 2 * (size + LINE):
             return np.asarray(_Lease(memory, shape, dtype))
         _spare.append(memory)
-    return np.asarray(_Lease(np.empty(size, np.uint8), shape, dtype))
+    return np.asarray(_Lease(np.empty(size + LINE, np.uint8), shape, dtype))
 
 
 def empties(*wanted: tuple[tuple[int, ...], np.dtype[Any]]) -> list[Array]:

@@ -221,6 +221,20 @@ def test_an_operator_keeps_one_copy_of_its_weights():
 # ---- memory of large results ---------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize(("stride", "padding"), [(1, 1), (2, 1), (3, 2), (4, 0)])
+def test_lines_past_the_caches_begin_anywhere(rng, stride, padding, dtype, monkeypatch, fresh_plans):
+    monkeypatch.setattr(_correlation, "STREAM_BYTES", -1)
+    x, w = integers(rng, (2, 5, 37), dtype), integers(rng, (3, 6), dtype)
+    window = {"stride": (1, stride), "padding": (0, padding)}
+    expected = reference.conv_transpose(x, w, **window)
+    for before in range(17):
+        around = np.full(expected.size + before + 17, np.nan, dtype)
+        out = around[before : before + expected.size].reshape(expected.shape)
+        assert_exact(conv_transpose(x, w, out=out, **window), expected, dtype)
+        assert np.isnan(around).sum() == before + 17
+
+
 def test_memory_of_a_large_result_is_used_again(monkeypatch, fresh_plans):
     monkeypatch.setattr(_memory, "LEAST", 1000)
     monkeypatch.setattr(_memory, "_spare", deque())
@@ -239,6 +253,7 @@ def test_memory_of_a_large_result_is_used_again(monkeypatch, fresh_plans):
     assert np.array_equal(again, expected)
     assert type(again) is np.ndarray
     assert again.flags.writeable
+    assert where % 64 == 0
 
 
 def test_memory_of_other_sizes_is_kept_within_bounds(monkeypatch, fresh_plans):

@@ -167,11 +167,12 @@ cdef class Correlation:
         for count in self.counts:
             self.boxes *= count
         self.check = tables["check"]  # whether to look for results that are not finite
-        # Lines of the result that are stored whole may go past the caches.
-        self.line_size = tables["line_size"] if STREAMS else 0
+        # Lines of the result that are stored whole may go past the caches.  On the way there they begin as far behind
+        # the beginning of a cache line as in the result.
+        self.line_size = cache_lines(tables["line_size"]) + PER_LINE if STREAMS and tables["line_size"] else 0
         # Elements of scratch for each worker: the packed box, the results, the bias of each row, a line.
         self.scratch_size = self.sample_size + self.source_size + self.result_size + self.stored_size
-        self.scratch_size += self.widest + self.line_size
+        self.scratch_size += cache_lines(self.widest) + self.line_size
 
     def run(self, source, weights, bias, result, Py_ssize_t tasks, int workers):
         """Compute the whole result.  `weights` are packed, or the `Weights` and an array to pack now.
@@ -205,7 +206,7 @@ cdef class Correlation:
                 states[worker].result = states[worker].source + self.source_size
                 states[worker].stored = states[worker].result + (self.result_size if self.stored_size else 0)
                 states[worker].bias = states[worker].result + self.result_size + self.stored_size
-                states[worker].line = states[worker].bias + self.widest
+                states[worker].line = states[worker].bias + cache_lines(self.widest)
                 states[worker].packed = -1
                 states[worker].infinite = False
             for worker in prange(workers, schedule="static", chunksize=1, num_threads=workers):
@@ -362,68 +363,87 @@ cdef class Correlation:
         Scratch* s,
     ) noexcept nogil:
         """Blocks of neighbouring rows to their places in the result."""
-        cdef Py_ssize_t last = self.dims - 1
-        cdef Py_ssize_t first = self.group_row[rows]
-        cdef Py_ssize_t step = self.result_step[last]
-        cdef Py_ssize_t block, d, i, n, row, run, flat, low, high, lines = 1
+        cdef Py_ssize_t last = self.dims - 1, first = self.group_row[rows]
+        cdef Py_ssize_t block, d, i, row, run, slices = 1
         cdef Py_ssize_t e[MAX_DIMS]
         cdef const Py_ssize_t* within
         cdef const real* c
-        cdef const real* b
         cdef real* y
         cdef bint outside
         for i in range(self.group_row[rows + 1] - first):
             s.bias[i] = bias[self.row_channel[first + i]] if bias != NULL else 0
-        for d in range(last):
-            lines *= size[d]
+        for d in range(last - 1):
+            slices *= size[d]
         for block in range(self.group_block[rows], self.group_block[rows + 1]):
             row = self.block_row[block]
-            n = self.block_row[block + 1] - row
-            b = s.bias + row - first
             within = &self.block_range[block * self.dims * 2]
-            low = min(max(within[2 * last] - at[last], 0), size[last])
-            high = max(min(within[2 * last + 1] - at[last], size[last]), low)
-            for d in range(last):
+            for d in range(last - 1):
                 e[d] = 0
-            for _ in range(lines):
-                y = result + self.row_result[row] + at[last] * step
-                run = flat = 0
+            for _ in range(slices):
+                y = result + self.row_result[row] + at[last] * self.result_step[last]
+                c = s.stored + (row - first) * self.row_pitch
+                run = 0
                 outside = False
-                for d in range(last):
+                for d in range(last - 1):
                     y += (at[d] + e[d]) * self.result_step[d]
                     if d < self.flat:
                         run = run * size[d] + e[d]
                     else:
-                        flat += e[d] * self.pitch[d]
+                        c += e[d] * self.pitch[d]
                     if not within[2 * d] <= at[d] + e[d] < within[2 * d + 1]:
                         outside = True
+                if last > 0:
+                    y += at[last - 1] * self.result_step[last - 1]
+                    if last - 1 < self.flat:
+                        run *= size[last - 1]
                 if not outside:
-                    c = s.stored + (row - first) * self.row_pitch + run * self.run_pitch + flat
-                    if self.line_size and n == step:
-                        store_block(n, c + low, self.row_pitch, high - low, b, s.line, step)
-                        stream(s.line, (high - low) * step, y + low * step)
-                    else:
-                        store_block(n, c + low, self.row_pitch, high - low, b, y + low * step, step)
-                    if self.block_ragged[block]:
-                        for i in range(n):
-                            within = &self.row_range[(row + i) * 2]
-                            self.store_ends(
-                                c + i * self.row_pitch, within, at[last], size[last], low, high, b[i], y + i,
-                            )
-                        within = &self.block_range[block * self.dims * 2]
-                advance(last, size, e)
+                    self.store_lines(block, c + run * self.run_pitch, at, size, s.bias + row - first, y, s.line)
+                advance(last - 1, size, e)
         if self.line_size:
             stream_fence()
 
     @final
-    cdef void store_ends(
-        self, const real* c, const Py_ssize_t* within, Py_ssize_t at, Py_ssize_t size, Py_ssize_t low, Py_ssize_t high,
-        real bias, real* y,
+    cdef void store_lines(
+        self, Py_ssize_t block, const real* c, const Py_ssize_t* at, const Py_ssize_t* size, const real* bias, real* y,
+        real* line,
     ) noexcept nogil:
-        """What one row has before and after the positions `low` to `high` that its whole block has."""
-        cdef Py_ssize_t step = self.result_step[self.dims - 1]
-        cdef Py_ssize_t begin = max(within[0] - at, 0)
-        cdef Py_ssize_t end = min(within[1] - at, size)
-        store_line(c + begin, min(low, end) - begin, bias, y + begin * step, step)
-        begin = max(begin, high)
-        store_line(c + begin, end - begin, bias, y + begin * step, step)
+        """One block along the last two axes: lines of neighbours, past the caches (by way of `line`) if whole."""
+        cdef Py_ssize_t last = self.dims - 1, step = self.result_step[last], first_row = self.block_row[block]
+        cdef Py_ssize_t n = self.block_row[block + 1] - first_row, i, begin, end
+        cdef const Py_ssize_t* within = &self.block_range[block * self.dims * 2]
+        cdef const Py_ssize_t* row_range = &self.row_range[first_row * 2]
+        cdef Py_ssize_t low = min(max(within[2 * last] - at[last], 0), size[last])
+        cdef Py_ssize_t high = max(min(within[2 * last + 1] - at[last], size[last]), low)
+        cdef Py_ssize_t row_low = 0, row_high = 1, row_step = 0, pitch = 0
+        cdef Py_ssize_t line_low = low * step, line_high = high * step  # of the result, what the block fills
+        cdef bint ragged = self.block_ragged[block], whole = self.line_size and n == step
+        cdef real* to
+        if last > 0:
+            row_step = self.result_step[last - 1]
+            pitch = self.run_pitch if last - 1 < self.flat else self.pitch[last - 1]
+            row_low = min(max(within[2 * last - 2] - at[last - 1], 0), size[last - 1])
+            row_high = max(min(within[2 * last - 1] - at[last - 1], size[last - 1]), row_low)
+        if ragged and whole:
+            line_low, line_high = size[last] * step, 0
+            for i in range(n):
+                begin, end = max(row_range[2 * i] - at[last], 0), min(row_range[2 * i + 1] - at[last], size[last])
+                if begin < end:
+                    line_low, line_high = min(line_low, begin * step + i), max(line_high, (end - 1) * step + i + 1)
+        c += row_low * pitch
+        y += row_low * row_step
+        for _ in range(row_low, row_high):
+            to = line + <size_t> y % 64 // sizeof(real) if whole else y
+            store_block(n, c + low, self.row_pitch, high - low, bias, to + low * step, step)
+            if ragged:
+                for i in range(n):
+                    # What one row has before and after the positions that all of them have.
+                    begin, end = max(row_range[2 * i] - at[last], 0), min(row_range[2 * i + 1] - at[last], size[last])
+                    store_line(
+                        c + i * self.row_pitch + begin, min(low, end) - begin, bias[i], to + i + begin * step, step,
+                    )
+                    begin = max(begin, high)
+                    store_line(c + i * self.row_pitch + begin, end - begin, bias[i], to + i + begin * step, step)
+            if whole:
+                stream(to + line_low, line_high - line_low, y + line_low)
+            c += pitch
+            y += row_step

@@ -38,6 +38,11 @@ cdef extern from *:
     void stream_fence() noexcept nogil
 
 
+cdef inline Py_ssize_t cache_lines(Py_ssize_t n) noexcept nogil:
+    """Numbers in the cache lines that n of them begin."""
+    return (n + PER_LINE - 1) // PER_LINE * PER_LINE
+
+
 cdef inline void stream(const real* line, Py_ssize_t n, real* y) noexcept nogil:
     """Copy n numbers past the caches, but for those that share a cache line with others."""
     cdef Py_ssize_t head = min(n, <Py_ssize_t> (-(<size_t> y) % 64 // sizeof(real)))
