@@ -65,15 +65,16 @@ def empty(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
         _spare.clear()  # no time to hold on to memory
     if not LEAST <= size <= MOST:
         return np.empty(shape, dtype)
-    for _ in range(len(_spare)):
-        try:
-            memory = _spare.popleft()
-        except IndexError:  # another thread was faster
-            break
-        if size + LINE <= memory.nbytes <= 2 * (size + LINE):
-            return np.asarray(_Lease(memory, shape, dtype))
-        _spare.append(memory)
-    return np.asarray(_Lease(np.empty(size + LINE, np.uint8), shape, dtype))
+    memory, others = None, []
+    with suppress(IndexError):  # no more
+        while True:
+            memory = _spare.pop()  # the last one is nearest: what it holds may still be in the caches
+            if size + LINE <= memory.nbytes <= 2 * (size + LINE):
+                break
+            others.append(memory)
+            memory = None
+    _spare.extend(reversed(others))
+    return np.asarray(_Lease(np.empty(size + LINE, np.uint8) if memory is None else memory, shape, dtype))
 
 
 def empties(*wanted: tuple[tuple[int, ...], np.dtype[Any]]) -> list[Array]:
