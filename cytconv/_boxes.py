@@ -23,7 +23,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -100,7 +99,6 @@ def dims_of(
     return dims, [dim.split.positions for dim in dims], [dim.split.halo for dim in dims]
 
 
-@lru_cache(maxsize=64)
 def all_phases(sizes: tuple[int, ...]) -> Index:
     """All combinations of phases, one column for each axis of the kernel."""
     return np.indices(sizes, np.intp).reshape(len(sizes), -1).T
@@ -108,23 +106,17 @@ def all_phases(sizes: tuple[int, ...]) -> Index:
 
 def source_places(dims: Sequence[Dim], phases: Index) -> tuple[Index, Index]:
     """For each of these phases of the source: where it starts, and its positions ``[first, last)`` along every dim."""
-    splits = [(dim, dim.split) for dim in dims]
-    return tables.places(
-        phases,
-        [
-            (dim.axis, dim.source_stride, s.source_start, s.source_step, s.source_size, s.positions + s.halo)
-            for dim, s in splits
-        ],
-    )
+    sides = [
+        (axis, stride, s.source_start, s.source_step, s.source_size, s.positions + s.halo)
+        for s, axis, stride, _ in dims
+    ]
+    return tables.places(phases, sides)
 
 
 def result_places(dims: Sequence[Dim], phases: Index) -> tuple[Index, Index]:
     """The same for phases of the result."""
-    splits = [(dim, dim.split) for dim in dims]
-    return tables.places(
-        phases,
-        [(dim.axis, dim.result_stride, s.result_start, s.result_step, s.result_size, s.positions) for dim, s in splits],
-    )
+    sides = [(axis, stride, s.result_start, s.result_step, s.result_size, s.positions) for s, axis, _, stride in dims]
+    return tables.places(phases, sides)
 
 
 def of_axes(dims: Sequence[Dim], along: Sizes, ndim: int) -> Sizes:

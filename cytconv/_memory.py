@@ -35,7 +35,7 @@ _spare: deque[NDArray[np.uint8]] = deque()
 class _Piece:
     """What an array on a piece of memory has as its base, so that the memory stays.
 
-    Memory counts from the beginning of a cache line: vectors that lie within one are stored in half of the time.
+    Memory counts from the beginning of a cache line, so that vectors of a result do not lie across two of them.
     """
 
     def __init__(self, memory: Array, shape: tuple[int, ...], dtype: np.dtype[Any], start: int = 0) -> None:

@@ -190,8 +190,8 @@ def weight_adjoint(
     channel = np.arange(y_block)[:, None]
     begins = channel * y_plane + products.phase * (y_block * y_plane) + products.offset @ table(pitch_of)
     places = channel * channel_step + products.tap * tap_step
-    class_tap, class_columns, class_places, consecutive = products.class_tap.tolist(), [], [], []
-    for begin, end in pairwise(class_tap):
+    class_columns, class_places, consecutive = [], [], []
+    for begin, end in pairwise(products.class_tap.tolist()):
         # The last tile may be short of columns.
         class_columns.append(
             np.pad(begins[:, begin:end].ravel(), (0, columns - 1), "edge" if end > begin else "constant")
@@ -282,7 +282,7 @@ class _Products:
     kernels: list[Matrix | None]  # for each axis: the sums, of taps
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=16)
 def _products(patterns: tuple[Pattern, ...], taps: tuple[int, ...]) -> _Products:
     """The products of all axes, for a kernel of so many taps along each."""
     tables, kernels = zip(*map(_products_along, patterns), strict=True)

@@ -8,7 +8,10 @@ cdef inline Py_ssize_t parts(Py_ssize_t n, Py_ssize_t each) noexcept:
 
 
 def even_part(Py_ssize_t n, Py_ssize_t size, Py_ssize_t line, Py_ssize_t lanes):
-    """About `size` of n lines, for parts that are computed in few vectors; of equally few, the nearest."""
+    """About `size` of n lines, for parts that are computed in few vectors; of equally few, the nearest.
+
+    To begin with a part takes as long as two vectors.
+    """
     cdef Py_ssize_t each, vectors, least = -1, best = size
     for each in range(max(1, size * 3 // 4), min(size * 4 // 3, n) + 1):
         vectors = n // each * parts(each * line, lanes) + parts(n % each * line, lanes) + 2 * parts(n, each)
@@ -35,7 +38,8 @@ def places(const Py_ssize_t[:, :] phases, sides):
             first = start_of[phases[row, axis] if axis >= 0 else 0]
             # Offsets are modulo the address space: those of samples that there are come out right in any sum.
             begin[row] = <Py_ssize_t> (<size_t> begin[row] + <size_t> first * <size_t> stride)
-            # Sample ``first + p*step`` is in the array for p from
+            # Sample ``first + p*step`` is in the array for p from the quotient that rounds up ``-first/step`` on, and
+            # before that of ``size - first``.
             last = min((size - first + step - 1) // step, positions) if first < size else 0
             first = min((step - 1 - first) // step, positions) if first < 0 else 0
             valid[row, d, 0], valid[row, d, 1] = first, max(first, last)
