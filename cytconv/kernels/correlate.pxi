@@ -167,8 +167,8 @@ cdef class Correlation:
         for count in self.counts:
             self.boxes *= count
         self.check = tables["check"]  # whether to look for results that are not finite
-        # Lines of the result that are stored whole may go past the caches.  On the way there they begin as far behind
-        # the beginning of a cache line as in the result.
+        # Lines of the result that are stored whole may go past the caches, by way of a line in scratch memory, in which
+        # what all rows of a block have begins on a cache line.
         self.line_size = cache_lines(tables["line_size"]) + PER_LINE if STREAMS and tables["line_size"] else 0
         # Elements of scratch for each worker: the packed box, the results, the bias of each row, a line.
         self.scratch_size = self.sample_size + self.source_size + self.result_size + self.stored_size
@@ -429,10 +429,12 @@ cdef class Correlation:
                 begin, end = max(row_range[2 * i] - at[last], 0), min(row_range[2 * i + 1] - at[last], size[last])
                 if begin < end:
                     line_low, line_high = min(line_low, begin * step + i), max(line_high, (end - 1) * step + i + 1)
+        if whole:
+            line += cache_lines(low * step) - low * step  # so that no vector is written across two cache lines
         c += row_low * pitch
         y += row_low * row_step
         for _ in range(row_low, row_high):
-            to = line + <size_t> y % 64 // sizeof(real) if whole else y
+            to = line if whole else y
             store_block(n, c + low, self.row_pitch, high - low, bias, to + low * step, step)
             if ragged:
                 for i in range(n):
