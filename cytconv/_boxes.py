@@ -5,9 +5,10 @@ A worker holds one packed box of the source and the results that it makes of it,
     planes * prod(box + halo) + (rows + 1) * prod(box)        numbers, rounded up to whole tiles and cache lines
 
 with a plane for each channel and phase of the source, and a row for each channel and phase of the result, of which a
-task has fewer than 288.  `box_shape` keeps ``planes * prod(box)`` within five eighths of the second-level cache and
-``rows * prod(box)`` within a quarter, as far as a box of two tiles (4 to 16 vectors of positions) allows.  In the
-adjoint of the weights it is ::
+task has fewer than 385, and a strip of the planes that stays in L1.  ``planes * prod(box)`` is kept within three
+eighths of the second-level cache, or five if that makes room for 320 positions, and ``rows * prod(box)`` within a
+quarter, as far as a box of two tiles (4 to 16 vectors of positions) allows; among such boxes
+`cytconv.kernels.tables.best_box` finds the one that takes least time.  In the adjoint of the weights it is ::
 
     channels of x * prod(box) + planes of y * prod(box + halo) + 6 * taps * channels of y
 
@@ -21,7 +22,6 @@ order.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
@@ -32,28 +32,29 @@ from ._phases import Index, Split, split_axis
 from .kernels import cpu, tables
 
 __all__ = [
-    "TASKS",
     "Dim",
     "all_phases",
-    "box_shape",
     "dims_of",
     "grown",
     "line_pitch",
     "of_axes",
     "pitches",
+    "positions_in_cache",
     "reach",
     "result_places",
     "source_places",
     "table",
-    "with_full_vectors",
 ]
 
 Sizes = list[int]  # one for each axis of positions
 
-L2_BYTES = min(max(cpu.cache_bytes(), 256 * 1024), 2 * 1024 * 1024)
-SOURCE_BYTES = L2_BYTES * 5 // 8  # size of the packed copy of the source that a task works on
-RESULT_BYTES = L2_BYTES // 4  # size of the results that a task holds before it stores them
-TASKS = 16  # split the work at least this fine where it can be
+KIB = 1024
+# One core's caches, within what the plans were tried with; as many CPUs have them if the system does not tell.
+L1_BYTES = min(max(cpu.cache_bytes(1) or 32 * KIB, 32 * KIB), 48 * KIB)
+L2_BYTES = min(max(cpu.cache_bytes(2) or 512 * KIB, 256 * KIB), 2048 * KIB)
+SOURCE_BYTES = L2_BYTES * 3 // 8  # size of the packed copy of the source that a task works on
+RESULT_BYTES = min(L2_BYTES // 4, 384 * KIB)  # size of the results that a task holds before it stores them
+ENOUGH = 320  # positions, for whose sake a box may be larger than that
 
 
 class Dim(NamedTuple):
@@ -128,36 +129,13 @@ def of_axes(dims: Sequence[Dim], along: Sizes, ndim: int) -> Sizes:
     return values
 
 
-def box_shape(extent: Sizes, halo: Sizes, source_bytes: int, result_bytes: int, least: int, splits: int) -> Sizes:
-    """How many positions along each axis make a task: as many as the caches hold, in a shape with little halo.
+def positions_in_cache(size: int) -> int:
+    """How many positions a box may have that takes so many bytes for each of them.
 
-    `source_bytes` and `result_bytes` are those of one position.  A box has no fewer than `least` positions where there
-    are as many, even if the work, which other things split in `splits` already, then comes in few tasks.
+    Small boxes are still in a nearer cache when they are multiplied, but each of them meets all weights.
     """
-    budget = min(
-        SOURCE_BYTES // max(source_bytes, 1), RESULT_BYTES // result_bytes, -(-math.prod(extent) * splits // TASKS)
-    )
-    budget = max(budget, least)
-    box = [*(min(size, 1) for size in extent[:-1]), min(extent[-1], least)]
-    growing = [a for a in range(len(box)) if box[a] < extent[a]]
-    while growing:
-        # Grow where the halo weighs most; the innermost axis if none does.
-        a = max(growing, key=lambda a: (halo[a] / box[a], a))
-        larger = min(2 * box[a], extent[a], budget // math.prod(box[:a] + box[a + 1 :]))
-        if larger <= box[a] or larger == extent[a]:
-            growing.remove(a)
-        box[a] = max(larger, box[a])
-    # All of equal size.
-    return [-(-size // max(1, -(-size // part))) if part else 0 for size, part in zip(extent, box, strict=True)]
-
-
-def with_full_vectors(box: Sizes, extent: Sizes, halo: Sizes, lanes: int) -> Sizes:
-    """The same with a little more or less along the outermost axis that is split, so that vectors are full."""
-    a = next((a for a in range(len(box)) if box[a] < extent[a]), None)
-    if a is None:
-        return box
-    line = math.prod(grown(box, halo)[a + 1 :])
-    return [*box[:a], tables.even_part(extent[a], box[a], line, lanes), *box[a + 1 :]]
+    size = max(size, 1)
+    return max(SOURCE_BYTES // size, min(ENOUGH, L2_BYTES * 5 // 8 // size))
 
 
 def grown(box: Sizes, halo: Sizes) -> Sizes:

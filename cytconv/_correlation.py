@@ -22,30 +22,35 @@ from typing import Any, Literal
 import numpy as np
 
 from ._boxes import (
+    L1_BYTES,
+    L2_BYTES,
+    RESULT_BYTES,
     all_phases,
-    box_shape,
     dims_of,
     grown,
     line_pitch,
     of_axes,
     pitches,
+    positions_in_cache,
     reach,
     result_places,
     source_places,
     table,
-    with_full_vectors,
 )
 from ._geometry import Axis
 from ._phases import Direction, Index, Pattern, Run, Split, fold, split_axis, spread, spread_phases
+from ._runtime import workers_for
 from ._taps import products
 from ._winograd import BLOCKS, mixing_cost, mixtures, plane_terms, read_places, result_terms, tap_terms
-from .kernels.tables import blocks
+from .kernels.tables import best_box, blocks
 
 # How near to the peak each register tile was seen to come, by its number of rows (kernels/tile.pxi).
 TILES = {6: 1.0, 4: 1.0, 3: 0.8, 2: 0.7, 1: 0.5}
 
-STRIP_BYTES = 24 * 1024  # of the source, that a tile reads before it passes its sums on: they stay in L1 meanwhile
-ROWS = 144  # rows of results in one task: what they multiply such a strip with stays in L2
+STRIP_BYTES = L1_BYTES * 3 // 4  # of the source, that a tile reads before it passes its sums on: in L1
+ROWS = 144 if L2_BYTES < 2**21 else 288  # of results in one task: what they multiply such a strip with stays in L2
+AGAIN = 2  # vectors that are multiplied in the time that it takes to read all weights again, for another box
+BOX = 4000  # multiplications of a vector by a weight that take as long as to begin with a box
 MIXED_ROWS = 1024  # the same where results are sums of rows
 WASTE = 64  # how many times more than necessary the kernels may do: they are that much faster than numpy
 PIECE = 200_000  # multiplications that the kernels do in the time that numpy needs to begin with a piece
@@ -430,11 +435,14 @@ def correlation(
     rows, row_groups = layout.row_channel.size, layout.row_groups.size - 1
     pieces = groups * row_groups
     held = layout.widest + layout.stored if mixed else layout.widest
-    box = box_shape(extent, halo, planes * itemsize, held * itemsize, 2 * lanes * vectors, pieces)
-    box = with_full_vectors(box, extent, halo, lanes)
+    multiplied = int(layout.panel_start[-1])
+    most = min(positions_in_cache(planes * itemsize), RESULT_BYTES // (held * itemsize))
+    most = max(most, 2 * lanes * vectors)
+    work = groups * math.prod(extent) * multiplied
+    begin = AGAIN * multiplied + BOX
+    box = best_box(extent, halo, most, lanes, multiplied, begin, planes, held, pieces, workers_for(work))
     counts = [-(-size // part) for size, part in zip(extent, box, strict=True)]
     padded = grown(box, halo)
-    work = groups * math.prod(extent) * int(layout.panel_start[-1])
     packed = groups * math.prod(counts) * planes * math.prod(padded)
     if packed > WASTE * work + LITTLE:
         return None

@@ -15,7 +15,16 @@ import scipy
 
 from .kernels import cpu
 
-__all__ = ["ISA", "available_cpus", "available_isas", "kernels", "resolve_workers", "show_config", "team"]
+__all__ = [
+    "ISA",
+    "available_cpus",
+    "available_isas",
+    "kernels",
+    "resolve_workers",
+    "show_config",
+    "team",
+    "workers_for",
+]
 
 # Multiplications for each thread, some tens of microseconds: with fewer, waking threads and waiting for them costs more
 # than they save, and far more on a CPU that has other work, where the one that waits can lose a slice of the scheduler.
@@ -93,6 +102,11 @@ def _after_fork() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
+
+
+def workers_for(work: int) -> int:
+    """Threads that so many multiplications keep busy on this machine."""
+    return max(1, min(available_cpus(), work // WORK_PER_THREAD))
 
 
 def team(workers: int, tasks: int, work: int) -> int:

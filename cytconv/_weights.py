@@ -12,10 +12,8 @@ from typing import Any
 import numpy as np
 
 from ._boxes import (
-    L2_BYTES,
-    TASKS,
+    SOURCE_BYTES,
     all_phases,
-    box_shape,
     dims_of,
     grown,
     line_pitch,
@@ -27,6 +25,7 @@ from ._boxes import (
     table,
 )
 from ._correlation import (
+    BOX,
     LITTLE,
     MIXED,
     MIXED_GAIN,
@@ -39,6 +38,7 @@ from ._correlation import (
 from ._geometry import Axis
 from ._phases import Index, Matrix, Pattern, Split, split_axis, spread
 from ._winograd import kron, mixing_cost, mixtures, plane_terms, read_places, result_terms, transposed
+from .kernels.tables import best_box
 
 __all__ = ["WeightAdjoint", "weight_adjoint"]
 
@@ -51,7 +51,9 @@ SHARED_BYTES = 8 * 1024 * 1024  # size of the planes of x, that tasks may share
 PLANES = 128  # of y in one task, at most where a channel has no more than these,
 CHANNELS = 1024  # and planes of x
 MIXED_PLANES = 1024  # of y, where they are sums
+ADDING = 8  # vectors that are multiplied in the time that it takes to add up the lanes of a sum
 REDUCE = 100  # multiplications that take as long as to add up the lanes of a sum, of some 500 positions
+SHARES = 16  # of the positions, if there is but one block of channels
 FEW_TASKS = 4  # which split the channels of x, though each of them packs y anew
 
 
@@ -103,15 +105,18 @@ def weight_adjoint(
     y_block = min(outputs, max(1, (MIXED_PLANES if mixed else PLANES) // phases_y))
 
     # So many positions that the strips of a tile stay in L1, and in L2 the planes of y that a plane of x meets.
+    outer = groups * -(-outputs // y_block)
     strips = rows + min(columns, y_block * phases_y)
-    box = box_shape(
-        extent,
-        halo,
-        y_block * -(-phases_y // phases_x) * itemsize,
-        strips * itemsize * L2_BYTES // 4 // STRIP_BYTES,
-        4 * lanes,
-        TASKS,
+    most = min(
+        SOURCE_BYTES // (y_block * -(-phases_y // phases_x) * itemsize),
+        STRIP_BYTES // (strips * itemsize),
+        math.prod(extent),
     )
+    kernel_size = tuple(axis.taps for axis in axes)
+    products = _products(tuple(split.pattern for split in splits), kernel_size)
+    multiplied = inputs * outputs * products.row.size
+    planes = outputs * phases_y + inputs * phases_x
+    box = best_box(extent, halo, max(most, 4 * lanes), lanes, multiplied, ADDING * multiplied + BOX, planes, 0)
     padded = grown(box, halo)
     y_pitch = pitches(padded)
 
@@ -127,13 +132,10 @@ def weight_adjoint(
     # The work comes in shares of the positions, whose sums take memory, and where these are few in blocks of channels.
     counts = [-(-size // part) for size, part in zip(extent, box, strict=True)]
     boxes = math.prod(counts)
-    kernel_size = tuple(axis.taps for axis in axes)
-    products = _products(tuple(split.pattern for split in splits), kernel_size)
     size = products.sums
     sums = groups * inputs * outputs * size
-    outer = groups * -(-outputs // y_block)
     most = min(boxes, SUM_BYTES // max(sums * itemsize, 1))
-    shares = max(1, min(most, -(-TASKS // outer)))
+    shares = max(1, min(most, -(-SHARES // outer)))
     channels = max(1, CHANNELS // phases_x)
     parts_x = max(-(-inputs // channels), -(-FEW_TASKS // (outer * shares)))
     x_block = -(-inputs // (rows * parts_x)) * rows

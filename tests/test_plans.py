@@ -1,6 +1,7 @@
 """How method "direct" plans: every way to do the work is forced, and none of it keeps or takes too much."""
 
 import gc
+import math
 import tracemalloc
 from collections import deque
 
@@ -26,7 +27,7 @@ from cytconv import (
     conv_transpose_weight_adjoint,
 )
 from cytconv._geometry import Axis
-from cytconv.kernels import recall
+from cytconv.kernels import recall, tables
 
 CACHES = [_correlation.correlation, _correlation._layout, _weights.weight_adjoint, _taps.products]
 
@@ -84,6 +85,7 @@ class TestEveryWay:
 
     def test_small_boxes(self, rng, x_shape, w_shape, kwargs, dtype, monkeypatch, fresh_plans):
         monkeypatch.setattr(_boxes, "SOURCE_BYTES", 1)
+        monkeypatch.setattr(_boxes, "ENOUGH", 1)
         monkeypatch.setattr(_correlation, "ROWS", 3)
         monkeypatch.setattr(_correlation, "STRIP_BYTES", 1)
         check(rng, x_shape, w_shape, kwargs, dtype)
@@ -118,8 +120,8 @@ class TestEveryWay:
         several = len(w_shape) - 2 * ("channels" in kwargs) > 1 and kwargs.get("channels") != "last"
         assert chosen or not several or min(x_shape[-2:]) == 1
 
-    def test_one_task(self, rng, x_shape, w_shape, kwargs, dtype, monkeypatch, fresh_plans):
-        monkeypatch.setattr(_boxes, "TASKS", 1)
+    def test_many_tasks(self, rng, x_shape, w_shape, kwargs, dtype, monkeypatch, fresh_plans):
+        monkeypatch.setattr(_correlation, "workers_for", lambda _: 64)
         check(rng, x_shape, w_shape, kwargs, dtype)
 
     def test_by_the_definition(self, rng, x_shape, w_shape, kwargs, dtype, monkeypatch, fresh_plans):
@@ -402,3 +404,32 @@ def test_workers_agree_on_sums(layer):
     one, *more = (conv_transpose(x, w, workers=workers, **LAYER) for workers in (1, 2, 3))
     for other in more:
         assert np.array_equal(one, other)
+
+
+@pytest.mark.parametrize(
+    ("extent", "halo", "most"),
+    [
+        ([100], [3], 30),
+        ([40, 56], [1, 2], 200),
+        ([9, 7, 12], [0, 1, 1], 50),
+        ([5, 3], [4, 4], 1000),
+        ([6, 0], [1, 1], 9),
+    ],
+)
+def test_boxes_cover_all_positions(extent, halo, most):
+    box = tables.best_box(extent, halo, most, 8, 100, 1000, 4, 8)
+    assert len(box) == len(extent)
+    assert math.prod(box) <= most
+    assert all(0 < part <= size or part == size == 0 for part, size in zip(box, extent, strict=True))
+
+
+def test_boxes_share_the_work():
+    """Five boxes for two workers take as long as six."""
+    box = tables.best_box([960], [0], 200, 8, 1000, 10, 1, 1, pieces=1, workers=2)
+    assert -(-960 // box[0]) % 2 == 0
+
+
+def test_boxes_follow_memory():
+    """Whole lines, which have no halo between them, rather than parts of them; but in no more than there may be."""
+    assert tables.best_box([64, 64], [1, 1], 640, 8, 10, 1000, 1, 4)[1] == 64
+    assert tables.best_box([64, 64], [1, 1], 32, 8, 10, 1000, 1, 4)[1] == 32

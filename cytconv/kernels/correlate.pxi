@@ -17,6 +17,7 @@ cdef enum:
     PANELS = 16  # of weights that are packed side by side,
     PRODUCTS = 8  # so many products at a time
     PAIRS = 64  # of channels whose taps are combined at a time
+    COPIED = 12  # panels that are worth to copy the strip of the planes that they meet
 
 
 @final
@@ -114,6 +115,7 @@ cdef class Weights:
 cdef struct Scratch:
     real* samples  # of one channel, whose sums the planes are
     real* source  # the planes of the box packed last
+    real* strip  # of the planes, as a tile reads it
     real* result  # the rows of the task
     real* stored  # the same, or sums of them
     real* bias
@@ -133,7 +135,8 @@ cdef class Correlation:
     cdef Planes planes
     cdef Sums plane_sums, row_sums  # or None
     cdef Py_ssize_t flat, segment_step, sample_size, stored_size, channel_rows
-    cdef Py_ssize_t run_pitch, row_pitch, result_group, results, source_size, result_size, widest, line_size
+    cdef Py_ssize_t run_pitch, row_pitch, result_group, results, widest
+    cdef Py_ssize_t source_size, strip_size, result_size, line_size
     cdef const Py_ssize_t[::1] extent, box, counts, padded, pitch
     cdef const Py_ssize_t[::1] segments, strip_segment, class_strip
     cdef const Py_ssize_t[::1] group_panel, panel_rows, panel_start
@@ -170,9 +173,22 @@ cdef class Correlation:
         # Lines of the result that are stored whole may go past the caches, by way of a line in scratch memory, in which
         # what all rows of a block have begins on a cache line.
         self.line_size = cache_lines(tables["line_size"]) + PER_LINE if STREAMS and tables["line_size"] else 0
-        # Elements of scratch for each worker: the packed box, the results, the bias of each row, a line.
-        self.scratch_size = self.sample_size + self.source_size + self.result_size + self.stored_size
-        self.scratch_size += cache_lines(self.widest) + self.line_size
+        self.strip_size = cache_lines(self.longest_strip() * tile_width(self.tile_rows) * LANES)
+        # Elements of scratch for each worker: the packed box, a strip, the results, the bias of each row, a line.
+        self.scratch_size = self.sample_size + self.source_size + self.strip_size
+        self.scratch_size += self.result_size + self.stored_size + cache_lines(self.widest) + self.line_size
+
+    cdef Py_ssize_t longest_strip(self) noexcept:
+        """Steps of the longest strip, 0 if none is copied."""
+        cdef Py_ssize_t panels = 0, longest = 0, i, strip, n
+        for i in range(self.group_panel.shape[0] - 1):
+            panels = max(panels, self.group_panel[i + 1] - self.group_panel[i])
+        for strip in range(self.strip_segment.shape[0] - 1 if panels >= COPIED else 0):
+            n = 0
+            for i in range(self.strip_segment[strip], self.strip_segment[strip + 1]):
+                n += self.segments[3 * i + 2]
+            longest = max(longest, n)
+        return longest
 
     def run(self, source, weights, bias, result, Py_ssize_t tasks, int workers):
         """Compute the whole result.  `weights` are packed, or the `Weights` and an array to pack now.
@@ -203,7 +219,8 @@ cdef class Correlation:
             for worker in range(workers):
                 states[worker].samples = memory.first + worker * self.scratch_size
                 states[worker].source = states[worker].samples + self.sample_size
-                states[worker].result = states[worker].source + self.source_size
+                states[worker].strip = states[worker].source + self.source_size
+                states[worker].result = states[worker].strip + self.strip_size
                 states[worker].stored = states[worker].result + (self.result_size if self.stored_size else 0)
                 states[worker].bias = states[worker].result + self.result_size + self.stored_size
                 states[worker].line = states[worker].bias + cache_lines(self.widest)
@@ -316,7 +333,10 @@ cdef class Correlation:
         cdef Py_ssize_t c, strip, segment, first, panels, panel, d, run, start, done, length = 1, runs = 1
         cdef Py_ssize_t e[MAX_DIMS]
         cdef const Segment* segments = <const Segment*> &self.segments[0] if self.segments.shape[0] else NULL
-        cdef Py_ssize_t calls = 0
+        cdef const Segment* piece
+        cdef Segment copy
+        cdef const real* b
+        cdef Py_ssize_t count, step, calls = 0
         cdef int width
         for d in range(self.dims):
             if d < self.flat:
@@ -347,12 +367,15 @@ cdef class Correlation:
                     done = 0
                     while done < length:
                         width = next_width(self.tile_rows, (length - done + LANES - 1) // LANES)
+                        b, piece, step = s.source + start + done, segments + segment, self.segment_step
+                        count = self.strip_segment[strip + 1] - segment
+                        if panels >= COPIED:
+                            copy = copy_strip(width, b, piece, count, step, s.strip)
+                            b, piece, count, step = s.strip, &copy, 1, width * LANES
                         multiply_panels(
-                            self.tile_rows, width, panels, panel, weights + self.panel_start[first],
-                            s.source + start + done, segments + segment, self.strip_segment[strip + 1] - segment,
-                            self.segment_step, s.result + run * self.run_pitch + done,
-                            &self.panel_rows[first * self.tile_rows], strip > self.class_strip[c],
-                            &s.ahead,
+                            self.tile_rows, width, panels, panel, weights + self.panel_start[first], b, piece, count,
+                            step, s.result + run * self.run_pitch + done, &self.panel_rows[first * self.tile_rows],
+                            strip > self.class_strip[c], &s.ahead,
                         )
                         done += width * LANES
                     advance(self.flat, size, e)

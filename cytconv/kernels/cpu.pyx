@@ -17,9 +17,9 @@ cdef extern from *:
     #if defined(__unix__) || defined(__APPLE__)
       #include <unistd.h>
     #endif
-    static long level2_cache(void) {
+    static long cache_size(int level) {
     #ifdef _SC_LEVEL2_CACHE_SIZE
-        return sysconf(_SC_LEVEL2_CACHE_SIZE);
+        return sysconf(level == 1 ? _SC_LEVEL1_DCACHE_SIZE : _SC_LEVEL2_CACHE_SIZE);
     #else
         return 0;
     #endif
@@ -27,7 +27,7 @@ cdef extern from *:
     """
     bint has_avx2() noexcept
     bint has_avx512() noexcept
-    long level2_cache() noexcept
+    long cache_size(int level) noexcept
 
 
 def supported():
@@ -35,7 +35,6 @@ def supported():
     return [*(["avx512"] if has_avx512() else []), *(["avx2"] if has_avx2() else []), "baseline"]
 
 
-def cache_bytes():
-    """Size of one core's second-level cache; 512 KiB, as many CPUs have it, if the system does not tell."""
-    cdef long size = level2_cache()
-    return size if size > 0 else 512 * 1024
+def cache_bytes(int level):
+    """Size of one core's cache of data of the first or second level, in bytes; 0 if the system does not tell."""
+    return max(cache_size(level), 0)

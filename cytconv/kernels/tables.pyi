@@ -5,6 +5,17 @@ from numpy.typing import NDArray
 
 Index = NDArray[np.intp]
 
-def even_part(n: int, size: int, line: int, lanes: int) -> int: ...
+def best_box(
+    extent: Sequence[int],
+    halo: Sequence[int],
+    most: int,
+    lanes: int,
+    work: float,
+    begin: float,
+    planes: float,
+    rows: float,
+    pieces: int = 1,
+    workers: int = 1,
+) -> list[int]: ...
 def places(phases: Index, sides: Sequence[tuple[int, int, Index, int, int, int]]) -> tuple[Index, Index]: ...
 def blocks(place: Index, within: Index, groups: Index) -> tuple[Index, Index, Index, Index, int]: ...

@@ -10,8 +10,9 @@
 #
 # A segment is a run of channels under one tap, or of taps within one channel.
 # A call does several *panels* of a, `panel` apart, with the same b, which stays in L1; where there are registers for
-# their sums, two panels at a time, so that each row of b is loaded once for both.  MR, NV and PAIRS are literals
-# wherever `tile` is called, so that the compiler unrolls the loops over them.
+# their sums, two panels at a time, so that each row of b is loaded once for both.  For many panels the rows of b are
+# first copied side by side: there they begin on cache lines, and do not lie on a page each.  MR, NV and PAIRS are
+# literals wherever `tile` is called, so that the compiler unrolls the loops over them.
 
 cdef extern from *:
     """
@@ -217,3 +218,22 @@ cdef void multiply_panels(
         tiles(1, 2, panels, panel, a, b, segments, count, ldb, c, places, accumulate, ahead)
     else:
         tiles(1, 1, panels, panel, a, b, segments, count, ldb, c, places, accumulate, ahead)
+
+
+cdef Segment copy_strip(
+    int width, const real* b, const Segment* segments, Py_ssize_t count, Py_ssize_t ldb, real* strip,
+) noexcept nogil:
+    """Copy the rows of b that a tile of this width reads, one after the other; returns the segment that they are."""
+    cdef Segment all = Segment(segments[0].a if count else 0, 0, 0)
+    cdef Py_ssize_t s, k
+    cdef const real* bk
+    cdef int v
+    for s in range(count):
+        bk = b + segments[s].b
+        for k in range(segments[s].n):
+            for v in range(width):
+                (<vec*> strip)[v] = (<const vec*> bk)[v]
+            bk += ldb
+            strip += width * LANES
+        all.n += segments[s].n
+    return all
