@@ -62,9 +62,10 @@ MIX = 100  # or to combine and pack one weight
 MAX_ROWS = 2**18  # phases and channels of a result, or taps of weights, for which to make a plan
 MIXED = 16  # channels that are summed over, if samples are mixed (see `_winograd`) along several axes,
 MIXED_LEAST = 1e8  # and multiplications without,
-MIXED_GAIN = 0.92  # if that takes no more than this share of the time
+MIXED_GAIN = 0.75  # if that takes no more than this share of the time
 SUM = 10  # multiplications that take as long as to copy and add up one sample of a box
-STREAM_BYTES = 4 * 1024 * 1024  # a result larger than this is written past the caches
+STREAM_BYTES = 4 * 1024 * 1024  # a result larger than this is written past the caches,
+STREAM_LINE = 128  # if its lines have as many bytes
 
 # What a plan may do that infinite samples and NaN notice, so that results are to be checked: nothing; multiply them by
 # zeros (`fold`); or add them to others (`winograd`), which costs some precision, too.
@@ -466,7 +467,8 @@ def correlation(
     block_row, block_range, block_ragged, group_block, widest_block = blocks(row_start, row_range, layout.row_groups)
     # A block that fills the step from one position to the next is stored in whole lines.
     whole = widest_block == dims[-1].split.result_step * dims[-1].result_stride
-    stream = whole and groups * rows * math.prod(extent) * itemsize > STREAM_BYTES
+    line = box[-1] * widest_block
+    stream = whole and line * itemsize >= STREAM_LINE and groups * rows * math.prod(extent) * itemsize > STREAM_BYTES
 
     pitch_of = of_axes(dims, pitch, ndim)
     segments = layout.segments.copy()
@@ -525,7 +527,7 @@ def correlation(
         stored_size=layout.stored * row_pitch if mixed else 0,
         channel_rows=layout.channel_rows,
         check=layout.combines_taps,
-        line_size=box[-1] * widest_block if stream else 0,
+        line_size=line if stream else 0,
     )
     return Correlation(
         layout,

@@ -458,6 +458,8 @@ cdef class Correlation:
         y += row_low * row_step
         for _ in range(row_low, row_high):
             to = line if whole else y
+            FETCH(c + low + 2 * pitch)  # lines may be too short for the CPU to expect the next ones
+            FETCH(c + low + 2 * pitch + PER_LINE)
             store_block(n, c + low, self.row_pitch, high - low, bias, to + low * step, step)
             if ragged:
                 for i in range(n):
