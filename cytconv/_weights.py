@@ -54,6 +54,7 @@ MIXED_PLANES = 1024  # of y, where they are sums
 ADDING = 8  # vectors that are multiplied in the time that it takes to add up the lanes of a sum
 REDUCE = 100  # multiplications that take as long as to add up the lanes of a sum, of some 500 positions
 SHARES = 16  # of the positions, if there is but one block of channels
+FEW_TAPS = 64
 FEW_TASKS = 4  # which split the channels of x, though each of them packs y anew
 
 
@@ -296,7 +297,8 @@ def _products(patterns: tuple[Pattern, ...], taps: tuple[int, ...]) -> _Products
         row = row * len(pattern.class_of) + rows[:, a]
         sum_ = sum_ * size + tap[:, a]
         phase = phase * pattern.source_phases + planes[:, a]
-    order = np.argsort(row, kind="stable")
+    # Few taps in their own order, so that their sums lie side by side; many plane by plane, which are nearer in memory.
+    order = np.lexsort((sum_, row)) if row.size <= FEW_TAPS else np.argsort(row, kind="stable")
     row = row[order]
     number = math.prod(len(pattern.class_of) for pattern in patterns)
     return _Products(
