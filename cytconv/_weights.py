@@ -37,6 +37,7 @@ from ._correlation import (
 )
 from ._geometry import Axis
 from ._phases import Index, Matrix, Pattern, Split, split_axis, spread
+from ._runtime import workers_for
 from ._winograd import kron, mixing_cost, mixtures, plane_terms, read_places, result_terms, transposed
 from .kernels.tables import best_box
 
@@ -105,9 +106,10 @@ def weight_adjoint(
     columns = module.dot_columns[rows]
     y_block = min(outputs, max(1, (MIXED_PLANES if mixed else PLANES) // phases_y))
 
-    # So many positions that the strips of a tile stay in L1, and in L2 the planes of y that a plane of x meets.
+    # So many positions that the rows of a tile stay in L1, and in L2 the planes of y that a plane of x meets.  Few rows
+    # are done with before what was packed of y leaves L1.
     outer = groups * -(-outputs // y_block)
-    strips = rows + min(columns, y_block * phases_y)
+    strips = rows + (1 if rows == 6 else min(columns, y_block * phases_y))
     most = min(
         SOURCE_BYTES // (y_block * -(-phases_y // phases_x) * itemsize),
         STRIP_BYTES // (strips * itemsize),
@@ -117,7 +119,11 @@ def weight_adjoint(
     products = _products(tuple(split.pattern for split in splits), kernel_size)
     multiplied = inputs * outputs * products.row.size
     planes = outputs * phases_y + inputs * phases_x
-    box = best_box(extent, halo, max(most, 4 * lanes), lanes, multiplied, ADDING * multiplied + BOX, planes, 0)
+    begin = ADDING * multiplied + BOX
+    workers = workers_for(groups * math.prod(extent) * multiplied)
+    # Each box comes in blocks of channels of y; in blocks of those of x, too, if these are far more.
+    pieces = outer * (FEW_TASKS if inputs * phases_x > 2 * y_block * phases_y else 1)
+    box = best_box(extent, halo, max(most, 4 * lanes), lanes, multiplied, begin, planes, 0, pieces, workers)
     padded = grown(box, halo)
     y_pitch = pitches(padded)
 
