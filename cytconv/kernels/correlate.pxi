@@ -283,7 +283,7 @@ cdef class Correlation:
         cdef Py_ssize_t d
         following = following // self.row_groups
         s.ahead.line = s.ahead.lines = 0
-        if following != box:
+        if following != box and FETCHES_AHEAD():
             self.place(following, at, size, n)
             self.planes.look_ahead(
                 &s.ahead, source + following // self.boxes * self.planes.group, 0, self.planes.channels, at, n,

@@ -1,8 +1,15 @@
 # What is packed next is fetched while the tiles multiply, a few lines before each of their calls: to pack is to wait
-# for memory, and to multiply needs none.
+# for memory, and to multiply needs none.  Intel's CPUs find the lines by themselves, and are up to 1.4 times as fast if
+# nothing else asks for them; AMD's (Zen 4) are as much faster if something does.
 
 cdef extern from *:
     """
+    #if defined(__GNUC__) && defined(__x86_64__)
+      #define FETCHES_AHEAD() (!__builtin_cpu_is("intel"))
+    #else
+      #define FETCHES_AHEAD() 1
+    #endif
+
     /* Have the cache lines of line[low*step], ..., line[(high - 1)*step] fetched. */
     static inline void fetch_line(const real *line, Py_ssize_t step, Py_ssize_t low, Py_ssize_t high) {
     #ifdef __GNUC__
@@ -24,6 +31,7 @@ cdef extern from *:
         Py_ssize_t each;  /* how many at a time */
     } Ahead;
     """
+    bint FETCHES_AHEAD() noexcept nogil
     void fetch_line(const real* line, Py_ssize_t step, Py_ssize_t low, Py_ssize_t high) noexcept nogil
     ctypedef struct Ahead:
         const real* source
