@@ -10,6 +10,8 @@ cdef extern from *:
       #define FETCHES_AHEAD() 1
     #endif
 
+    #define PAGE ((Py_ssize_t) (4096 / sizeof(real)))  /* as far as CPUs look by themselves */
+
     /* Have the cache lines of line[low*step], ..., line[(high - 1)*step] fetched. */
     static inline void fetch_line(const real *line, Py_ssize_t step, Py_ssize_t low, Py_ssize_t high) {
     #ifdef __GNUC__
@@ -32,6 +34,7 @@ cdef extern from *:
     } Ahead;
     """
     bint FETCHES_AHEAD() noexcept nogil
+    const Py_ssize_t PAGE
     void fetch_line(const real* line, Py_ssize_t step, Py_ssize_t low, Py_ssize_t high) noexcept nogil
     ctypedef struct Ahead:
         const real* source

@@ -101,6 +101,7 @@ cdef class Planes:
         cdef Py_ssize_t last = self.dims - 1
         cdef Py_ssize_t rows = n[last - 1] if last > 0 else 1
         cdef Py_ssize_t row_step = self.step[last - 1] if last > 0 else 0
+        cdef Py_ssize_t step = self.step[last] if self.step[last] > 0 else -self.step[last]
         cdef Py_ssize_t c, phase, together, f, d, ahead, slices = 1
         cdef Py_ssize_t low[MAX_PHASES]
         cdef Py_ssize_t high[MAX_PHASES]
@@ -123,8 +124,10 @@ cdef class Planes:
             valid = &self.valid[phase * self.dims * 2]
             for c in range(first, first + channels):
                 # What is wanted next is too far away for the CPU to expect it: the same line of the next channel, or a
-                # line some rows on.
-                ahead = self.channel[c + 1] - self.channel[c] if c + 1 < self.channels else 12 * row_step
+                # line some rows on; but in long lines some CPUs do.
+                ahead = 12 * row_step if FETCHES_AHEAD() or n[last] * step < PAGE else 0
+                if c + 1 < self.channels:
+                    ahead = self.channel[c + 1] - self.channel[c]
                 plane = planes + (c - first) * self.channel_pitch + phase * self.phase_pitch
                 for d in range(last - 1):
                     e[d] = 0
@@ -174,11 +177,13 @@ cdef class Planes:
         rows = row_high - row_low
         if phases == 1 and step == 1 and row_step == pitch == n and most_low == 0 and least_high == n:
             # The rows follow each other, here and there.
-            fetch_line(line + ahead, 1, 0, rows * n)
+            if ahead:
+                fetch_line(line + ahead, 1, 0, rows * n)
             copy_line(line, 1, rows * n, to)
             return
         for row in range(rows):
-            fetch_line(line + ahead, step, most_low, least_high)
+            if ahead:
+                fetch_line(line + ahead, step, most_low, least_high)
             if phases == 1:
                 copy_line(line + most_low * step, step, least_high - most_low, to + most_low)
             else:
