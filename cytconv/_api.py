@@ -116,8 +116,8 @@ def conv_transpose(
     With stride 1 and no padding this equals ``scipy.signal.convolve(x, w, "full")``.  Method "direct" splits the
     output into the phases of the stride, as in [1]_: no zero is inserted between samples.  Beyond the output it takes
     memory for the packed weights and, for each worker, for one box of samples with its halo and the results from it:
-    about three quarters of a second-level cache, and more only where the channels or the halo of some tens of
-    neighbouring samples need more.
+    less than a second-level cache, and more only where the channels or the halo of some tens of neighbouring samples
+    need more.
 
     A result of 4 to 256 MiB is written where an earlier one of about its size was, once that is gone: memory new from
     the operating system would take longer to come than to fill.  So the memory of up to four such results, and of 256

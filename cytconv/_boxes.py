@@ -5,7 +5,7 @@ A worker holds one packed box of the source and the results that it makes of it,
     planes * prod(box + halo) + (rows + 1) * prod(box)        numbers, rounded up to whole tiles and cache lines
 
 with a plane for each channel and phase of the source, and a row for each channel and phase of the result, of which a
-task has fewer than 385, and a strip of the planes that stays in L1.  ``planes * prod(box)`` is kept within three
+task has fewer than 576, and a strip of the planes that stays in L1.  ``planes * prod(box)`` is kept within three
 eighths of the second-level cache, or five if that makes room for 320 positions, and ``rows * prod(box)`` within a
 quarter, as far as a box of two tiles (4 to 16 vectors of positions) allows; among such boxes
 `cytconv.kernels.tables.best_box` finds the one that takes least time.  In the adjoint of the weights it is ::
@@ -52,9 +52,10 @@ KIB = 1024
 # One core's caches, within what the plans were tried with; as many CPUs have them if the system does not tell.
 L1_BYTES = min(max(cpu.cache_bytes(1) or 32 * KIB, 32 * KIB), 48 * KIB)
 L2_BYTES = min(max(cpu.cache_bytes(2) or 512 * KIB, 256 * KIB), 2048 * KIB)
-SOURCE_BYTES = L2_BYTES * 3 // 8  # size of the packed copy of the source that a task works on
+SOURCE_BYTES = L2_BYTES * 3 // 8  # size of the packed copy of the source that a task works on,
+MORE_SOURCE_BYTES = L2_BYTES * 5 // 8  # and at most, if that takes so much to have
+ENOUGH = 320  # positions
 RESULT_BYTES = min(L2_BYTES // 4, 384 * KIB)  # size of the results that a task holds before it stores them
-ENOUGH = 320  # positions, for whose sake a box may be larger than that
 
 
 class Dim(NamedTuple):
@@ -132,10 +133,10 @@ def of_axes(dims: Sequence[Dim], along: Sizes, ndim: int) -> Sizes:
 def positions_in_cache(size: int) -> int:
     """How many positions a box may have that takes so many bytes for each of them.
 
-    Small boxes are still in a nearer cache when they are multiplied, but each of them meets all weights.
+    Small boxes leave room in the cache for what comes and goes; but all weights pass by each of them.
     """
     size = max(size, 1)
-    return max(SOURCE_BYTES // size, min(ENOUGH, L2_BYTES * 5 // 8 // size))
+    return max(SOURCE_BYTES // size, min(ENOUGH, MORE_SOURCE_BYTES // size))
 
 
 def grown(box: Sizes, halo: Sizes) -> Sizes:

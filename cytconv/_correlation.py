@@ -48,9 +48,9 @@ from .kernels.tables import best_box, blocks
 TILES = {6: 1.0, 4: 1.0, 3: 0.8, 2: 0.7, 1: 0.5}
 
 STRIP_BYTES = L1_BYTES * 3 // 4  # of the source, that a tile reads before it passes its sums on: in L1
-ROWS = 144 if L2_BYTES < 2**21 else 288  # of results in one task: what they multiply such a strip with stays in L2
-AGAIN = 2  # vectors that are multiplied in the time that it takes to read all weights again, for another box
-BOX = 4000  # multiplications of a vector by a weight that take as long as to begin with a box
+ROWS = max(144, 288 * L2_BYTES // 2**21)  # of results in one task: what they multiply such a strip with stays in L2
+AGAIN = 2  # For another box, all weights are read again: in the time in which they meet so many vectors of positions.
+BOX = 4000  # What else it takes to begin with a box, in multiplications of a vector by a weight.
 MIXED_ROWS = 1024  # the same where results are sums of rows
 WASTE = 64  # how many times more than necessary the kernels may do: they are that much faster than numpy
 PIECE = 200_000  # multiplications that the kernels do in the time that numpy needs to begin with a piece

@@ -37,7 +37,6 @@ from ._correlation import (
 )
 from ._geometry import Axis
 from ._phases import Index, Matrix, Pattern, Split, split_axis, spread
-from ._runtime import workers_for
 from ._winograd import kron, mixing_cost, mixtures, plane_terms, read_places, result_terms, transposed
 from .kernels.tables import best_box
 
@@ -52,10 +51,10 @@ SHARED_BYTES = 8 * 1024 * 1024  # size of the planes of x, that tasks may share
 PLANES = 128  # of y in one task, at most where a channel has no more than these,
 CHANNELS = 1024  # and planes of x
 MIXED_PLANES = 1024  # of y, where they are sums
-ADDING = 8  # vectors that are multiplied in the time that it takes to add up the lanes of a sum
+ADDING = 8  # vectors that are multiplied in the time that it takes to add up the lanes of a sum, in a box
 REDUCE = 100  # multiplications that take as long as to add up the lanes of a sum, of some 500 positions
-SHARES = 16  # of the positions, if there is but one block of channels
-FEW_TAPS = 64
+SHARES = 16  # of the positions, or less if there are several blocks of channels
+FEW_TAPS = 64  # of a kernel, whose planes are no farther from each other than L2 is large
 FEW_TASKS = 4  # which split the channels of x, though each of them packs y anew
 
 
@@ -106,8 +105,8 @@ def weight_adjoint(
     columns = module.dot_columns[rows]
     y_block = min(outputs, max(1, (MIXED_PLANES if mixed else PLANES) // phases_y))
 
-    # So many positions that the rows of a tile stay in L1, and in L2 the planes of y that a plane of x meets.  Few rows
-    # are done with before what was packed of y leaves L1.
+    # So many positions that the planes of y that a plane of x meets stay in L2, and in L1 the rows of a tile; and where
+    # these are few, the columns that they meet, which were just packed.
     outer = groups * -(-outputs // y_block)
     strips = rows + (1 if rows == 6 else min(columns, y_block * phases_y))
     most = min(
@@ -120,9 +119,11 @@ def weight_adjoint(
     multiplied = inputs * outputs * products.row.size
     planes = outputs * phases_y + inputs * phases_x
     begin = ADDING * multiplied + BOX
-    workers = workers_for(groups * math.prod(extent) * multiplied)
-    # Each box comes in blocks of channels of y; in blocks of those of x, too, if these are far more.
+    # Two shares at least, if what is packed is as much on either side and the sums of both may take memory; not as many
+    # as there are CPUs, on which the bits of the result would depend.
+    sums = groups * inputs * outputs * products.sums
     pieces = outer * (FEW_TASKS if inputs * phases_x > 2 * y_block * phases_y else 1)
+    workers = 2 if 2 * sums * itemsize <= SUM_BYTES else 1
     box = best_box(extent, halo, max(most, 4 * lanes), lanes, multiplied, begin, planes, 0, pieces, workers)
     padded = grown(box, halo)
     y_pitch = pitches(padded)
@@ -140,7 +141,6 @@ def weight_adjoint(
     counts = [-(-size // part) for size, part in zip(extent, box, strict=True)]
     boxes = math.prod(counts)
     size = products.sums
-    sums = groups * inputs * outputs * size
     most = min(boxes, SUM_BYTES // max(sums * itemsize, 1))
     shares = max(1, min(most, -(-SHARES // outer)))
     channels = max(1, CHANNELS // phases_x)

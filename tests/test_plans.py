@@ -84,8 +84,10 @@ class TestEveryWay:
         check(rng, x_shape, w_shape, kwargs, dtype)
 
     def test_small_boxes(self, rng, x_shape, w_shape, kwargs, dtype, monkeypatch, fresh_plans):
-        monkeypatch.setattr(_boxes, "SOURCE_BYTES", 1)
+        for module in (_boxes, _weights):
+            monkeypatch.setattr(module, "SOURCE_BYTES", 1)
         monkeypatch.setattr(_boxes, "ENOUGH", 1)
+        monkeypatch.setattr(_weights, "STRIP_BYTES", 1)
         monkeypatch.setattr(_correlation, "ROWS", 3)
         monkeypatch.setattr(_correlation, "STRIP_BYTES", 1)
         check(rng, x_shape, w_shape, kwargs, dtype)
@@ -433,3 +435,24 @@ def test_boxes_follow_memory():
     """Whole lines, which have no halo between them, rather than parts of them; but in no more than there may be."""
     assert tables.best_box([64, 64], [1, 1], 640, 8, 10, 1000, 1, 4)[1] == 64
     assert tables.best_box([64, 64], [1, 1], 32, 8, 10, 1000, 1, 4)[1] == 32
+
+
+def test_many_axes_are_planned_in_time():
+    """However many boxes there are to choose from."""
+    box = tables.best_box([2] * 40, [1] * 40, 2**20, 8, 100, 1000, 4, 8)
+    assert math.prod(box) <= 2**20
+
+
+@pytest.mark.parametrize("taps", [9, 3000])
+def test_strips_are_copied_for_many_rows(rng, taps):
+    """But not the whole of a long kernel, which would not stay in L1."""
+    x, w = rng.standard_normal((2, 20, 50)), rng.standard_normal((20, 80, taps))
+    result = conv_transpose(x, w, channels="first", method="direct")
+    for c in (0, 79):
+        expected = sum(np.convolve(x[1, i], w[i, c]) for i in range(20))
+        np.testing.assert_allclose(result[1, c], expected, rtol=1e-10, atol=1e-10)
+    module, axes = _runtime.kernels(x.dtype), (Axis(50, taps, 49 + taps, 1, 1, 0),)
+    shapes = (*x.shape[:1], 1, 20, 50, 1), (*result.shape[:1], 1, 80, 49 + taps, 1)
+    strides = [tuple(math.prod(shape[a + 1 :]) for a in range(5)) for shape in shapes]
+    plan = _correlation.correlation(module, "forward", axes, 20, 80, shapes[0], *strides, 8, "plain")
+    assert plan.kernel.scratch_size * 8 < 2 * _boxes.L2_BYTES

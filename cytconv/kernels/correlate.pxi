@@ -17,7 +17,8 @@ cdef enum:
     PANELS = 16  # of weights that are packed side by side,
     PRODUCTS = 8  # so many products at a time
     PAIRS = 64  # of channels whose taps are combined at a time
-    COPIED = 12  # panels that are worth to copy the strip of the planes that they meet
+    COPIED = 12  # panels that are worth to copy the strip of the planes that they meet,
+    COPY_BYTES = 48 * 1024  # if it is no longer
 
 
 @final
@@ -179,16 +180,16 @@ cdef class Correlation:
         self.scratch_size += self.result_size + self.stored_size + cache_lines(self.widest) + self.line_size
 
     cdef Py_ssize_t longest_strip(self) noexcept:
-        """Steps of the longest strip, 0 if none is copied."""
+        """Steps of the longest strip, 0 if none is copied: many panels are to meet it, and all of it to stay in L1."""
         cdef Py_ssize_t panels = 0, longest = 0, i, strip, n
         for i in range(self.group_panel.shape[0] - 1):
             panels = max(panels, self.group_panel[i + 1] - self.group_panel[i])
-        for strip in range(self.strip_segment.shape[0] - 1 if panels >= COPIED else 0):
+        for strip in range(self.strip_segment.shape[0] - 1):
             n = 0
             for i in range(self.strip_segment[strip], self.strip_segment[strip + 1]):
                 n += self.segments[3 * i + 2]
             longest = max(longest, n)
-        return longest
+        return longest if panels >= COPIED and longest * tile_width(self.tile_rows) * sizeof(vec) <= COPY_BYTES else 0
 
     def run(self, source, weights, bias, result, Py_ssize_t tasks, int workers):
         """Compute the whole result.  `weights` are packed, or the `Weights` and an array to pack now.
@@ -369,7 +370,7 @@ cdef class Correlation:
                         width = next_width(self.tile_rows, (length - done + LANES - 1) // LANES)
                         b, piece, step = s.source + start + done, segments + segment, self.segment_step
                         count = self.strip_segment[strip + 1] - segment
-                        if panels >= COPIED:
+                        if panels >= COPIED and self.strip_size:
                             copy = copy_strip(width, b, piece, count, step, s.strip)
                             b, piece, count, step = s.strip, &copy, 1, width * LANES
                         multiply_panels(

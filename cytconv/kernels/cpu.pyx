@@ -18,7 +18,7 @@ cdef extern from *:
       #include <unistd.h>
     #endif
     static long cache_size(int level) {
-    #ifdef _SC_LEVEL2_CACHE_SIZE
+    #if defined(_SC_LEVEL1_DCACHE_SIZE) && defined(_SC_LEVEL2_CACHE_SIZE)
         return sysconf(level == 1 ? _SC_LEVEL1_DCACHE_SIZE : _SC_LEVEL2_CACHE_SIZE);
     #else
         return 0;
