@@ -54,7 +54,7 @@ MIXED_PLANES = 1024  # of y, where they are sums
 ADDING = 8  # vectors that are multiplied in the time that it takes to add up the lanes of a sum, in a box
 REDUCE = 100  # multiplications that take as long as to add up the lanes of a sum, of some 500 positions
 SHARES = 16  # of the positions, or less if there are several blocks of channels
-FEW_TAPS = 64  # of a kernel, whose planes are no farther from each other than L2 is large
+FEW_TAPS = 64  # of a kernel, whose own order was seen to be faster; not so with 961 and 1024
 FEW_TASKS = 4  # which split the channels of x, though each of them packs y anew
 
 
@@ -122,9 +122,9 @@ def weight_adjoint(
     # Two shares at least, if what is packed is as much on either side and the sums of both may take memory; not as many
     # as there are CPUs, on which the bits of the result would depend.
     sums = groups * inputs * outputs * products.sums
-    pieces = outer * (FEW_TASKS if inputs * phases_x > 2 * y_block * phases_y else 1)
+    blocks = outer * (FEW_TASKS if inputs * phases_x > 2 * y_block * phases_y else 1)
     workers = 2 if 2 * sums * itemsize <= SUM_BYTES else 1
-    box = best_box(extent, halo, max(most, 4 * lanes), lanes, multiplied, begin, planes, 0, pieces, workers)
+    box = best_box(extent, halo, max(most, 4 * lanes), lanes, multiplied, begin, planes, 0, blocks, workers)
     padded = grown(box, halo)
     y_pitch = pitches(padded)
 

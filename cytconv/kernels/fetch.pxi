@@ -1,6 +1,6 @@
 # What is packed next is fetched while the tiles multiply, a few lines before each of their calls: to pack is to wait
-# for memory, and to multiply needs none.  Intel's CPUs find the lines by themselves, and are up to 1.4 times as fast if
-# nothing else asks for them; AMD's (Zen 4) are as much faster if something does.
+# for memory, and to multiply needs none.  Intel's CPUs find the lines by themselves, and one (a Xeon with AVX-512)
+# was up to 1.4 times as fast when nothing else asked for them; AMD's Zen 4 was as much faster when something did.
 
 cdef extern from *:
     """
