@@ -5,10 +5,10 @@ A worker holds one packed box of the source and the results that it makes of it,
     planes * prod(box + halo) + (rows + 1) * prod(box)        numbers, rounded up to whole tiles and cache lines
 
 with a plane for each channel and phase of the source, and a row for each channel and phase of the result, of which a
-task has fewer than 576, and a strip of the planes that stays in L1.  ``planes * prod(box)`` is kept within three
-eighths of the second-level cache, or five if that makes room for 320 positions, and ``rows * prod(box)`` within a
-quarter, as far as a box of two tiles (4 to 16 vectors of positions) allows; among such boxes
-`cytconv.kernels.tables.best_box` finds the one that takes least time.  In the adjoint of the weights it is ::
+task has fewer than 576, and a strip of the planes that stays in L1.  ``planes * prod(box)`` is kept within five
+eighths of the second-level cache, and within 768 KiB unless more makes room for 320 positions, and
+``rows * prod(box)`` within a quarter, as far as a box of three tiles (6 to 24 vectors of positions) allows; among such
+boxes `cytconv.kernels.tables.best_box` finds the one that takes least time.  In the adjoint of the weights it is ::
 
     channels of x * prod(box) + planes of y * prod(box + halo) + 6 * taps * channels of y
 
@@ -28,8 +28,9 @@ from typing import NamedTuple
 import numpy as np
 
 from ._geometry import Axis
+from ._machine import KIB, L2_BYTES
 from ._phases import Index, Split, split_axis
-from .kernels import cpu, tables
+from .kernels import tables
 
 __all__ = [
     "Dim",
@@ -48,11 +49,7 @@ __all__ = [
 
 Sizes = list[int]  # one for each axis of positions
 
-KIB = 1024
-# One core's caches, within what the plans were tried with; as many CPUs have them if the system does not tell.
-L1_BYTES = min(max(cpu.cache_bytes(1) or 32 * KIB, 32 * KIB), 48 * KIB)
-L2_BYTES = min(max(cpu.cache_bytes(2) or 512 * KIB, 256 * KIB), 2048 * KIB)
-SOURCE_BYTES = L2_BYTES * 3 // 8  # size of the packed copy of the source that a task works on,
+SOURCE_BYTES = min(L2_BYTES * 5 // 8, 768 * KIB)  # size of the packed copy of the source that a task works on,
 MORE_SOURCE_BYTES = L2_BYTES * 5 // 8  # and at most, if that takes so much to have
 ENOUGH = 320  # positions
 RESULT_BYTES = min(L2_BYTES // 4, 384 * KIB)  # size of the results that a task holds before it stores them

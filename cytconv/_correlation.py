@@ -22,8 +22,6 @@ from typing import Any, Literal
 import numpy as np
 
 from ._boxes import (
-    L1_BYTES,
-    L2_BYTES,
     RESULT_BYTES,
     all_phases,
     dims_of,
@@ -38,6 +36,7 @@ from ._boxes import (
     table,
 )
 from ._geometry import Axis
+from ._machine import COPIED, FETCHES, L1_BYTES, L2_BYTES, PER_CYCLE, WIDE
 from ._phases import Direction, Index, Pattern, Run, Split, fold, split_axis, spread, spread_phases
 from ._runtime import workers_for
 from ._taps import products
@@ -50,7 +49,7 @@ TILES = {6: 1.0, 4: 1.0, 3: 0.8, 2: 0.7, 1: 0.5}
 STRIP_BYTES = L1_BYTES * 3 // 4  # of the source, that a tile reads before it passes its sums on: in L1
 ROWS = max(144, 288 * L2_BYTES // 2**21)  # of results in one task: what they multiply such a strip with stays in L2
 AGAIN = 2  # For another box, all weights are read again: in the time in which they meet so many vectors of positions.
-BOX = 4000  # What else it takes to begin with a box, in multiplications of a vector by a weight.
+BOX = 2000  # What else it takes to begin with a box, in cycles.
 MIXED_ROWS = 1024  # the same where results are sums of rows
 WASTE = 64  # how many times more than necessary the kernels may do: they are that much faster than numpy
 PIECE = 200_000  # multiplications that the kernels do in the time that numpy needs to begin with a piece
@@ -58,12 +57,12 @@ LITTLE = 10**7  # multiplications, or samples to copy, that are no waste worth a
 FOLD = 4  # rows of an axis that become rows of a tile,
 GAIN = 0.6  # if that takes no more than this share of the time: more samples are packed, and results checked
 COPY = 30  # multiplications that take as long as to copy one sample,
-MIX = 100  # or to combine and pack one weight
+MIX = 100 * WIDE  # or to combine and pack one weight
 MAX_ROWS = 2**18  # phases and channels of a result, or taps of weights, for which to make a plan
 MIXED = 16  # channels that are summed over, if samples are mixed (see `_winograd`) along several axes,
 MIXED_LEAST = 1e8  # and multiplications without,
-MIXED_GAIN = 0.75  # if that takes no more than this share of the time
-SUM = 10  # multiplications that take as long as to copy and add up one sample of a box
+MIXED_GAIN = 0.92  # if that takes no more than this share of the time
+SUM = 10 * WIDE  # multiplications that take as long as to copy and add up one sample of a box
 STREAM_BYTES = 4 * 1024 * 1024  # a result larger than this is written past the caches,
 STREAM_LINE = 128  # if its lines have as many bytes
 
@@ -438,10 +437,12 @@ def correlation(
     held = layout.widest + layout.stored if mixed else layout.widest
     multiplied = int(layout.panel_start[-1])
     most = min(positions_in_cache(planes * itemsize), RESULT_BYTES // (held * itemsize))
-    most = max(most, 2 * lanes * vectors)
+    most = max(most, 3 * lanes * vectors)
     work = groups * math.prod(extent) * multiplied
-    begin = AGAIN * multiplied + BOX
-    box = best_box(extent, halo, most, lanes, multiplied, begin, planes, held, pieces, workers_for(work))
+    cycles = multiplied / PER_CYCLE
+    begin = AGAIN * cycles + BOX
+    near = L1_BYTES // (planes * itemsize)
+    box = best_box(extent, halo, most, lanes, cycles, begin, planes, held, near, pieces, workers_for(work))
     counts = [-(-size // part) for size, part in zip(extent, box, strict=True)]
     padded = grown(box, halo)
     packed = groups * math.prod(counts) * planes * math.prod(padded)
@@ -477,6 +478,7 @@ def correlation(
         step=table(dim.split.source_step * dim.source_stride for dim in dims),
         channel=channel_places(np.arange(sources), parts, source_strides[lead + 1], source_strides[-1]),
         group=source_strides[lead],
+        fetches=FETCHES,
         start=source_start,
         valid=source_range.ravel(),
         pitch=table(pitch),
@@ -494,6 +496,7 @@ def correlation(
         plane_sums,
         row_sums,
         tile=tile,
+        copied=COPIED,
         extent=table(extent),
         box=table(box),
         counts=table(counts),

@@ -36,6 +36,7 @@ from ._correlation import (
     pays_spread,
 )
 from ._geometry import Axis
+from ._machine import FETCHES, PER_CYCLE
 from ._phases import Index, Matrix, Pattern, Split, split_axis, spread
 from ._winograd import kron, mixing_cost, mixtures, plane_terms, read_places, result_terms, transposed
 from .kernels.tables import best_box
@@ -118,13 +119,14 @@ def weight_adjoint(
     products = _products(tuple(split.pattern for split in splits), kernel_size)
     multiplied = inputs * outputs * products.row.size
     planes = outputs * phases_y + inputs * phases_x
-    begin = ADDING * multiplied + BOX
+    cycles = multiplied / PER_CYCLE
+    begin = ADDING * cycles + BOX
     # Two shares at least, if what is packed is as much on either side and the sums of both may take memory; not as many
     # as there are CPUs, on which the bits of the result would depend.
     sums = groups * inputs * outputs * products.sums
     blocks = outer * (FEW_TASKS if inputs * phases_x > 2 * y_block * phases_y else 1)
     workers = 2 if 2 * sums * itemsize <= SUM_BYTES else 1
-    box = best_box(extent, halo, max(most, 4 * lanes), lanes, multiplied, begin, planes, 0, blocks, workers)
+    box = best_box(extent, halo, max(most, 4 * lanes), lanes, cycles, begin, planes, 0, math.inf, blocks, workers)
     padded = grown(box, halo)
     y_pitch = pitches(padded)
 
@@ -164,6 +166,7 @@ def weight_adjoint(
         step=table(dim.split.result_step * dim.result_stride for dim in dims),
         channel=channel_places(np.arange(inputs), parts, x_strides[lead + 1], x_strides[-1]),
         group=x_strides[lead],
+        fetches=FETCHES,
         start=start_x,
         valid=valid_x.ravel(),
         pitch=table(x_pitch),
@@ -174,6 +177,7 @@ def weight_adjoint(
         step=table(dim.split.source_step * dim.source_stride for dim in dims),
         channel=channel_places(np.arange(outputs), parts, y_strides[lead + 1], y_strides[-1]),
         group=y_strides[lead],
+        fetches=FETCHES,
         start=start_y,
         valid=valid_y.ravel(),
         pitch=table(y_pitch),

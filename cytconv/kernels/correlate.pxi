@@ -17,8 +17,7 @@ cdef enum:
     PANELS = 16  # of weights that are packed side by side,
     PRODUCTS = 8  # so many products at a time
     PAIRS = 64  # of channels whose taps are combined at a time
-    COPIED = 12  # panels that are worth to copy the strip of the planes that they meet,
-    COPY_BYTES = 48 * 1024  # if it is no longer
+    COPY_BYTES = 48 * 1024  # of the planes, that stay in the nearest cache when they are copied
 
 
 @final
@@ -137,6 +136,7 @@ cdef class Correlation:
     cdef Sums plane_sums, row_sums  # or None
     cdef Py_ssize_t flat, segment_step, sample_size, stored_size, channel_rows
     cdef Py_ssize_t run_pitch, row_pitch, result_group, results, widest
+    cdef Py_ssize_t copied  # panels that are worth to copy the strip of the planes that they meet; 0 if none are
     cdef Py_ssize_t source_size, strip_size, result_size, line_size
     cdef const Py_ssize_t[::1] extent, box, counts, padded, pitch
     cdef const Py_ssize_t[::1] segments, strip_segment, class_strip
@@ -166,7 +166,7 @@ cdef class Correlation:
         self.dims = self.extent.shape[0]
         self.classes = self.class_strip.shape[0] - 1
         self.row_groups = self.group_row.shape[0] - 1
-        self.widest = tables["widest"]
+        self.widest, self.copied = tables["widest"], tables["copied"]
         self.boxes = 1
         for count in self.counts:
             self.boxes *= count
@@ -182,6 +182,7 @@ cdef class Correlation:
     cdef Py_ssize_t longest_strip(self) noexcept:
         """Steps of the longest strip, 0 if none is copied: many panels are to meet it, and all of it to stay in L1."""
         cdef Py_ssize_t panels = 0, longest = 0, i, strip, n
+        cdef bint fits
         for i in range(self.group_panel.shape[0] - 1):
             panels = max(panels, self.group_panel[i + 1] - self.group_panel[i])
         for strip in range(self.strip_segment.shape[0] - 1):
@@ -189,7 +190,8 @@ cdef class Correlation:
             for i in range(self.strip_segment[strip], self.strip_segment[strip + 1]):
                 n += self.segments[3 * i + 2]
             longest = max(longest, n)
-        return longest if panels >= COPIED and longest * tile_width(self.tile_rows) * sizeof(vec) <= COPY_BYTES else 0
+        fits = longest * tile_width(self.tile_rows) * sizeof(vec) <= COPY_BYTES
+        return longest if 0 < self.copied <= panels and fits else 0
 
     def run(self, source, weights, bias, result, Py_ssize_t tasks, int workers):
         """Compute the whole result.  `weights` are packed, or the `Weights` and an array to pack now.
@@ -284,7 +286,7 @@ cdef class Correlation:
         cdef Py_ssize_t d
         following = following // self.row_groups
         s.ahead.line = s.ahead.lines = 0
-        if following != box and FETCHES_AHEAD():
+        if following != box and self.planes.fetches:
             self.place(following, at, size, n)
             self.planes.look_ahead(
                 &s.ahead, source + following // self.boxes * self.planes.group, 0, self.planes.channels, at, n,
@@ -370,7 +372,7 @@ cdef class Correlation:
                         width = next_width(self.tile_rows, (length - done + LANES - 1) // LANES)
                         b, piece, step = s.source + start + done, segments + segment, self.segment_step
                         count = self.strip_segment[strip + 1] - segment
-                        if panels >= COPIED and self.strip_size:
+                        if panels >= self.copied and self.strip_size:
                             copy = copy_strip(width, b, piece, count, step, s.strip)
                             b, piece, count, step = s.strip, &copy, 1, width * LANES
                         multiply_panels(

@@ -1,15 +1,8 @@
 # What is packed next is fetched while the tiles multiply, a few lines before each of their calls: to pack is to wait
-# for memory, and to multiply needs none.  Intel's CPUs find the lines by themselves, and one (a Xeon with AVX-512)
-# was up to 1.4 times as fast when nothing else asked for them; AMD's Zen 4 was as much faster when something did.
+# for memory, and to multiply needs none.  `cytconv._machine` says on which CPUs.
 
 cdef extern from *:
     """
-    #if defined(__GNUC__) && defined(__x86_64__)
-      #define FETCHES_AHEAD() (!__builtin_cpu_is("intel"))
-    #else
-      #define FETCHES_AHEAD() 1
-    #endif
-
     #define PAGE ((Py_ssize_t) (4096 / sizeof(real)))  /* as far as CPUs look by themselves */
 
     /* Have the cache lines of line[low*step], ..., line[(high - 1)*step] fetched. */
@@ -33,7 +26,6 @@ cdef extern from *:
         Py_ssize_t each;  /* how many at a time */
     } Ahead;
     """
-    bint FETCHES_AHEAD() noexcept nogil
     const Py_ssize_t PAGE
     void fetch_line(const real* line, Py_ssize_t step, Py_ssize_t low, Py_ssize_t high) noexcept nogil
     ctypedef struct Ahead:

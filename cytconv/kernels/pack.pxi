@@ -44,12 +44,13 @@ cdef class Planes:
     cdef const Py_ssize_t[::1] channel, start, valid  # where channels and phases begin; positions that a phase has
     cdef Py_ssize_t[::1] leads  # where the phases begin that are the first of their neighbours,
     cdef Py_ssize_t lines  # and how many these are
+    cdef bint fetches  # whether what is packed soon is fetched ahead
 
     def __init__(self, **tables):
         self.step, self.pitch = tables["step"], tables["pitch"]
         self.channel_pitch, self.phase_pitch = tables["channel_pitch"], tables["phase_pitch"]
         self.channel, self.start, self.valid = tables["channel"], tables["start"], tables["valid"]
-        self.group = tables["group"]
+        self.group, self.fetches = tables["group"], tables["fetches"]
         self.dims, self.channels, self.phases = self.step.shape[0], self.channel.shape[0], self.start.shape[0]
         self.leads = cvarray(
             shape=(max(1, self.phases),), itemsize=sizeof(Py_ssize_t), format="q" if sizeof(Py_ssize_t) == 8 else "i",
@@ -111,6 +112,7 @@ cdef class Planes:
         cdef real* plane
         cdef real* to
         cdef Py_ssize_t row_low, row_high
+        cdef bint fetch
         for d in range(last - 1):
             slices *= n[d]
         phase = 0
@@ -125,9 +127,8 @@ cdef class Planes:
             for c in range(first, first + channels):
                 # What is wanted next is too far away for the CPU to expect it: the same line of the next channel, or a
                 # line some rows on; but in long lines some CPUs do.
-                ahead = 12 * row_step if FETCHES_AHEAD() or n[last] * step < PAGE else 0
-                if c + 1 < self.channels:
-                    ahead = self.channel[c + 1] - self.channel[c]
+                fetch = self.fetches or n[last] * step < PAGE or c + 1 < self.channels
+                ahead = self.channel[c + 1] - self.channel[c] if c + 1 < self.channels else 12 * row_step
                 plane = planes + (c - first) * self.channel_pitch + phase * self.phase_pitch
                 for d in range(last - 1):
                     e[d] = 0
@@ -144,14 +145,16 @@ cdef class Planes:
                         to += e[d] * self.pitch[d]
                         if not valid[2 * d] - at[d] <= e[d] < min(valid[2 * d + 1] - at[d], limit[d]):
                             row_high = row_low = 0
-                    self.fill_rows(line, together, row_low, row_high, rows, low, high, n[last], ahead, to)
+                    self.fill_rows(
+                        line, together, row_low, row_high, rows, low, high, n[last], fetch, ahead, to,
+                    )
                     advance(last - 1, n, e)
             phase += together
 
     @final
     cdef void fill_rows(
         self, const real* line, Py_ssize_t phases, Py_ssize_t row_low, Py_ssize_t row_high, Py_ssize_t rows,
-        const Py_ssize_t* low, const Py_ssize_t* high, Py_ssize_t n, Py_ssize_t ahead, real* to,
+        const Py_ssize_t* low, const Py_ssize_t* high, Py_ssize_t n, bint fetch, Py_ssize_t ahead, real* to,
     ) noexcept nogil:
         """Rows of n positions of some phases that lie between each other, or of one; in the array as told."""
         #      plane   0 0 0 0 0 0 0 0 0 0        row_low
@@ -177,12 +180,12 @@ cdef class Planes:
         rows = row_high - row_low
         if phases == 1 and step == 1 and row_step == pitch == n and most_low == 0 and least_high == n:
             # The rows follow each other, here and there.
-            if ahead:
+            if fetch:
                 fetch_line(line + ahead, 1, 0, rows * n)
             copy_line(line, 1, rows * n, to)
             return
         for row in range(rows):
-            if ahead:
+            if fetch:
                 fetch_line(line + ahead, step, most_low, least_high)
             if phases == 1:
                 copy_line(line + most_low * step, step, least_high - most_low, to + most_low)

@@ -14,6 +14,7 @@ def best_box(
     begin: float,
     planes: float,
     rows: float,
+    near: float,
     pieces: int = 1,
     workers: int = 1,
 ) -> list[int]: ...

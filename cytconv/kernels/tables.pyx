@@ -11,17 +11,18 @@ cdef inline Py_ssize_t parts(Py_ssize_t n, Py_ssize_t each) noexcept nogil:
     return (n + each - 1) // each
 
 
-# What it takes to pack and store boxes, in multiplications of a vector by a weight; measured with 1 to 64 channels and
-# AVX-512, float32 and float64.
+# What it takes to pack and store boxes, in cycles; measured with 1 to 64 channels and AVX-512, float32 and float64.
 cdef enum:
-    LINE = 100  # to begin with a line,
-    JUMP = 300  # if it is stored and does not follow the one before it in memory,
-    NUMBER = 6  # to copy a number
+    LINE = 50  # to begin with a line,
+    JUMP = 150  # if it is stored and does not follow the one before it in memory,
+    NUMBER = 3  # to copy a number,
+    FAR = 2  # to load a vector from the second cache,
+    RUN = 1  # and to begin with a run of positions, in vectors of these
 
 
 cdef struct Search:
     Py_ssize_t dims, lanes, most, pieces, workers
-    double work, begin, planes, rows
+    double work, begin, planes, rows, near
     Py_ssize_t extent[MAX_DIMS]
     Py_ssize_t halo[MAX_DIMS]
     Py_ssize_t box[MAX_DIMS]  # that is looked at
@@ -32,13 +33,13 @@ cdef struct Search:
 
 def best_box(
     extent, halo, Py_ssize_t most, Py_ssize_t lanes, double work, double begin, double planes, double rows,
-    Py_ssize_t pieces=1, Py_ssize_t workers=1,
+    double near, Py_ssize_t pieces=1, Py_ssize_t workers=1,
 ):
     """The box of positions, `most` at most, that takes least time if all of `extent` is done in such boxes.
 
-    To begin with a box takes `begin` multiplications of a vector by a weight, and each vector of positions `work`, for
-    all rows of results.  Packed are so many `planes`, with `halo` more positions along each axis, and stored so many
-    `rows`.  Each box comes in so many `pieces`, and the `workers` share all of them.
+    To begin with a box takes `begin` cycles, and each vector of positions `work`, for all rows of results.  Packed are
+    so many `planes`, with `halo` more positions along each axis, and stored so many `rows`.  The nearest cache holds
+    `near` positions of all planes.  Each box comes in so many `pieces`, and the `workers` share all of them.
     """
     cdef Search s
     cdef Py_ssize_t d
@@ -46,7 +47,7 @@ def best_box(
         return list(extent)
     s.dims, s.lanes, s.most, s.least, s.left = len(extent), lanes, most, INFINITY, 10_000
     s.work, s.begin, s.planes, s.rows = work, begin, planes, rows
-    s.pieces, s.workers = pieces, workers
+    s.near, s.pieces, s.workers = near, pieces, workers
     for d in range(s.dims):
         s.extent[d], s.halo[d] = extent[d], halo[d]
         s.best[d] = 1
@@ -56,7 +57,7 @@ def best_box(
 
 cdef void search(Search* s, Py_ssize_t d, Py_ssize_t size) noexcept nogil:
     """Try all sizes of the box along the axes before d; from there on it has `size` positions."""
-    cdef Py_ssize_t number = 1, each
+    cdef Py_ssize_t number, each, full
     cdef double found
     if d == 0:
         found = cost(s)
@@ -64,14 +65,17 @@ cdef void search(Search* s, Py_ssize_t d, Py_ssize_t size) noexcept nogil:
         if found < s.least:
             s.least, s.best = found, s.box
         return
-    while True:
+    number = parts(s.extent[d - 1], max(1, min(s.most // size, s.extent[d - 1])))
+    while s.left > 0:
         # Parts of equal size, as nearly as can be; of many parts, not every number of them.
         each = parts(s.extent[d - 1], number)
-        if size * each <= s.most or each == 1:
-            s.box[d - 1] = each
-            search(s, d - 1, size * each)
-            if s.left <= 0:
-                return
+        s.box[d - 1] = each
+        search(s, d - 1, size * each)
+        # Or, but for the last of them, of full vectors.
+        full = parts(each, s.lanes) * s.lanes
+        if d == s.dims and each < full < s.extent[d - 1] and size * full <= s.most:
+            s.box[d - 1] = full
+            search(s, d - 1, size * full)
         if each == 1:
             return
         number = max(parts(s.extent[d - 1], each - 1), number + number * s.dims // 8)
@@ -80,30 +84,47 @@ cdef void search(Search* s, Py_ssize_t d, Py_ssize_t size) noexcept nogil:
 cdef double cost(const Search* s) noexcept nogil:
     """What all boxes of this size take."""
     cdef Py_ssize_t d, last = s.dims - 1
-    cdef double pitch = 1, run = 1, outer = 1, fewest = INFINITY  # as a halo may be longer than memory
-    cdef double boxes = 1, whole = 1, packed = 1, stored = 1, jumps = 1
-    cdef bint follows = True
-    for d in range(s.dims):
-        outer *= s.box[d]
+    cdef Py_ssize_t rest = s.extent[last] % s.box[last]
+    cdef double boxes = parts(s.extent[last], s.box[last])
+    cdef double whole = s.extent[last] // s.box[last] * cost_of_box(s, s.box[last])
+    if rest:
+        whole += cost_of_box(s, rest)
+    for d in range(last):
         boxes *= parts(s.extent[d], s.box[d])
         whole *= <double> s.extent[d] / s.box[d]
-    for d in range(last, -1, -1):
-        # The positions from some axis on are one run, with what the halo leaves between rows: wherever it is shortest.
-        outer /= s.box[d]
-        run += (s.box[d] - 1) * pitch
-        pitch *= <double> s.box[d] + s.halo[d]
-        fewest = min(fewest, outer * ceil(run / s.lanes))
-        if d < last:
-            packed *= <double> s.box[d] + s.halo[d]
-            stored *= s.box[d]
-            follows = follows and s.box[d + 1] == s.extent[d + 1]
-            if not follows:
-                jumps *= s.box[d]
-    packed *= LINE + NUMBER * (<double> s.box[last] + s.halo[last])
-    stored *= LINE + NUMBER * s.box[last]
-    whole *= s.work * fewest + s.planes * packed + s.rows * (stored + JUMP * jumps)
     # Where the last pieces are too few for all workers, some of these wait.
     return (boxes * s.begin + whole) * ceil(boxes * s.pieces / s.workers) / boxes
+
+
+cdef double cost_of_box(const Search* s, Py_ssize_t line) noexcept nogil:
+    """What one of them takes that has `line` positions along the last axis."""
+    cdef Py_ssize_t d, last = s.dims - 1, size = line
+    cdef double pitch = 1, run = 1, outer = line, fewest = INFINITY  # as a halo may be longer than memory
+    cdef double packed = LINE + NUMBER * (<double> line + s.halo[last]), stored = LINE + NUMBER * line, jumps = 1
+    cdef double taps = 1, far = 1
+    cdef bint follows = True
+    for d in range(last):
+        outer *= s.box[d]
+        packed *= <double> s.box[d] + s.halo[d]
+        stored *= s.box[d]
+        taps *= <double> s.halo[d] + 1
+    for d in range(last, -1, -1):
+        # The positions from some axis on are one run, with what the halo leaves between rows: wherever it is shortest.
+        outer /= size
+        run += (size - 1) * pitch
+        fewest = min(fewest, outer * (ceil(run / s.lanes) + RUN))
+        pitch *= <double> size + s.halo[d]
+        if d > 0:
+            # Lines of which there are several follow each other in memory, or they do not.
+            follows = follows and size == s.extent[d]
+            size = s.box[d - 1]
+            if not follows:
+                jumps *= size
+            # A sample may have left the nearest cache when the next tap along that axis meets it.
+            if taps * pitch > s.near:
+                far *= <double> s.halo[d - 1] + 1
+            taps /= <double> s.halo[d - 1] + 1
+    return (s.work + FAR * s.planes * far) * fewest + s.planes * packed + s.rows * (stored + JUMP * jumps)
 
 
 def places(const Py_ssize_t[:, :] phases, sides):

@@ -354,7 +354,7 @@ cdef class WeightAdjoint:
                 &self.y_padded[0], scratch, planes_y,
             )
             ahead.line = ahead.lines = 0
-            if box + 1 < end and FETCHES_AHEAD():
+            if box + 1 < end and self.y.fetches:
                 self.place(box + 1, at)
                 self.y.look_ahead(&ahead, y + group * self.y.group, first_y, count_y, at, &self.y_padded[0])
                 tiles = 0
