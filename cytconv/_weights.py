@@ -149,7 +149,7 @@ def weight_adjoint(
     parts_x = max(-(-inputs // channels), -(-FEW_TASKS // (outer * shares)))
     x_block = -(-inputs // (rows * parts_x)) * rows
     pieces = outer * -(-inputs // x_block)
-    x_plane = line_pitch(math.prod(box[:flat]) * run_pitch, itemsize)
+    x_plane = line_pitch(math.prod(box[:flat]) * run_pitch + lanes, itemsize)
     x_size = groups * boxes * inputs * phases_x * x_plane
     shared = outputs > y_block and x_size * itemsize <= SHARED_BYTES
     x_phase = (inputs if shared else x_block) * x_plane
@@ -161,7 +161,7 @@ def weight_adjoint(
 
     start_x, valid_x = result_places(dims, all_phases(tuple(split.result_start.size for split in splits)))
     start_y, valid_y = source_places(dims, all_phases(tuple(split.source_start.size for split in splits)))
-    y_plane = line_pitch(math.prod(padded), itemsize)
+    y_plane = line_pitch(math.prod(padded) + lanes, itemsize)
     planes_x = module.Planes(
         step=table(dim.split.result_step * dim.result_stride for dim in dims),
         channel=channel_places(np.arange(inputs), parts, x_strides[lead + 1], x_strides[-1]),

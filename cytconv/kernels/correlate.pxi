@@ -459,6 +459,17 @@ cdef class Correlation:
             line += cache_lines(low * step) - low * step  # so that no vector is written across two cache lines
         c += row_low * pitch
         y += row_low * row_step
+        if n == 1 and step == 1:
+            if pitch == row_step == high - low:  # rows that follow each other, here and there
+                line_high, row_high = line_low + (high - low) * (row_high - row_low), row_low + 1
+            for _ in range(row_low, row_high):
+                if whole:
+                    stream(c + line_low, line_high - line_low, bias[0], y + line_low)
+                else:
+                    store_line(c + line_low, line_high - line_low, bias[0], y + line_low, 1)
+                c += pitch
+                y += row_step
+            return
         for _ in range(row_low, row_high):
             to = line if whole else y
             FETCH(c + low + 2 * pitch)  # lines may be too short for the CPU to expect the next ones
@@ -474,6 +485,6 @@ cdef class Correlation:
                     begin = max(begin, high)
                     store_line(c + i * self.row_pitch + begin, end - begin, bias[i], to + i + begin * step, step)
             if whole:
-                stream(to + line_low, line_high - line_low, y + line_low)
+                stream(to + line_low, line_high - line_low, 0, y + line_low)
             c += pitch
             y += row_step

@@ -8,8 +8,8 @@ cdef extern from *:
     /* Have the cache lines of line[low*step], ..., line[(high - 1)*step] fetched. */
     static inline void fetch_line(const real *line, Py_ssize_t step, Py_ssize_t low, Py_ssize_t high) {
     #ifdef __GNUC__
-        Py_ssize_t per_line = 64 / sizeof(real);
-        Py_ssize_t skip = step == 0 || step >= per_line || -step >= per_line ? 1 : per_line / (step < 0 ? -step : step);
+        Py_ssize_t per_line = 64 / sizeof(real), skip = per_line;
+        if (step != 1) skip = step == 0 || step >= per_line || -step >= per_line ? 1 : per_line / (step < 0 ? -step : step);
         /* To L2: of L1 there is none to spare, and fewer lines can be on their way there. */
         for (Py_ssize_t j = low; j < high; j += skip) __builtin_prefetch(line + j * step, 0, 2);
     #endif

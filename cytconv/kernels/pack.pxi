@@ -25,17 +25,26 @@ cdef inline void copy_line(const real* source, Py_ssize_t step, Py_ssize_t n, re
 
 
 cdef inline void clear_rows(Py_ssize_t n, Py_ssize_t rows, real* to, Py_ssize_t pitch) noexcept nogil:
-    cdef Py_ssize_t row, j
-    if n > 0:
+    cdef Py_ssize_t row
+    if n == pitch:
+        memset(to, 0, rows * n * sizeof(real))
+    else:
         for row in range(rows):
-            for j in range(n):
-                to[row * pitch + j] = 0
+            memset(to + row * pitch, 0, n * sizeof(real))
+
+
+cdef inline void clear_margin(Py_ssize_t n, real* to) noexcept nogil:
+    """n zeros, or a vector of them if it is fewer: whoever calls this writes to what comes next later."""
+    if n > LANES:
+        memset(to, 0, n * sizeof(real))
+    elif n > 0:
+        (<vec*> to)[0] = ZEROS
 
 
 cdef class Planes:
     """An array as flat planes, one for each channel and phase, a box of positions at a time; see `cytconv._boxes`.
 
-    Strides and offsets count elements.
+    Strides and offsets count elements.  There is a vector to spare between the end of a plane and the next one.
     """
 
     cdef Py_ssize_t dims, phases, channels, group
@@ -167,36 +176,46 @@ cdef class Planes:
         cdef Py_ssize_t row_step = self.step[last - 1] if last > 0 else 0
         cdef Py_ssize_t pitch = self.pitch[last - 1] if last > 0 else 0
         cdef Py_ssize_t f, row, most_low = 0, least_high = n, done
+        cdef bint margins = False
         cdef real* plane
         for f in range(phases):
             plane = to + f * self.phase_pitch
             clear_rows(n, row_low, plane, pitch)
-            clear_rows(low[f], row_high - row_low, plane + row_low * pitch, pitch)
-            clear_rows(n - high[f], row_high - row_low, plane + row_low * pitch + high[f], pitch)
             clear_rows(n, rows - row_high, plane + row_high * pitch, pitch)
             most_low, least_high = max(most_low, low[f]), min(least_high, high[f])
+            margins |= low[f] > 0 or high[f] < n
         line += row_low * row_step
         to += row_low * pitch
         rows = row_high - row_low
-        if phases == 1 and step == 1 and row_step == pitch == n and most_low == 0 and least_high == n:
-            # The rows follow each other, here and there.
-            if fetch:
-                fetch_line(line + ahead, 1, 0, rows * n)
-            copy_line(line, 1, rows * n, to)
+        if phases == 1 and step == 1:
+            if row_step == pitch == n and most_low == 0 and least_high == n:  # the rows follow each other, here and there
+                n, rows, least_high = rows * n, 1, rows * n
+            for row in range(rows):
+                if fetch:
+                    fetch_line(line + ahead, 1, most_low, least_high)
+                clear_margin(most_low, to)
+                memcpy(to + most_low, line + most_low, max(least_high - most_low, 0) * sizeof(real))
+                clear_margin(n - least_high, to + least_high)
+                line += row_step
+                to += pitch
             return
         for row in range(rows):
             if fetch:
                 fetch_line(line + ahead, step, most_low, least_high)
-            if phases == 1:
-                copy_line(line + most_low * step, step, least_high - most_low, to + most_low)
-            else:
-                done = most_low + deal_lines(
+            if margins:
+                for f in range(phases):
+                    clear_margin(low[f], to + f * self.phase_pitch)
+            done = most_low
+            if phases > 1:
+                done += deal_lines(
                     phases, line + most_low * step, max(least_high - most_low, 0), to + most_low, self.phase_pitch,
                 )
+            if done < n or margins:
                 for f in range(phases):
                     plane = to + f * self.phase_pitch
                     copy_line(line + f + low[f] * step, step, min(most_low, high[f]) - low[f], plane + low[f])
                     copy_line(line + f + done * step, step, high[f] - done, plane + done)
+                    clear_margin(n - high[f], plane + high[f])
             line += row_step
             to += pitch
 

@@ -11,13 +11,13 @@ cdef extern from *:
     #if VECTORS && defined(__AVX__)
       #include <immintrin.h>
       #define STREAMS 1
-      static inline void stream_lines(const real *from, Py_ssize_t n, real *to) {
+      static inline void stream_lines(const real *from, Py_ssize_t n, real bias, real *to) {
           for (Py_ssize_t j = 0; j < n; j++, from += PER_LINE, to += PER_LINE) {
     #ifdef __AVX512F__
-              _mm512_stream_si512((void *) to, _mm512_loadu_si512((const void *) from));
+              _mm512_stream_si512((void *) to, (__m512i) (*(const vec *) from + bias));
     #else
-              __m256i low = _mm256_loadu_si256((const __m256i *) from);
-              __m256i high = _mm256_loadu_si256((const __m256i *) from + 1);
+              __m256i low = (__m256i) (*(const vec *) from + bias);
+              __m256i high = (__m256i) (*(const vec *) (from + LANES) + bias);
               _mm256_stream_si256((__m256i *) to, low);
               _mm256_stream_si256((__m256i *) to + 1, high);
     #endif
@@ -26,31 +26,21 @@ cdef extern from *:
       #define stream_fence() _mm_sfence()
     #else
       #define STREAMS 0
-      static inline void stream_lines(const real *from, Py_ssize_t n, real *to) {
-          memcpy(to, from, n * 64);
+      static inline void stream_lines(const real *from, Py_ssize_t n, real bias, real *to) {
+          for (Py_ssize_t j = 0; j < n * PER_LINE; j++) to[j] = from[j] + bias;
       }
       #define stream_fence()
     #endif
     """
     const bint STREAMS
     const Py_ssize_t PER_LINE
-    void stream_lines(const real* source, Py_ssize_t n, real* to) noexcept nogil
+    void stream_lines(const real* source, Py_ssize_t n, real bias, real* to) noexcept nogil
     void stream_fence() noexcept nogil
 
 
 cdef inline Py_ssize_t cache_lines(Py_ssize_t n) noexcept nogil:
     """Numbers in the cache lines that n of them begin."""
     return (n + PER_LINE - 1) // PER_LINE * PER_LINE
-
-
-cdef inline void stream(const real* line, Py_ssize_t n, real* y) noexcept nogil:
-    """Copy n numbers past the caches, but for those that share a cache line with others."""
-    cdef Py_ssize_t head = min(n, <Py_ssize_t> (-(<size_t> y) % 64 // sizeof(real)))
-    cdef Py_ssize_t lines = (n - head) // PER_LINE
-    memcpy(y, line, head * sizeof(real))
-    stream_lines(line + head, lines, y + head)
-    head += lines * PER_LINE
-    memcpy(y + head, line + head, (n - head) * sizeof(real))
 
 
 cdef inline void store_line(const real* c, Py_ssize_t n, real bias, real* y, Py_ssize_t step) noexcept nogil:
@@ -62,6 +52,16 @@ cdef inline void store_line(const real* c, Py_ssize_t n, real bias, real* y, Py_
     else:
         for j in range(n):
             y[j * step] = c[j] + bias
+
+
+cdef inline void stream(const real* line, Py_ssize_t n, real bias, real* y) noexcept nogil:
+    """``y[j] = line[j] + bias`` past the caches, but for what shares a cache line with others."""
+    cdef Py_ssize_t head = min(n, <Py_ssize_t> (-(<size_t> y) % 64 // sizeof(real)))
+    cdef Py_ssize_t lines = (n - head) // PER_LINE
+    store_line(line, head, bias, y, 1)
+    stream_lines(line + head, lines, bias, y + head)
+    head += lines * PER_LINE
+    store_line(line + head, n - head, bias, y + head, 1)
 
 
 cdef void store_block(

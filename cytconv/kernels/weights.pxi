@@ -217,10 +217,11 @@ cdef class WeightAdjoint:
         cdef real* memory = scratch.first
         cdef real* sums = to.first if in_place else shares.first
         with nogil:
-            memset(memory, 0, workers * self.scratch_size * sizeof(real))
             if self.few:
                 memset(sums, 0, self.shares * size * sizeof(real))
+            # What nobody writes to is multiplied, too.
             if workers == 1:
+                memset(memory, 0, self.scratch_size * sizeof(real))
                 for t in range(packs):
                     self.share_x(t, from_x.first, planes_x.first, memory)
                 for t in range(tasks):
@@ -228,6 +229,8 @@ cdef class WeightAdjoint:
                 for t in range(rows):
                     infinite += not self.finish(t, sums, to.first, memory)
             else:
+                for t in prange(workers, schedule="static", chunksize=1, num_threads=workers):
+                    memset(memory + t * self.scratch_size, 0, self.scratch_size * sizeof(real))
                 for t in prange(packs, schedule="static", num_threads=workers):
                     self.share_x(t, from_x.first, planes_x.first, memory + thread_number() * self.scratch_size)
                 for t in prange(tasks, schedule="dynamic", num_threads=workers):
