@@ -285,7 +285,7 @@ cdef class Correlation:
         cdef Py_ssize_t n[MAX_DIMS]
         cdef Py_ssize_t d
         following = following // self.row_groups
-        s.ahead.line = s.ahead.lines = 0
+        s.ahead.lines = 0
         if following != box and self.planes.fetches:
             self.place(following, at, size, n)
             self.planes.look_ahead(

@@ -9,20 +9,21 @@ cdef extern from *:
     static inline void fetch_line(const real *line, Py_ssize_t step, Py_ssize_t low, Py_ssize_t high) {
     #ifdef __GNUC__
         Py_ssize_t per_line = 64 / sizeof(real), skip = per_line;
-        if (step != 1) skip = step == 0 || step >= per_line || -step >= per_line ? 1 : per_line / (step < 0 ? -step : step);
+        if (step < 0) step = -step;
+        if (step != 1) skip = step == 0 || step >= per_line ? 1 : per_line / step;
         /* To L2: of L1 there is none to spare, and fewer lines can be on their way there. */
         for (Py_ssize_t j = low; j < high; j += skip) __builtin_prefetch(line + j * step, 0, 2);
     #endif
     }
 
     typedef struct {
-        const real *source;  /* the first line, but for */
-        const Py_ssize_t *channel;  /* where each channel begins in the array, */
-        const Py_ssize_t *phase;  /* and each phase that is the first in a line */
+        const real *source;  /* the next line, but for */
+        const Py_ssize_t *channel;  /* where its channel begins in the array, */
+        const Py_ssize_t *phase;  /* and its phase, one that is the first in a line */
         const Py_ssize_t *step;  /* from one position to the next */
-        Py_ssize_t n[MAX_DIMS];
-        Py_ssize_t dims, phases;
-        Py_ssize_t line, lines;  /* the next one, and how many there are */
+        Py_ssize_t n[MAX_DIMS], at[MAX_DIMS];  /* positions, and those of the next line */
+        Py_ssize_t dims, phases, phases_left;  /* of the channel */
+        Py_ssize_t lines;  /* that are left */
         Py_ssize_t each;  /* how many at a time */
     } Ahead;
     """
@@ -34,17 +35,26 @@ cdef extern from *:
         const Py_ssize_t* phase
         const Py_ssize_t* step
         Py_ssize_t* n
-        Py_ssize_t dims, phases, line, lines, each
+        Py_ssize_t* at
+        Py_ssize_t dims, phases, phases_left, lines, each
 
 
 cdef void fetch_ahead(Ahead* a) noexcept nogil:
-    cdef Py_ssize_t i, d, rest, last = a.dims - 1
-    cdef const real* line
-    for i in range(a.line, min(a.line + a.each, a.lines)):
-        line, rest = a.source, i
+    cdef Py_ssize_t d, last = a.dims - 1, number = min(a.each, a.lines)
+    a.lines -= number
+    for _ in range(number):
+        fetch_line(a.source + a.phase[0] + a.channel[0], a.step[last], 0, a.n[last])
         for d in range(last - 1, -1, -1):
-            line += rest % a.n[d] * a.step[d]
-            rest = rest // a.n[d]
-        line += a.phase[rest % a.phases] + a.channel[rest // a.phases]
-        fetch_line(line, a.step[last], 0, a.n[last])
-    a.line += a.each
+            a.at[d] += 1
+            a.source += a.step[d]
+            if a.at[d] < a.n[d]:
+                break
+            a.source -= a.n[d] * a.step[d]
+            a.at[d] = 0
+        else:
+            a.phase += 1
+            a.phases_left -= 1
+            if a.phases_left == 0:
+                a.phase -= a.phases
+                a.phases_left = a.phases
+                a.channel += 1

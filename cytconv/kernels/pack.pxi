@@ -80,11 +80,11 @@ cdef class Planes:
         cdef Py_ssize_t d
         ahead.source, ahead.channel = source, &self.channel[first]
         ahead.phase, ahead.step = &self.leads[0], &self.step[0]
-        ahead.dims, ahead.phases = self.dims, self.lines
-        ahead.line, ahead.lines = 0, channels * ahead.phases
+        ahead.dims, ahead.phases, ahead.phases_left = self.dims, self.lines, self.lines
+        ahead.lines = channels * ahead.phases
         for d in range(self.dims):
             ahead.source += at[d] * self.step[d]
-            ahead.n[d] = n[d]
+            ahead.n[d], ahead.at[d] = n[d], 0
             if d < self.dims - 1:
                 ahead.lines *= n[d]
 
@@ -188,7 +188,7 @@ cdef class Planes:
         to += row_low * pitch
         rows = row_high - row_low
         if phases == 1 and step == 1:
-            if row_step == pitch == n and most_low == 0 and least_high == n:  # the rows follow each other, here and there
+            if row_step == pitch == n and most_low == 0 and least_high == n:  # rows that follow each other
                 n, rows, least_high = rows * n, 1, rows * n
             for row in range(rows):
                 if fetch:

@@ -86,7 +86,7 @@ cdef inline void tile "tile" (
     cdef Py_ssize_t s, k, n
     cdef int i, v
     for _ in range(panels):
-        if ahead.line < ahead.lines:
+        if ahead.lines > 0:
             fetch_ahead(ahead)
         # Each loop over the sums is flat and within another loop: only such loops are unrolled early enough for GCC
         # to keep all of `acc` in registers from beginning to end.

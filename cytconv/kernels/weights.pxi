@@ -91,7 +91,7 @@ cdef inline void dot "dot" (
     cdef Py_ssize_t s, k, p
     cdef int i
     for _ in range(tiles):
-        if ahead.line < ahead.lines:
+        if ahead.lines > 0:
             fetch_ahead(ahead)
         for i in range(M * N // 2):
             low[i] = ZEROS
@@ -356,7 +356,7 @@ cdef class WeightAdjoint:
                 self.y, self.y_sums, y + group * self.y.group, first_y, count_y, at, &self.y_padded[0],
                 &self.y_padded[0], scratch, planes_y,
             )
-            ahead.line = ahead.lines = 0
+            ahead.lines = 0
             if box + 1 < end and self.y.fetches:
                 self.place(box + 1, at)
                 self.y.look_ahead(&ahead, y + group * self.y.group, first_y, count_y, at, &self.y_padded[0])
