@@ -441,15 +441,17 @@ def correlation(
     work = groups * math.prod(extent) * multiplied
     cycles = multiplied / PER_CYCLE
     begin = AGAIN * cycles + BOX
+    taps = [max((sum(run.length for run in runs) for runs in dim.split.pattern.classes), default=1) for dim in dims]
     near = L1_BYTES // (planes * itemsize)
-    box = best_box(extent, halo, most, lanes, cycles, begin, planes, held, near, pieces, workers_for(work))
+    box = best_box(extent, halo, most, lanes, cycles, begin, planes, held, pieces, workers_for(work), taps, near)
     counts = [-(-size // part) for size, part in zip(extent, box, strict=True)]
     padded = grown(box, halo)
     packed = groups * math.prod(counts) * planes * math.prod(padded)
     if packed > WASTE * work + LITTLE:
         return None
     pitch = pitches(padded)
-    # Round up so that a tile may read past the end, and keep planes off each other's cache sets.
+    # Round up so that a tile may read past the end, and margins be written there (`clear_margin` in kernels/pack.pxi);
+    # and keep planes off each other's cache sets.
     plane = line_pitch(math.prod(padded) + lanes * vectors, itemsize)
 
     # The positions from axis `flat` on are computed as one run, junk between rows and all.

@@ -20,6 +20,6 @@ L1_BYTES = min(max(cpu.cache_bytes(1) or 32 * KIB, 32 * KIB), 48 * KIB)
 L2_BYTES = min(max(cpu.cache_bytes(2) or 512 * KIB, 256 * KIB), 2048 * KIB)
 
 FETCHES = cpu.vendor() != "intel"  # whether what is packed soon is to be fetched ahead
-PER_CYCLE = 1 if ISA == "avx512" and cpu.vendor() != "intel" else 2  # vectors that meet their weights
-WIDE = 2 if ISA == "avx512" and PER_CYCLE == 2 else 1  # how many times as many numbers as two vectors of 256 bits have
+PER_CYCLE = 1 if ISA == "avx512" and cpu.vendor() != "intel" else 2  # vectors that are multiplied and added in a cycle
+WIDE = 2 if ISA == "avx512" and PER_CYCLE == 2 else 1  # numbers multiplied in a cycle, relative to two 256-bit vectors
 COPIED = 12 if PER_CYCLE == 2 else 0  # panels of weights that are worth to copy what they meet; 0 if none are

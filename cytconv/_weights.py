@@ -126,7 +126,7 @@ def weight_adjoint(
     sums = groups * inputs * outputs * products.sums
     blocks = outer * (FEW_TASKS if inputs * phases_x > 2 * y_block * phases_y else 1)
     workers = 2 if 2 * sums * itemsize <= SUM_BYTES else 1
-    box = best_box(extent, halo, max(most, 4 * lanes), lanes, cycles, begin, planes, 0, math.inf, blocks, workers)
+    box = best_box(extent, halo, max(most, 4 * lanes), lanes, cycles, begin, planes, 0, blocks, workers)
     padded = grown(box, halo)
     y_pitch = pitches(padded)
 
@@ -149,6 +149,7 @@ def weight_adjoint(
     parts_x = max(-(-inputs // channels), -(-FEW_TASKS // (outer * shares)))
     x_block = -(-inputs // (rows * parts_x)) * rows
     pieces = outer * -(-inputs // x_block)
+    # One vector more than there are positions, where margins are written (`clear_margin` in kernels/pack.pxi).
     x_plane = line_pitch(math.prod(box[:flat]) * run_pitch + lanes, itemsize)
     x_size = groups * boxes * inputs * phases_x * x_plane
     shared = outputs > y_block and x_size * itemsize <= SHARED_BYTES

@@ -14,9 +14,10 @@ def best_box(
     begin: float,
     planes: float,
     rows: float,
-    near: float,
     pieces: int = 1,
     workers: int = 1,
+    taps: Sequence[int] | None = None,
+    near: float = ...,
 ) -> list[int]: ...
 def places(phases: Index, sides: Sequence[tuple[int, int, Index, int, int, int]]) -> tuple[Index, Index]: ...
 def blocks(place: Index, within: Index, groups: Index) -> tuple[Index, Index, Index, Index, int]: ...

@@ -11,13 +11,14 @@ cdef inline Py_ssize_t parts(Py_ssize_t n, Py_ssize_t each) noexcept nogil:
     return (n + each - 1) // each
 
 
-# What it takes to pack and store boxes, in cycles; measured with 1 to 64 channels and AVX-512, float32 and float64.
+# What it takes to pack, multiply and store boxes, in cycles but for RUN; measured with 1 to 64 channels and AVX-512,
+# float32 and float64.
 cdef enum:
     LINE = 50  # to begin with a line,
     JUMP = 150  # if it is stored and does not follow the one before it in memory,
     NUMBER = 3  # to copy a number,
     FAR = 2  # to load a vector from the second cache,
-    RUN = 1  # and to begin with a run of positions, in vectors of these
+    RUN = 1  # and to begin with a run of positions, in the time of so many vectors of them
 
 
 cdef struct Search:
@@ -25,6 +26,7 @@ cdef struct Search:
     double work, begin, planes, rows, near
     Py_ssize_t extent[MAX_DIMS]
     Py_ssize_t halo[MAX_DIMS]
+    Py_ssize_t taps[MAX_DIMS]
     Py_ssize_t box[MAX_DIMS]  # that is looked at
     Py_ssize_t best[MAX_DIMS]
     double least  # what that takes
@@ -33,13 +35,14 @@ cdef struct Search:
 
 def best_box(
     extent, halo, Py_ssize_t most, Py_ssize_t lanes, double work, double begin, double planes, double rows,
-    double near, Py_ssize_t pieces=1, Py_ssize_t workers=1,
+    Py_ssize_t pieces=1, Py_ssize_t workers=1, taps=None, double near=INFINITY,
 ):
     """The box of positions, `most` at most, that takes least time if all of `extent` is done in such boxes.
 
     To begin with a box takes `begin` cycles, and each vector of positions `work`, for all rows of results.  Packed are
-    so many `planes`, with `halo` more positions along each axis, and stored so many `rows`.  The nearest cache holds
-    `near` positions of all planes.  Each box comes in so many `pieces`, and the `workers` share all of them.
+    so many `planes`, with `halo` more positions along each axis, and stored so many `rows`.  Each box comes in so many
+    `pieces`, and the `workers` share all of them.  Each position meets so many `taps` along each axis, and the nearest
+    cache holds `near` positions of all planes.
     """
     cdef Search s
     cdef Py_ssize_t d
@@ -49,7 +52,7 @@ def best_box(
     s.work, s.begin, s.planes, s.rows = work, begin, planes, rows
     s.near, s.pieces, s.workers = near, pieces, workers
     for d in range(s.dims):
-        s.extent[d], s.halo[d] = extent[d], halo[d]
+        s.extent[d], s.halo[d], s.taps[d] = extent[d], halo[d], taps[d] if taps else 1
         s.best[d] = 1
     search(&s, s.dims, 1)
     return [s.best[d] for d in range(s.dims)]
@@ -107,7 +110,7 @@ cdef double cost_of_box(const Search* s, Py_ssize_t line) noexcept nogil:
         outer *= s.box[d]
         packed *= <double> s.box[d] + s.halo[d]
         stored *= s.box[d]
-        taps *= <double> s.halo[d] + 1
+        taps *= s.taps[d]
     for d in range(last, -1, -1):
         # The positions from some axis on are one run, with what the halo leaves between rows: wherever it is shortest.
         outer /= size
@@ -122,8 +125,8 @@ cdef double cost_of_box(const Search* s, Py_ssize_t line) noexcept nogil:
                 jumps *= size
             # A sample may have left the nearest cache when the next tap along that axis meets it.
             if taps * pitch > s.near:
-                far *= <double> s.halo[d - 1] + 1
-            taps /= <double> s.halo[d - 1] + 1
+                far *= s.taps[d - 1]
+            taps /= s.taps[d - 1]
     return (s.work + FAR * s.planes * far) * fewest + s.planes * packed + s.rows * (stored + JUMP * jumps)
 
 
