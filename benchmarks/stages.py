@@ -39,9 +39,9 @@ READINGS = ("forward", "adjoint", "weights")
 
 # Functions of the kernels by stage; what the compiler has made part of others is counted with these.
 STAGES = {
-    "pack": ("Planes", "copy_line", "deal_lines", "clear_rows", "memset"),
+    "pack": ("Planes", "fetch_ahead", "copy_line", "deal_lines", "clear_rows", "memset", "memmove", "memcpy"),
     "tile": ("multiply_panels", "Correlation_multiply", "dot_tiles", "WeightAdjoint_task", "WeightAdjoint_multiply"),
-    "store": ("Correlation_store", "store_block", "zip_lines", "store_line", "memmove", "memcpy"),
+    "store": ("Correlation_store", "store_block", "zip_lines", "store_line"),
     "sums": ("Sums",),
     "weights": ("Weights", "pack_panel", "all_finite"),
 }

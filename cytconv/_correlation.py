@@ -441,7 +441,7 @@ def correlation(
     work = groups * math.prod(extent) * multiplied
     cycles = multiplied / PER_CYCLE
     begin = AGAIN * cycles + BOX
-    taps = [max((1, *(sum(run.length for run in runs) for runs in dim.split.pattern.classes))) for dim in dims]
+    taps = [max((run.length for runs in dim.split.pattern.classes for run in runs), default=1) for dim in dims]
     near = L1_BYTES // (planes * itemsize)
     box = best_box(extent, halo, most, lanes, cycles, begin, planes, held, pieces, workers_for(work), taps, near)
     counts = [-(-size // part) for size, part in zip(extent, box, strict=True)]

@@ -433,7 +433,7 @@ cdef class Correlation:
         self, Py_ssize_t block, const real* c, const Py_ssize_t* at, const Py_ssize_t* size, const real* bias, real* y,
         real* line,
     ) noexcept nogil:
-        """One block along the last two axes: lines of neighbours, past the caches (by way of `line`) if whole."""
+        """One block along the last two axes: lines of neighbours, past the caches if whole (interleaved in `line`)."""
         cdef Py_ssize_t last = self.dims - 1, step = self.result_step[last], first_row = self.block_row[block]
         cdef Py_ssize_t n = self.block_row[block + 1] - first_row, i, begin, end
         cdef const Py_ssize_t* within = &self.block_range[block * self.dims * 2]

@@ -41,8 +41,8 @@ def best_box(
 
     To begin with a box takes `begin` cycles, and each vector of positions `work`, for all rows of results.  Packed are
     so many `planes`, with `halo` more positions along each axis, and stored so many `rows`.  Each box comes in so many
-    `pieces`, and the `workers` share all of them.  Each position meets so many `taps` along each axis, and the nearest
-    cache holds `near` positions of all planes.
+    `pieces`, and the `workers` share all of them.  Each position of a plane meets so many `taps` along each axis, and
+    the nearest cache holds `near` positions of all planes.
     """
     cdef Search s
     cdef Py_ssize_t d
