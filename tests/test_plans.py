@@ -454,6 +454,23 @@ def test_boxes_are_narrow_where_lines_meet_again():
     assert narrow[1] < 512 <= wide[1]
 
 
+@pytest.mark.parametrize(
+    ("kwargs", "taps"), [({"dilation": 32}, 4), ({"stride": 2}, 2)], ids=["far from each other", "of two phases"]
+)
+def test_boxes_count_taps(kwargs, taps, monkeypatch, fresh_plans):
+    """Those that a plane meets: neither what lies between them, nor those of other phases."""
+    counted = []
+
+    def best_box(*args):
+        counted.append(args[-2])
+        return tables.best_box(*args)
+
+    monkeypatch.setattr(_correlation, "best_box", best_box)
+    y = conv_transpose(np.ones((50, 60)), np.ones((4, 4)), method="direct", **kwargs)
+    conv_transpose_adjoint(y, np.ones((4, 4)), method="direct", **kwargs)
+    assert counted == [[taps, taps]] * 2
+
+
 def test_boxes_have_full_vectors():
     """Two of six vectors and one of four rather than three of six, the last of which are filled in part."""
     assert tables.best_box([256], [0], 96, 16, 10_000, 10, 1, 1) == [96]
