@@ -51,7 +51,8 @@ class _Reading(LinearOperator):
         turn = -1 if transposed else 1
         super().__init__(owner.dtype, owner.shape[::turn])
         self.dims, self.dimsd = (owner.dims, owner.dimsd)[::turn]
-        self._repeats = {}
+        # With the owner: ``A.H`` is another object each time.  The owner does not keep the reading, which holds it.
+        self._repeats = owner._known.setdefault((transposed, conjugated), {})
         # scipy has no name for the conjugate alone, but reaches it as the transpose of the adjoint.
         self.name = owner.name + (".T" if not conjugated else ".H" if transposed else ".H.T")
 
@@ -244,6 +245,7 @@ class ConvTranspose(_Reading):
         self.method, self.workers = method, workers
         self._prepared: dict[np.dtype[Any], Method] = {}
         self._repeats = {}
+        self._known: dict[tuple[bool, bool], dict[Any, Any]] = {}  # the same of each other reading
         geometry = self._geometry
         super(_Reading, self).__init__(dtype, (math.prod(geometry.y_shape), math.prod(geometry.x_shape)))
         self.dims, self.dimsd, self.name = geometry.x_shape, geometry.y_shape, "ConvTranspose"

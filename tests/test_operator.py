@@ -1,7 +1,9 @@
 """`ConvTranspose` against its matrix, in scipy's solvers, and as a PyLops operator."""
 
 import copy
+import gc
 import pickle
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -307,6 +309,23 @@ def test_prepares_once_for_each_type(monkeypatch, rng):
         a.T @ (a @ x)
         a.H @ (a @ x)
     assert made == ["f", "d"]
+
+
+def test_adjoint_made_anew_takes_the_short_way(monkeypatch, rng):
+    """``A.H`` is another object each time: what one has found out serves the next, and does not keep A alive."""
+    operator, y = ConvTranspose(integers(rng, (2, 2), np.float64), (3, 4), stride=2), integers(rng, (6, 8), np.float64)
+    x = operator.H(y)
+    assert operator.H is not operator.H
+    monkeypatch.setattr(ConvTranspose, "_product", None)
+    monkeypatch.setattr(ConvTranspose, "_repeat", None)
+    np.testing.assert_array_equal(operator.H(y), x)
+    gone = weakref.ref(operator)
+    gc.disable()  # counting references is all that may be needed
+    try:
+        del operator
+        assert gone() is None
+    finally:
+        gc.enable()
 
 
 def test_threads(rng, method):
