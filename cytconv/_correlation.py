@@ -392,6 +392,13 @@ class Correlation:
     covers: bool  # whether the rows make up all of the result
     mixed: bool  # whether samples, and results, are added up
 
+    @property
+    def key(self) -> tuple[Any, ...]:
+        return self.layout.key
+
+    def packing(self, groups: int, taps: tuple[int, ...]) -> Any:
+        return self.layout.packing(groups, taps)
+
 
 @lru_cache(maxsize=64)
 def correlation(

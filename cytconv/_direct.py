@@ -2,7 +2,8 @@
 
     _phases        one axis taken apart, in several ways: the strided problem becomes one with unit stride
     _boxes         pieces of work that fit the caches
-    _correlation   plans of the forward operator and its adjoint
+    _correlation   plans of the forward operator and its adjoint,
+    _stencil       and those for few channels and taps, which copy nothing
     _weights       plans of the adjoint in the weights
     kernels/       what runs them
     _taps          the definition in numpy, for what the kernels would compute wrongly or wastefully
@@ -14,7 +15,6 @@ other in memory, and a complex kernel the real matrix that multiplies the pairs.
 from __future__ import annotations
 
 import math
-from functools import partial
 from typing import Any, ClassVar, SupportsIndex
 
 import numpy as np
@@ -25,7 +25,6 @@ from ._correlation import (
     LITTLE,
     MAX_ROWS,
     Correlation,
-    Layout,
     Means,
     correlation,
     is_wasteful,
@@ -33,6 +32,7 @@ from ._correlation import (
 )
 from ._geometry import Axis
 from ._phases import Direction, Reading
+from ._stencil import Stencil, stencil
 from ._weights import WeightAdjoint, weight_adjoint
 
 __all__ = ["SWAPPED", "Direct", "Fast", "is_better_swapped", "plan_of", "swapped"]
@@ -115,7 +115,7 @@ class Direct:
         plan = plan_of(reading, axes, w, source, result, cls._means)
         if plan is None:
             return None
-        return Repeat(plan, shape, w.dtype, workers, packing=plan.layout.packing(w.shape[0], w.shape[3:]))
+        return Repeat(plan, shape, w.dtype, workers, packing=plan.packing(w.shape[0], w.shape[3:]))
 
     def repeat_packed(
         self, direction: Direction, x: Array, y: Array, shape: tuple[int, ...], workers: SupportsIndex | None
@@ -125,7 +125,7 @@ class Direct:
             return None
         source, result = (x, y) if direction == "forward" else (y, x)
         plan = plan_of(direction, self._axes, self._w, source, result, self._means)
-        packed = None if plan is None else self._weights(plan.layout, 1)
+        packed = None if plan is None else self._weights(plan, 1)
         return Repeat(plan, shape, self._w.dtype, workers, packed=packed) if plan and packed is not None else None
 
     def _correlate(
@@ -142,7 +142,7 @@ class Direct:
         if plan is None:
             return False
         workers = _runtime.team(workers, plan.tasks, plan.work)
-        weights = self._weights(plan.layout, workers)
+        weights = self._weights(plan, workers)
         if weights is None:
             return False
         if not plan.covers:
@@ -153,15 +153,15 @@ class Direct:
             return self._correlate(direction, source, bias, result, workers, means="plain")
         return True
 
-    def _weights(self, layout: Layout, workers: int) -> Array | None:
-        """The weights in the order of `layout`; None if some are infinite or NaN."""
-        if layout.key not in self._packed:  # two threads may both pack at first: no harm
+    def _weights(self, plan: Correlation | Stencil, workers: int) -> Array | None:
+        """The weights in the order of `plan`; None if some are infinite or NaN."""
+        if plan.key not in self._packed:  # two threads may both pack at first: no harm
             w = _real_weights(self._w)
-            packing = layout.packing(w.shape[0], w.shape[3:])
+            packing = plan.packing(w.shape[0], w.shape[3:])
             packed = _cache_aligned(packing.size, w.dtype)
             finite = packing.packed(w, packed, workers)
-            self._packed[layout.key] = packed if finite else None
-        return self._packed[layout.key]
+            self._packed[plan.key] = packed if finite else None
+        return self._packed[plan.key]
 
 
 class Fast(Direct):
@@ -179,7 +179,7 @@ class Repeat:
 
     def __init__(
         self,
-        plan: Correlation | WeightAdjoint,
+        plan: Correlation | Stencil | WeightAdjoint,
         shape: tuple[int, ...],
         dtype: np.dtype[Any],
         workers: SupportsIndex | None,
@@ -190,7 +190,7 @@ class Repeat:
         self._shape, self._dtype, self._workers = shape, dtype, workers
         self._packing, self._packed = packing, packed
         self._sums = isinstance(plan, WeightAdjoint)
-        self._fill = isinstance(plan, Correlation) and not plan.covers
+        self._fill = not (isinstance(plan, WeightAdjoint) or plan.covers)
         self._serial = min(plan.tasks, plan.work // _runtime.WORK_PER_THREAD) < 2
         self._empty = np.empty if math.prod(shape) * dtype.itemsize < _memory.LEAST else _memory.empty
 
@@ -210,15 +210,14 @@ class Repeat:
 
 def plan_of(
     direction: Direction, axes: tuple[Axis, ...], w: Array, source: Array, result: Array, means: Means
-) -> Correlation | None:
+) -> Correlation | Stencil | None:
     """The plan of the forward operator or its adjoint, unless it would waste time."""
     _, inputs, outputs = w.shape[:3]
     sources, results = (inputs, outputs) if direction == "forward" else (outputs, inputs)
     if not _taps.any_products(axes) or is_wasteful(direction, axes, results, math.prod(source.shape[: -len(axes)])):
         return None
     parts = _parts(w.dtype)
-    plan_by = partial(
-        correlation,
+    problem = (
         _runtime.kernels(w.dtype),
         direction,
         axes,
@@ -229,10 +228,13 @@ def plan_of(
         _strides(result),
         w.itemsize // parts,
     )
-    plan = plan_by(means)
+    in_place = stencil(*problem, exact=means == "plain")
+    if in_place:
+        return in_place
+    plan = correlation(*problem, means)
     if means != "mixed" or (plan and not plan.mixed):
         return plan
-    other = plan_by("padded")
+    other = correlation(*problem, "padded")
     return plan if plan and other and pays_mixed(plan, other) else other
 
 

@@ -18,6 +18,7 @@ from cytconv import (
     _direct,
     _memory,
     _runtime,
+    _stencil,
     _taps,
     _weights,
     _winograd,
@@ -29,7 +30,7 @@ from cytconv import (
 from cytconv._geometry import Axis
 from cytconv.kernels import recall, tables
 
-CACHES = [_correlation.correlation, _correlation._layout, _weights.weight_adjoint, _taps.products]
+CACHES = [_correlation.correlation, _correlation._layout, _stencil.stencil, _weights.weight_adjoint, _taps.products]
 
 CASES = [
     # x, w, keywords
@@ -79,6 +80,11 @@ def check(rng, x_shape, w_shape, kwargs, dtype, scale=1):
 @pytest.mark.parametrize("dtype", [np.float32, np.float64, np.complex64, np.complex128])
 @pytest.mark.parametrize(("x_shape", "w_shape", "kwargs"), CASES, ids=str)
 class TestEveryWay:
+    @pytest.fixture(autouse=True)
+    def boxes(self, monkeypatch):
+        """In boxes, what would go by lines as well."""
+        monkeypatch.setattr(_direct, "stencil", lambda *_, exact: None)
+
     def test_past_the_caches(self, rng, x_shape, w_shape, kwargs, dtype, monkeypatch, fresh_plans):
         monkeypatch.setattr(_correlation, "STREAM_BYTES", -1)
         check(rng, x_shape, w_shape, kwargs, dtype)
@@ -138,6 +144,118 @@ class TestEveryWay:
     def test_by_the_definition(self, rng, x_shape, w_shape, kwargs, dtype, monkeypatch, fresh_plans):
         monkeypatch.setattr(_direct, "is_wasteful", lambda *_: True)
         check(rng, x_shape, w_shape, kwargs, dtype)
+
+
+# ---- lines that are read in place -------------------------------------------------------------------------
+
+LINES = [
+    # x, w, keywords: streams of the source and of the result, forward
+    ((200,), (4,), {}),  # 1, 1
+    ((3, 70), (3, 3), {"padding": 1}),
+    ((5, 9), (2, 3), {"dilation": (2, 5)}),
+    ((7, 150), (4, 4), {"stride": 2, "padding": 1}),  # 1, 2
+    ((6, 33), (3, 3), {"stride": 2, "padding": ((1, 0), (0, 1)), "output_padding": 1}),
+    ((4, 70), (2, 5), {"stride": 2, "padding": ((0, 1), (2, 2))}),
+    ((130,), (3,), {"stride": 3}),  # 1, 3
+    ((2, 3, 41), (3, 2, 7), {"stride": (1, 2, 3), "padding": ((1, 1), 0, (4, 2))}),
+    ((5, 67), (6, 8), {"stride": 4, "padding": 2}),  # 1, 4
+    ((3, 66), (9, 16), {"stride": 8, "padding": (1, 4)}),  # 1, 8
+    ((2, 4, 3, 40), (4, 2, 3, 3), {"channels": "first", "groups": 2, "stride": 2, "padding": 1}),
+    ((2, 3, 4, 5, 20), (3, 1, 2, 2, 2), {"channels": "first", "groups": 3, "stride": (1, 3, 2)}),
+    ((3, 4, 35), (3, 2), {"axes": (1, 0), "stride": (2, 1)}),  # no tap along the lines
+    ((2, 6, 34, 2), (2, 2, 3, 3), {"channels": "last"}),  # 2, 2
+    ((1, 6, 34, 2), (2, 2, 3, 4), {"channels": "last", "stride": 2, "padding": ((0, 1), (1, 2))}),  # 2, 4
+    ((1, 34, 3), (3, 1, 5), {"channels": "last"}),  # 3, 1
+]
+
+
+@pytest.fixture
+def lines(monkeypatch, fresh_plans):
+    """All sums by lines; a list of the plans that were made."""
+    plans, plan = [], _stencil.stencil
+
+    def noted(*problem, exact):
+        plans.append(plan(*problem, exact=exact))
+        return plans[-1]
+
+    monkeypatch.setattr(_stencil, "_pays", lambda *_: True)
+    monkeypatch.setattr(_direct, "stencil", noted)
+    monkeypatch.setattr(_direct, "is_better_swapped", lambda *_: False)
+    return plans
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize(("x_shape", "w_shape", "kwargs"), LINES, ids=str)
+class TestLines:
+    def test_readings(self, rng, x_shape, w_shape, kwargs, dtype, lines):
+        check(rng, x_shape, w_shape, kwargs, dtype)
+        y = conv_transpose(np.ones(x_shape, dtype), np.ones(w_shape, dtype), **kwargs)
+        conv(y, np.ones(w_shape, dtype), **{name: n for name, n in kwargs.items() if name != "output_padding"})
+        assert lines[-2]
+        assert lines[-1]
+
+    def test_past_the_caches(self, rng, x_shape, w_shape, kwargs, dtype, monkeypatch, lines):
+        """A step at a time, each a task."""
+        for name in ("STREAM_BYTES", "PIECE_BYTES", "TASK"):
+            monkeypatch.setattr(_stencil, name, -1)
+        check(rng, x_shape, w_shape, kwargs, dtype)
+
+    def test_fetched_ahead(self, rng, x_shape, w_shape, kwargs, dtype, monkeypatch, lines):
+        monkeypatch.setattr(_stencil, "FETCHES", True)
+        monkeypatch.setattr(_stencil, "AHEAD_BYTES", 10**7)
+        check(rng, x_shape, w_shape, kwargs, dtype)
+
+    def test_nothing_leaks(self, rng, x_shape, w_shape, kwargs, dtype, lines):
+        """Whatever lies around the arrays is neither read nor written."""
+        x, w = integers(rng, x_shape, dtype), integers(rng, w_shape, dtype)
+        y = reference.conv_transpose(x, w, **kwargs).astype(dtype)
+        within, out = amid_nan(x), amid_nan(y)
+        conv_transpose(within, w, out=out, **kwargs)
+        assert_exact(out, y, dtype)
+        assert np.isnan(out.base[:100]).all()
+        assert np.isnan(out.base[-100:]).all()
+        assert any(lines)
+
+    def test_infinity(self, rng, x_shape, w_shape, kwargs, dtype, lines):
+        """Reaches what its taps reach, and no more."""
+        x, w = integers(rng, x_shape, dtype), integers(rng, w_shape, dtype)
+        x[..., x_shape[-1] // 2] = np.inf
+        with np.errstate(invalid="ignore"):
+            expected = reference.conv_transpose(x, w, **kwargs)
+        np.testing.assert_array_equal(conv_transpose(x, w, **kwargs), expected.astype(dtype))
+
+
+def amid_nan(a):
+    """A copy of `a` in an array that is NaN before and after it."""
+    memory = np.full(a.size + 200, np.nan, a.dtype)
+    memory[100:-100] = a.ravel()
+    return memory[100:-100].reshape(a.shape)
+
+
+@pytest.mark.parametrize("dtype", [np.complex64, np.complex128])
+@pytest.mark.parametrize("stride", [1, 2])
+def test_lines_of_complex_numbers(rng, stride, dtype, lines):
+    check(rng, (2, 3, 5, 40), (3, 2, 3, 3), {"channels": "first", "stride": stride, "padding": 1}, dtype)
+    assert any(lines)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_lines_add_the_bias(rng, dtype, lines):
+    x, w, bias = integers(rng, (2, 4, 3, 40), dtype), integers(rng, (4, 2, 1, 3), dtype), integers(rng, 4, dtype)
+    kwargs = {"channels": "first", "groups": 2, "stride": 2}  # every other line has no tap
+    y = conv_transpose(x, w, bias=bias, **kwargs)
+    assert_exact(y, reference.conv_transpose(x, w, **kwargs) + bias[:, None, None], dtype)
+    assert any(lines)
+
+
+def test_workers_agree_on_lines(rng, lines):
+    x, w = rng.standard_normal((300, 400)), rng.standard_normal((4, 4))
+    results = [conv_transpose(x, w, stride=2, padding=1, workers=workers) for workers in (1, 2, 3, 7)]
+    adjoints = [conv(results[0], w, stride=2, padding=1, workers=workers) for workers in (1, 2, 3, 7)]
+    for result, adjoint in zip(results, adjoints, strict=True):
+        np.testing.assert_array_equal(result, results[0])
+        np.testing.assert_array_equal(adjoint, adjoints[0])
+    assert all(plan.tasks > 7 for plan in lines)
 
 
 # ---- work follows the samples and taps -----------------------------------------------------------------
@@ -466,6 +584,7 @@ def test_boxes_count_taps(kwargs, taps, monkeypatch, fresh_plans):
         return tables.best_box(*args)
 
     monkeypatch.setattr(_correlation, "best_box", best_box)
+    monkeypatch.setattr(_direct, "stencil", lambda *_, exact: None)
     y = conv_transpose(np.ones((50, 60)), np.ones((4, 4)), method="direct", **kwargs)
     conv_transpose_adjoint(y, np.ones((4, 4)), method="direct", **kwargs)
     assert counted == [[taps, taps]] * 2

@@ -15,6 +15,7 @@ include "shuffle.pxi"
 include "pack.pxi"
 include "store.pxi"
 include "correlate.pxi"
+include "stencil.pxi"
 include "weights.pxi"
 
 lanes = LANES  # how many numbers a vector holds

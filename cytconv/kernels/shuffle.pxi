@@ -122,6 +122,33 @@ cdef extern from *:
       #define SHUFFLES 0
     #endif
 
+    /* v[i] = numbers i, i + n, i + 2n, ... of the n vectors v, and back; n is a literal. */
+    #define SHUFFLE(NAME, FROM, TO) \\
+        static INLINE_VECTORS void NAME(int n, vec *v) { \\
+            BY_VECTORS(NAME) \\
+            real line[n * LANES]; \\
+            memcpy(line, v, sizeof line); \\
+            for (int i = 0; i < n; i++) \\
+                for (int j = 0; j < (int) LANES; j++) ((real *) v)[TO] = line[FROM]; \\
+        }
+    #if SHUFFLES
+      #define INLINE_VECTORS inline __attribute__((always_inline))
+      #define BY_VECTORS(NAME) \\
+          switch (n) { \\
+          case 1: return; \\
+          case 2: NAME##_2(v); return; \\
+          case 3: NAME##_3(v); return; \\
+          case 4: NAME##_4(v); return; \\
+          case 6: NAME##_6(v); return; \\
+          case 8: NAME##_8(v); return; \\
+          }
+    #else
+      #define INLINE_VECTORS
+      #define BY_VECTORS(NAME)
+    #endif
+    SHUFFLE(deal, j * n + i, i * LANES + j)
+    SHUFFLE(zip, i * LANES + j, j * n + i)
+
     /* to[i*pitch + p] = line[p*phases + i] for p < n, if there is a way for so many phases; tells n, or 0. */
     static inline Py_ssize_t deal_lines(
         Py_ssize_t phases, const real *line, Py_ssize_t n, real *to, Py_ssize_t pitch) {
@@ -154,6 +181,8 @@ cdef extern from *:
         return 0;
     }
     """
+    void deal(int n, vec* v) noexcept nogil
+    void zip(int n, vec* v) noexcept nogil
     Py_ssize_t deal_lines(
         Py_ssize_t phases, const real* line, Py_ssize_t n, real* to, Py_ssize_t pitch,
     ) noexcept nogil
