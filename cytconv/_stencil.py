@@ -25,16 +25,18 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ._boxes import Dim, dims_of, table
+from ._boxes import Dim, dims_of, result_places, table
 from ._geometry import Axis
 from ._machine import FETCHES
 from ._phases import Direction, Index, Pattern, split_axis
 from ._runtime import ISA
+from .kernels.tables import places
 
 __all__ = ["Stencil", "stencil"]
 
 MOST_LINES = 128  # that make up one of the result: as many as ``kernels/stencil.pxi`` has room for
 MOST_PRODUCTS = 4096  # weights of all rows
+MOST_STREAMS = 8  # that can be taken apart
 MOST_CHANNELS = 3  # of which each has lines of its own: more may lie so that they drive each other from the cache
 TASK = 2**13  # positions of all rows that make up a task
 STREAM_BYTES = 4 * 1024 * 1024  # a result larger than this is written past the caches,
@@ -68,9 +70,18 @@ class _Rows:
     row_line: Index  # line at which each row begins, and the number of lines
     row_channel: Index  # outer channel of each row,
     row_phase: Index  # and its phase of each axis, one column for each
-    line_channel: Index  # likewise
-    line_phase: Index
-    line_offset: Index  # along each axis
+    line_channel: Index  # likewise; along each axis it is one of
+    line_step: Index
+    steps: tuple[tuple[Index, Index], ...]  # so many phases and offsets
+    fresh: Index  # lines that no row has read when the next position along the axis before the last begins,
+    fresh_lines: int  # and how many these are
+    stream_channel: Index  # channel of each stream of each row
+    zeros: bool  # whether weights are missing
+    # In the time to multiply a vector: what each vector of positions takes here, what else it takes to move numbers,
+    # and the same in boxes.
+    sums: float
+    boxes: float
+    numbers: int  # that come from memory, or go there
 
 
 def _taps(pattern: Pattern) -> list[list[_Tap]]:
@@ -87,9 +98,14 @@ def _taps(pattern: Pattern) -> list[list[_Tap]]:
 
 @lru_cache(maxsize=64)
 def _rows(
-    direction: Direction, patterns: tuple[Pattern, ...], last: int, sources: tuple[int, int], results: tuple[int, int]
+    direction: Direction,
+    patterns: tuple[Pattern, ...],
+    before: int,
+    last: int,
+    sources: tuple[int, int],
+    results: tuple[int, int],
 ) -> _Rows | None:
-    """Multiply the axes out; `last` is that of the lines, -1 if it is batch.
+    """Multiply the axes out; `last` is that of the lines, `before` the next one in memory, either -1 if it is batch.
 
     `sources` and `results` are numbers of channels, those with lines of their own and those that are streams.
     """
@@ -115,14 +131,14 @@ def _rows(
 
     rows = list(itertools.product(range(results[0]), *(range(len(taps[a])) for a in outer)))
     lines: list[tuple[int, list[_Tap]]] = []
-    begin, places = [0], []
+    begin, weights = [0], []
     for channel, *phase in rows:
         chosen = [taps[a][f] for a, f in zip(outer, phase, strict=True)]
         if math.prod(map(len, chosen)) * sources[0] > MOST_LINES:
             return None
         for c, terms in itertools.product(range(sources[0]), map(list, itertools.product(*chosen))):
             lines.append((c, terms))
-            places.append(
+            weights.append(
                 c * sources[1] * source_stride
                 + channel * results[1] * result_stride
                 + sum(tap.k * strides[a] for a, tap in zip(outer, terms, strict=True))
@@ -133,21 +149,45 @@ def _rows(
     if not lines or not reads:
         return None
 
-    def columns(values: list[list[int]]) -> Index:
-        """Those of the outer axes, in a table with one for each axis."""
-        columns = np.zeros((len(values), len(patterns)), np.intp)
-        columns[:, outer] = np.array(values, np.intp).reshape(len(values), len(outer))
-        return columns
+    # Every line by what it is along each axis.
+    these: list[tuple[Any, ...]] = [(c, *((tap.phase, tap.offset) for tap in terms)) for c, terms in lines]
+    distinct = [sorted({line[1 + d] for line in these}) for d in range(len(outer))]
+    line_step, row_phase = (np.zeros((len(table), len(patterns)), np.intp) for table in (lines, rows))
+    steps = [(np.zeros(1, np.intp), np.zeros(1, np.intp))] * len(patterns)
+    for d, a in enumerate(outer):
+        line_step[:, a] = [distinct[d].index(line[1 + d]) for line in these]
+        row_phase[:, a] = [row[1 + d] for row in rows]
+        phase, offset = np.array(distinct[d], np.intp).T
+        steps[a] = phase, offset
 
+    def later(line: tuple[Any, ...]) -> tuple[Any, ...]:
+        """The line that takes its place at the next position."""
+        d = 1 + outer.index(before)
+        return (*line[:d], (line[d][0], line[d][1] + 1), *line[d + 1 :])
+
+    known = set(these)
+    fresh = [before not in outer or later(line) not in known for line in these]
+    S, R = within.shape[1:]
+    loads = len(lines) * len(reads) * S
+    shuffles = loads * _shuffles(S) + len(rows) * R * _shuffles(R)
+    planes = {(c, *(tap.phase for tap in terms)) for c, terms in lines}
+    channels = np.arange(results[0])[[row[0] for row in rows]]
     return _Rows(
         reads=tuple(reads),
-        places=np.where(within < 0, -1, within + np.array(places, np.intp)[:, None, None, None]).ravel(),
+        places=np.where(within < 0, -1, within + np.array(weights, np.intp)[:, None, None, None]).ravel(),
         row_line=np.array(begin, np.intp),
-        row_channel=np.array([channel for channel, *_ in rows], np.intp),
-        row_phase=columns([phase for _, *phase in rows]),
+        row_channel=channels,
+        row_phase=row_phase,
         line_channel=np.array([c for c, _ in lines], np.intp),
-        line_phase=columns([[tap.phase for tap in terms] for _, terms in lines]),
-        line_offset=columns([[tap.offset for tap in terms] for _, terms in lines]),
+        line_step=line_step,
+        steps=tuple(steps),
+        fresh=np.array(fresh),
+        fresh_lines=len({line for line, new in zip(these, fresh, strict=True) if new}),
+        stream_channel=(channels[:, None] * results[1] + np.arange(R) % results[1]).ravel(),
+        zeros=bool((within < 0).any()),
+        sums=max(len(lines) * within.size + shuffles, LOAD * loads),
+        boxes=_boxed(taps, math.prod(sources), math.prod(results)),
+        numbers=len(planes) * S + len(rows) * R,
     )
 
 
@@ -189,6 +229,8 @@ def stencil(
     """
     lead = len(source_shape) - len(axes) - 3
     groups, parts = source_shape[lead], source_shape[-1]
+    if max(sources, results) > max(MOST_CHANNELS * parts, MOST_STREAMS):
+        return None
     axes_of = (*range(lead), *range(lead + 2, lead + 2 + len(axes)))
     splits = [split_axis(axis, direction, aligned=direction == "forward") for axis in axes]
     dims, extent, _ = dims_of(
@@ -197,12 +239,11 @@ def stencil(
     *outer, last = dims
     split = last.split
     # Between neighbouring samples of one channel and phase lie those of others, or nothing.
-    S, R = split.source_step * last.source_stride, split.result_step * last.result_stride
-    inside = last.source_stride, last.result_stride
-    if (S, R) not in module.stencils or (split.source_start.size * inside[0], split.result_start.size * inside[1]) != (
-        S,
-        R,
-    ):
+    starts, inside = (split.source_start, split.result_start), (last.source_stride, last.result_stride)
+    S, R = split.source_step * inside[0], split.result_step * inside[1]
+    if (S, R) not in module.stencils or (starts[0].size * inside[0], starts[1].size * inside[1]) != (S, R):
+        return None
+    if any(start[-1] - start[0] != start.size - 1 for start in starts):
         return None
     steps = source_strides[lead + 1], result_strides[lead + 1]
     alone = [
@@ -211,30 +252,25 @@ def stencil(
     ]
     if not all(0 < n <= MOST_CHANNELS for n in alone):
         return None
-    if any((np.diff(start) != 1).any() for start in (split.source_start, split.result_start)):
-        return None
-    key = direction, tuple(s.pattern for s in splits), last.axis, (alone[0], inside[0]), (alone[1], inside[1])
+    before = outer[-1].axis if outer else -1
+    key = direction, tuple(s.pattern for s in splits), before, last.axis, (alone[0], inside[0]), (alone[1], inside[1])
     rows = _rows(*key)
-    if rows is None or not _pays(rows, key[1], S, R, extent[-1] / module.lanes, module.stencils[S, R]):
+    if rows is None or not _pays(rows, extent[-1] / module.lanes, module.stencils[S, R]):
         return None
-    check = bool((rows.places < 0).any())
-    if check and exact:
+    if rows.zeros and exact:
         return None
 
-    row_place, row_range = _lines(outer, "result", rows.row_phase, np.zeros_like(rows.row_phase))
-    line_place, line_range = _lines(outer, "source", rows.line_phase, rows.line_offset)
+    row_place, row_range = result_places(outer, rows.row_phase)
+    line_place, line_range = places(rows.line_step, [_side(dim, rows.steps) for dim in outer])
     row_place += rows.row_channel * (steps[1] * max(1, inside[1] // parts))
     line_place += rows.line_channel * (steps[0] * max(1, inside[0] // parts))
     source_size, result_size = split.source_size * inside[0], split.result_size * inside[1]
-    result_start = int(split.result_start[0]) * inside[1]
-    reads = int(split.source_start[0]) * inside[0] + np.array(rows.reads, np.intp) * S
-    # Lines that no row has read yet when the next position along the last of the outer axes begins.
-    ahead = np.zeros_like(line_place)
+    source_start, result_start = (int(start[0]) * step for start, step in zip(starts, inside, strict=True))
+    reads = [source_start + read * S for read in rows.reads]
+    ahead = 0
     if FETCHES and outer:
-        step = outer[-1].split.source_step * outer[-1].source_stride
-        fresh = ~np.isin(line_place + table([step]), line_place)
-        size = np.unique(line_place[fresh]).size * source_size * itemsize
-        ahead[fresh] = table([step * -(-AHEAD_BYTES // max(size, 1))])
+        far = -(-AHEAD_BYTES // max(1, rows.fresh_lines * source_size * itemsize))
+        ahead = outer[-1].split.source_step * outer[-1].source_stride * far
     positions = math.prod(extent)
     written = groups * rows.row_channel.size * R * positions * itemsize
     vectors = module.stencils[S, R] * module.lanes
@@ -252,21 +288,21 @@ def stencil(
         result_start=result_start,
         result_size=result_size,
         results=results,
-        reads=reads,
+        reads=table(reads),
         positions=extent[-1],
-        low=max(0, -(int(reads.min()) // S), -(result_start // R)),
-        high=min(extent[-1], (source_size - int(reads.max())) // S, (result_size - result_start) // R),
+        low=max(0, -(reads[0] // S), -(result_start // R)),
+        high=min(extent[-1], (source_size - reads[-1]) // S, (result_size - result_start) // R),
         each=each,
         stretch=stretch,
         piece=max(1, PIECE_BYTES // (R * itemsize * vectors)) if written > STREAM_BYTES else 0,
         row_place=row_place,
-        row_range=row_range,
-        row_channel=(rows.row_channel[:, None] * inside[1] + np.arange(R) % inside[1]).ravel(),
+        row_range=row_range.ravel(),
+        row_channel=rows.stream_channel,
         row_line=rows.row_line,
         line_place=line_place,
-        line_range=line_range,
-        line_ahead=ahead,
-        check=check,
+        line_range=line_range.ravel(),
+        line_ahead=rows.fresh * table([ahead]),
+        check=rows.zeros,
     )
     return Stencil(
         module=module,
@@ -287,40 +323,34 @@ def _channels_alone(channels: int, parts: int, step: int, inside: int) -> int:
     return 1 if step == parts and inside == channels else 0
 
 
-def _lines(dims: Sequence[Dim], side: str, phase: Index, offset: Index) -> tuple[Index, Index]:
-    """Where each line starts, and for which positions of the outer axes it exists: ``[first, last)``."""
-    place = np.zeros(len(phase), np.intp)
-    ranges = np.empty((len(phase), len(dims), 2), np.intp)
-    for d, dim in enumerate(dims):
-        split, stride = dim.split, getattr(dim, f"{side}_stride")
-        start, step, size = (getattr(split, f"{side}_{name}") for name in ("start", "step", "size"))
-        at = start[phase[:, dim.axis]] + offset[:, dim.axis] * step if dim.axis >= 0 else start[0]
-        place += at * stride
-        ranges[:, d, 0] = np.clip(-(at // step), 0, split.positions)
-        ranges[:, d, 1] = np.clip((size - 1 - at) // step + 1, 0, split.positions)
-    return place, ranges.ravel()
+def _side(dim: Dim, steps: Sequence[tuple[Index, Index]]) -> tuple[int, int, Index, int, int, int]:
+    """What `cytconv.kernels.tables.places` is to know of one of the outer axes."""
+    split, starts = dim.split, dim.split.source_start
+    if dim.axis >= 0:
+        phase, offset = steps[dim.axis]
+        starts = starts[phase] + offset * table([split.source_step])
+    return dim.axis, dim.source_stride, starts, split.source_step, split.source_size, split.positions
 
 
-def _pays(rows: _Rows, patterns: Sequence[Pattern], S: int, R: int, vectors: float, together: int) -> bool:
-    """Whether this takes less time than to pack, multiply and store boxes: a model of a vector of positions."""
-    lines, outer = int(rows.row_line[-1]), rows.row_channel.size
-    loads = lines * len(rows.reads) * S
-    shuffles = loads * _shuffles(S) + outer * R * _shuffles(R)
-    numbers = len({*zip(rows.line_channel.tolist(), map(tuple, rows.line_phase.tolist()), strict=True)}) * S + outer * R
+def _pays(rows: _Rows, vectors: float, together: int) -> bool:
+    """Whether this takes less time than boxes, for lines of so many vectors, so many of them done `together`."""
     taken = math.ceil(vectors / together) * together / vectors
-    here = max(rows.places.size + shuffles, LOAD * loads) * taken + NUMBER * numbers + ROW * outer / vectors
+    here = rows.sums * taken + NUMBER * rows.numbers + ROW * rows.row_channel.size / vectors
+    return here < rows.boxes + (COPY + LINE / vectors) * rows.numbers
 
-    # Rows that have as many taps, at the same offsets, share a tile; a lone one is folded, which takes more taps.
-    needed, multiplied = int((rows.places >= 0).sum()), 0.0
-    along = [Counter(map(len, _taps(pattern))) for pattern in patterns]
-    channels = outer * R // math.prod(phases.total() for phases in along)
+
+def _boxed(taps: Sequence[list[list[_Tap]]], sources: int, results: int) -> float:
+    """What a tile takes for a vector of positions: rows share it that have as many taps, at the same offsets."""
+    along = [Counter(map(len, phases)) for phases in taps]
+    time = 0.0
     for counts in itertools.product(*(phases.items() for phases in along)):
-        alike = channels * math.prod(number for _, number in counts)
-        multiplied += alike * math.prod(taps for taps, _ in counts) * TILES[max(n for n in TILES if n <= alike)]
-    multiplied *= needed / max(1, channels * math.prod(sum(n * taps for taps, n in phases.items()) for phases in along))
-    if S == R == outer == 1:
-        multiplied = min(multiplied, needed * (1 + 3 / len(rows.reads)))
-    return here < multiplied + (COPY + LINE / vectors) * numbers
+        rows = results * math.prod(number for _, number in counts)
+        terms = sources * math.prod(number for number, _ in counts)
+        price = TILES[max(n for n in TILES if n <= rows)]
+        if rows == results == sources == 1 and len(along[0]) == 1:  # folded, it has more taps
+            price = min(price, 1 + 3 / max(1, counts[0][0]))
+        time += rows * terms * price
+    return time
 
 
 def _shuffles(streams: int) -> float:
