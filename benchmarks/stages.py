@@ -40,7 +40,14 @@ READINGS = ("forward", "adjoint", "weights")
 # Functions of the kernels by stage; what the compiler has made part of others is counted with these.
 STAGES = {
     "pack": ("Planes", "fetch_ahead", "copy_line", "deal_lines", "clear_rows", "memset", "memmove", "memcpy"),
-    "tile": ("multiply_panels", "Correlation_multiply", "dot_tiles", "WeightAdjoint_task", "WeightAdjoint_multiply"),
+    "tile": (
+        "multiply_panels",
+        "Correlation_multiply",
+        "dot_tiles",
+        "WeightAdjoint_task",
+        "WeightAdjoint_multiply",
+        "tencil",
+    ),
     "store": ("Correlation_store", "store_block", "zip_lines", "store_line"),
     "sums": ("Sums",),
     "weights": ("Weights", "pack_panel", "all_finite"),
