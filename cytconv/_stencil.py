@@ -34,23 +34,24 @@ from .kernels.tables import places
 
 __all__ = ["Stencil", "stencil"]
 
-MOST_LINES = 128  # that make up one of the result: as many as ``kernels/stencil.pxi`` has room for
 MOST_PRODUCTS = 4096  # weights of all rows
 MOST_STREAMS = 8  # that can be taken apart
 MOST_CHANNELS = 3  # of which each has lines of its own: more may lie so that they drive each other from the cache
+MOST_MASKS = 2**14  # of vectors at the ends of a line
 TASK = 2**13  # positions of all rows that make up a task
 STREAM_BYTES = 4 * 1024 * 1024  # a result larger than this is written past the caches,
 PIECE_BYTES = 4096  # so much of a line at a time
 AHEAD_BYTES = 2**14  # how far ahead of what is read lines are fetched
 
-# What takes as long as to multiply so many vectors of positions, measured with AVX-512 on an EPYC: here,
-LOAD = 1.7  # to load one that begins anywhere,
-SHUFFLE = 0.5 if ISA == "avx512" else 1.0  # to halve or double the streams of one,
-NUMBER = 3  # to wait for one from memory or store it there,
-ROW = 150  # to begin with a line of the result;
-COPY = 6  # and in ``kernels/correlate.pxi``, to pack one or to store it,
-LINE = 50  # to begin with one of its lines,
-TILES = {4: 1.0, 2: 1.4, 1: 2.0}  # and to multiply one, by how many rows share its samples
+# Times, in multiplications of one vector; measured with AVX-512 on an EPYC.  Here:
+LOAD = 1.7  # one vector that begins anywhere
+SHUFFLE = 0.5 if ISA == "avx512" else 1.0  # one vector, to halve or double its streams
+NUMBER = 3  # one vector from memory, or to it
+ROW = 150  # one line of the result, whatever its length
+# And in boxes (``kernels/correlate.pxi``):
+COPY = 6  # one vector that is packed or stored
+LINE = 50  # one line of these
+TILES = {4: 1.0, 2: 1.4, 1: 2.0}  # one multiplication, by how many rows share its samples
 
 
 class _Tap(NamedTuple):
@@ -82,6 +83,7 @@ class _Rows:
     sums: float
     boxes: float
     numbers: int  # that come from memory, or go there
+    most_lines: int  # of one row
 
 
 def _taps(pattern: Pattern) -> list[list[_Tap]]:
@@ -111,6 +113,8 @@ def _rows(
     """
     axes = range(len(patterns))
     outer = [a for a in axes if a != last]
+    if math.prod(pattern.taps for pattern in patterns) * math.prod(sources) * math.prod(results) > MOST_PRODUCTS:
+        return None
     taps = [_taps(pattern) for pattern in patterns]
     # w is (C_in, C_out, *kernel); the channel axes swap roles between the directions.
     strides = [math.prod(pattern.taps for pattern in patterns[a + 1 :]) for a in axes]
@@ -123,7 +127,8 @@ def _rows(
     along = taps[last] if last >= 0 else [[_Tap(0, 0, 0)]]
     phases, stride = (patterns[last].source_phases, strides[last]) if last >= 0 else (1, 0)
     reads = sorted({tap.offset for each in along for tap in each})
-    within = np.full((len(reads), phases * sources[1], len(along) * results[1]), -1, np.intp)
+    S, R = phases * sources[1], len(along) * results[1]
+    within = np.full((len(reads), S, R), -1, np.intp)
     for r, each in enumerate(along):
         for tap, c, d in itertools.product(each, range(sources[1]), range(results[1])):
             at = reads.index(tap.offset), tap.phase * sources[1] + c, r * results[1] + d
@@ -134,8 +139,6 @@ def _rows(
     begin, weights = [0], []
     for channel, *phase in rows:
         chosen = [taps[a][f] for a, f in zip(outer, phase, strict=True)]
-        if math.prod(map(len, chosen)) * sources[0] > MOST_LINES:
-            return None
         for c, terms in itertools.product(range(sources[0]), map(list, itertools.product(*chosen))):
             lines.append((c, terms))
             weights.append(
@@ -144,9 +147,7 @@ def _rows(
                 + sum(tap.k * strides[a] for a, tap in zip(outer, terms, strict=True))
             )
         begin.append(len(lines))
-        if len(lines) * within.size > MOST_PRODUCTS:
-            return None
-    if not lines or not reads:
+    if not lines or not reads or len(lines) * within.size > MOST_PRODUCTS:
         return None
 
     # Every line by what it is along each axis.
@@ -167,7 +168,6 @@ def _rows(
 
     known = set(these)
     fresh = [before not in outer or later(line) not in known for line in these]
-    S, R = within.shape[1:]
     loads = len(lines) * len(reads) * S
     shuffles = loads * _shuffles(S) + len(rows) * R * _shuffles(R)
     planes = {(c, *(tap.phase for tap in terms)) for c, terms in lines}
@@ -188,6 +188,7 @@ def _rows(
         sums=max(len(lines) * within.size + shuffles, LOAD * loads),
         boxes=_boxed(taps, math.prod(sources), math.prod(results)),
         numbers=len(planes) * S + len(rows) * R,
+        most_lines=int(np.diff(begin).max()),
     )
 
 
@@ -239,11 +240,9 @@ def stencil(
     *outer, last = dims
     split = last.split
     # Between neighbouring samples of one channel and phase lie those of others, or nothing.
-    starts, inside = (split.source_start, split.result_start), (last.source_stride, last.result_stride)
-    S, R = split.source_step * inside[0], split.result_step * inside[1]
-    if (S, R) not in module.stencils or (starts[0].size * inside[0], starts[1].size * inside[1]) != (S, R):
-        return None
-    if any(start[-1] - start[0] != start.size - 1 for start in starts):
+    inside = last.source_stride, last.result_stride
+    S, R = split.source_start.size * inside[0], split.result_start.size * inside[1]
+    if (S, R) not in module.stream_widths or (split.source_step * inside[0], split.result_step * inside[1]) != (S, R):
         return None
     steps = source_strides[lead + 1], result_strides[lead + 1]
     alone = [
@@ -255,27 +254,33 @@ def stencil(
     before = outer[-1].axis if outer else -1
     key = direction, tuple(s.pattern for s in splits), before, last.axis, (alone[0], inside[0]), (alone[1], inside[1])
     rows = _rows(*key)
-    if rows is None or not _pays(rows, extent[-1] / module.lanes, module.stencils[S, R]):
+    if rows is None or rows.most_lines > module.most_lines or (rows.zeros and exact):
         return None
-    if rows.zeros and exact:
+    together = module.stream_widths[S, R]
+    if not _pays(rows, extent[-1] / module.lanes, together):
+        return None
+    source_size, result_size = split.source_size * inside[0], split.result_size * inside[1]
+    reads = [int(split.source_start[0]) * inside[0] + read * S for read in rows.reads]
+    # Steps along a line: those between `head` and `tail` reach beyond neither end.
+    step_size = together * module.lanes
+    all_steps = -(-extent[-1] // step_size)
+    head = min(all_steps, -(min(0, reads[0]) // (S * step_size)))
+    tail = max(head, min((source_size - reads[-1]) // S, result_size // R) // step_size)
+    if (head + all_steps - tail) * together * (len(reads) * S + R) > MOST_MASKS:
         return None
 
     row_place, row_range = result_places(outer, rows.row_phase)
     line_place, line_range = places(rows.line_step, [_side(dim, rows.steps) for dim in outer])
-    row_place += rows.row_channel * (steps[1] * max(1, inside[1] // parts))
-    line_place += rows.line_channel * (steps[0] * max(1, inside[0] // parts))
-    source_size, result_size = split.source_size * inside[0], split.result_size * inside[1]
-    source_start, result_start = (int(start[0]) * step for start, step in zip(starts, inside, strict=True))
-    reads = [source_start + read * S for read in rows.reads]
+    row_place += rows.row_channel * steps[1]
+    line_place += rows.line_channel * steps[0]
     ahead = 0
     if FETCHES and outer:
         far = -(-AHEAD_BYTES // max(1, rows.fresh_lines * source_size * itemsize))
         ahead = outer[-1].split.source_step * outer[-1].source_stride * far
     positions = math.prod(extent)
     written = groups * rows.row_channel.size * R * positions * itemsize
-    vectors = module.stencils[S, R] * module.lanes
-    each = max(1, TASK // (extent[-1] * rows.row_channel.size))  # positions of the outer axes in a task,
-    stretch = max(1, TASK // vectors)  # and steps along a line
+    outer_each = max(1, TASK // (extent[-1] * rows.row_channel.size))
+    steps_each = max(1, TASK // step_size)
     kernel = module.Stencil(
         streams=S,
         result_streams=R,
@@ -285,16 +290,15 @@ def stencil(
         source_group=source_strides[lead],
         source_size=source_size,
         result_group=result_strides[lead],
-        result_start=result_start,
         result_size=result_size,
         results=results,
         reads=table(reads),
-        positions=extent[-1],
-        low=max(0, -(reads[0] // S), -(result_start // R)),
-        high=min(extent[-1], (source_size - reads[-1]) // S, (result_size - result_start) // R),
-        each=each,
-        stretch=stretch,
-        piece=max(1, PIECE_BYTES // (R * itemsize * vectors)) if written > STREAM_BYTES else 0,
+        steps=all_steps,
+        head=head,
+        tail=tail,
+        outer_each=outer_each,
+        steps_each=steps_each,
+        piece=max(1, PIECE_BYTES // (R * itemsize * step_size)) if written > STREAM_BYTES else 0,
         row_place=row_place,
         row_range=row_range.ravel(),
         row_channel=rows.stream_channel,
@@ -310,7 +314,7 @@ def stencil(
         pairs=sources * results,
         places=rows.places,
         kernel=kernel,
-        tasks=groups * -(-math.prod(extent[:-1]) // each) * -(-extent[-1] // (stretch * vectors)),
+        tasks=groups * -(-math.prod(extent[:-1]) // outer_each) * -(-all_steps // steps_each),
         work=groups * positions * rows.places.size,
         covers=all(split.covers for split in splits),
     )

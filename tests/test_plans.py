@@ -2,6 +2,8 @@
 
 import gc
 import math
+import threading
+import time
 import tracemalloc
 from collections import deque
 
@@ -205,16 +207,31 @@ class TestLines:
         monkeypatch.setattr(_stencil, "AHEAD_BYTES", 10**7)
         check(rng, x_shape, w_shape, kwargs, dtype)
 
-    def test_nothing_leaks(self, rng, x_shape, w_shape, kwargs, dtype, lines):
+    @pytest.mark.parametrize("stream_bytes", [-1, 2**40])
+    def test_nothing_leaks(self, rng, x_shape, w_shape, kwargs, dtype, stream_bytes, monkeypatch, lines):
         """Whatever lies around the arrays is neither read nor written."""
+        monkeypatch.setattr(_stencil, "STREAM_BYTES", stream_bytes)
         x, w = integers(rng, x_shape, dtype), integers(rng, w_shape, dtype)
         y = reference.conv_transpose(x, w, **kwargs).astype(dtype)
-        within, out = amid_nan(x), amid_nan(y)
-        conv_transpose(within, w, out=out, **kwargs)
+        out = amid_nan(y)
+        conv_transpose(amid_nan(x), w, out=out, **kwargs)
         assert_exact(out, y, dtype)
-        assert np.isnan(out.base[:100]).all()
-        assert np.isnan(out.base[-100:]).all()
-        assert any(lines)
+        assert_amid_nan(out)
+        back = {name: value for name, value in kwargs.items() if name != "output_padding"}
+        out = amid_nan(conv(np.ascontiguousarray(y), w, **back))
+        expected = out.copy()
+        conv(amid_nan(y), w, out=out, **back)
+        assert_exact(out, expected, dtype)
+        assert_amid_nan(out)
+        assert all(lines[-3:])
+
+    def test_some_positions_a_task(self, rng, x_shape, w_shape, kwargs, dtype, monkeypatch, lines):
+        """As many as leave fewer for the last one."""
+        for task in (2 * x_shape[-1], 300):
+            monkeypatch.setattr(_stencil, "TASK", task)
+            _stencil.stencil.cache_clear()
+            recall.forget()
+            check(rng, x_shape, w_shape, kwargs, dtype)
 
     def test_infinity(self, rng, x_shape, w_shape, kwargs, dtype, lines):
         """Reaches what its taps reach, and no more."""
@@ -232,6 +249,31 @@ def amid_nan(a):
     return memory[100:-100].reshape(a.shape)
 
 
+def assert_amid_nan(a):
+    assert np.isnan(a.base[:100]).all()
+    assert np.isnan(a.base[-100:]).all()
+
+
+@pytest.mark.parametrize("stride", [1, 2, 3])
+def test_lines_of_every_length(rng, stride, lines):
+    """The last step may be whole or in part by a single number."""
+    w = integers(rng, (2, 4), np.float64)
+    for n in range(1, 140):
+        x = integers(rng, (2, n), np.float64)
+        y = reference.conv_transpose(x, w, stride=stride, padding=1)
+        for samples, result in ((x, amid_nan(y)), (amid_nan(x), y.copy())):
+            conv_transpose(samples, w, stride=stride, padding=1, out=result)
+            assert_exact(result, y, np.float64)
+        out, adjoint = (
+            amid_nan(x),
+            reference.conv_transpose_adjoint(y, w, input_shape=x.shape, stride=stride, padding=1),
+        )
+        conv_transpose_adjoint(amid_nan(y), w, input_shape=x.shape, stride=stride, padding=1, out=out)
+        assert_exact(out, adjoint, np.float64)
+        assert_amid_nan(out)
+    assert all(lines[30:])  # with a single sample, each tap is a phase
+
+
 @pytest.mark.parametrize("dtype", [np.complex64, np.complex128])
 @pytest.mark.parametrize("stride", [1, 2])
 def test_lines_of_complex_numbers(rng, stride, dtype, lines):
@@ -239,13 +281,91 @@ def test_lines_of_complex_numbers(rng, stride, dtype, lines):
     assert any(lines)
 
 
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_lines_add_the_bias(rng, dtype, lines):
-    x, w, bias = integers(rng, (2, 4, 3, 40), dtype), integers(rng, (4, 2, 1, 3), dtype), integers(rng, 4, dtype)
-    kwargs = {"channels": "first", "groups": 2, "stride": 2}  # every other line has no tap
+@pytest.mark.parametrize("dtype", [np.float32, np.complex128])
+@pytest.mark.parametrize("channels", ["first", "last"])
+def test_lines_add_the_bias(rng, channels, dtype, lines):
+    groups = 2 if channels == "first" else 1
+    x, w = integers(rng, (2, 2 * groups, 3, 40), dtype), integers(rng, (2 * groups, 2, 1, 3), dtype)
+    if channels == "last":
+        x = np.ascontiguousarray(np.moveaxis(x, 1, -1))
+    bias = integers(rng, 2 * groups, dtype)
+    kwargs = {"channels": channels, "groups": groups, "stride": (2, 1)}  # every other line has no tap
     y = conv_transpose(x, w, bias=bias, **kwargs)
-    assert_exact(y, reference.conv_transpose(x, w, **kwargs) + bias[:, None, None], dtype)
+    expected = reference.conv_transpose(x, w, **kwargs) + (bias if channels == "last" else bias[:, None, None])
+    assert_exact(y, expected, dtype)
+    assert any(lines) or (channels, dtype) == ("last", np.complex128)  # which are four streams and four
+
+
+def test_lines_of_either_kind_of_channels(rng, lines):
+    """Arrays whose channels lie outside and inside of the lines: each with its own order of weights."""
+    w, x = integers(rng, (2, 2, 3, 3), np.float64), integers(rng, (2, 5, 30), np.float64)
+    inside = np.moveaxis(np.ascontiguousarray(np.moveaxis(x, 0, -1)), -1, 0)
+    y = reference.conv_transpose(x, w, channels="first")
+    for samples in (x, inside):
+        out = conv_transpose(samples, w, channels="first", out=np.moveaxis(np.empty((7, 32, 2)), -1, 0))
+        assert_exact(out, y, np.float64)
     assert any(lines)
+
+
+def test_lines_are_fetched_once():
+    """Three taps without a stride: of three lines the last is new; with stride 2, four taps of y: two of four."""
+    axes = (Axis(50, 3, 50, low=1), Axis(60, 3, 60, low=1))
+    module = _runtime.kernels(np.dtype("f4"))
+
+    def fresh(direction, axes):
+        patterns = tuple(_stencil.split_axis(axis, direction, aligned=direction == "forward").pattern for axis in axes)
+        rows = _stencil._rows(direction, patterns, 0, 1, (1, 1), (1, 1))
+        return rows.fresh.sum(), rows.fresh_lines, np.unique(rows.line_step[rows.fresh][:, 0]).tolist(), rows.steps[0]
+
+    assert module.stream_widths[1, 1] > 0
+    assert fresh("forward", axes)[:2] == (1, 1)
+    assert fresh("forward", axes)[3][1][fresh("forward", axes)[2]].tolist() == [2]
+    axes = (Axis(50, 4, 100, stride=2, low=1), Axis(60, 4, 120, stride=2, low=1))
+    assert fresh("adjoint", axes)[:2] == (2, 2)
+
+
+def test_far_taps_go_by_boxes():
+    """Each step of such a line would need masks of its own: more memory than the line."""
+    before = _stencil.stencil.cache_info().currsize
+    plan = _direct.plan_of
+    axes = (Axis(10**6, 8, 10**6 + 7 * 10**5, dilation=10**5),)
+    x, w, y = (
+        np.lib.stride_tricks.as_strided(np.zeros(1), (1, 1, 1, n), (0, 0, 0, 8)) for n in (axes[0].n, 8, axes[0].m)
+    )
+    x, y = x[0], y[0]
+    assert isinstance(plan("forward", axes, w, x, y, "padded"), _correlation.Correlation)
+    assert _stencil.stencil.cache_info().currsize <= before + 1
+
+
+def test_large_kernels_are_declined_in_time():
+    """Before anything grows with the square of the taps."""
+    axis = Axis(30_000, 20_000, 49_999)
+    pattern = _stencil.split_axis(axis, "forward", aligned=True).pattern
+    tracemalloc.start()
+    assert _stencil._rows("forward", (pattern,), -1, 0, (1, 1), (1, 1)) is None
+    assert tracemalloc.get_traced_memory()[1] < 10**6
+    tracemalloc.stop()
+
+
+def test_other_threads_run_meanwhile(rng, lines):
+    """A call lets go of the interpreter."""
+    x, w = np.ones((3000, 3000)), np.ones((3, 3))
+    conv_transpose(x, w, workers=1)
+    ticks, stop = [], threading.Event()
+
+    def count():
+        while not stop.is_set():
+            ticks.append(0)
+            time.sleep(0.001)
+
+    thread = threading.Thread(target=count)
+    thread.start()
+    for _ in range(5):
+        conv_transpose(x, w, workers=1)
+    ticks, during = [], len(ticks)
+    stop.set()
+    thread.join()
+    assert during > 10  # rather than one or two for each call
 
 
 def test_workers_agree_on_lines(rng, lines):

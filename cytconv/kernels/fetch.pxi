@@ -5,15 +5,19 @@ cdef extern from *:
     """
     #define PAGE ((Py_ssize_t) (4096 / sizeof(real)))  /* as far as CPUs look by themselves */
 
+    /* To L2: of L1 there is none to spare, and fewer lines can be on their way there. */
+    #ifdef __GNUC__
+      #define FETCH_FAR(p) __builtin_prefetch(p, 0, 2)
+    #else
+      #define FETCH_FAR(p)
+    #endif
+
     /* Have the cache lines of line[low*step], ..., line[(high - 1)*step] fetched. */
     static inline void fetch_line(const real *line, Py_ssize_t step, Py_ssize_t low, Py_ssize_t high) {
-    #ifdef __GNUC__
         Py_ssize_t per_line = 64 / sizeof(real), skip = per_line;
         if (step < 0) step = -step;
         if (step != 1) skip = step == 0 || step >= per_line ? 1 : per_line / step;
-        /* To L2: of L1 there is none to spare, and fewer lines can be on their way there. */
-        for (Py_ssize_t j = low; j < high; j += skip) __builtin_prefetch(line + j * step, 0, 2);
-    #endif
+        for (Py_ssize_t j = low; j < high; j += skip) FETCH_FAR(line + j * step);
     }
 
     typedef struct {
@@ -28,6 +32,7 @@ cdef extern from *:
     } Ahead;
     """
     const Py_ssize_t PAGE
+    void FETCH_FAR(const real* p) noexcept nogil
     void fetch_line(const real* line, Py_ssize_t step, Py_ssize_t low, Py_ssize_t high) noexcept nogil
     ctypedef struct Ahead:
         const real* source
