@@ -121,7 +121,7 @@ class Direct:
         self, direction: Direction, x: Array, y: Array, shape: tuple[int, ...], workers: SupportsIndex | None
     ) -> Any:
         """The same with these weights, which stay packed."""
-        if self._w.dtype.kind == "c" or is_better_swapped(direction, self._axes, x, self._w):
+        if is_better_swapped(direction, self._axes, x, self._w):
             return None
         source, result = (x, y) if direction == "forward" else (y, x)
         plan = plan_of(direction, self._axes, self._w, source, result, self._means)

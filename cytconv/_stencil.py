@@ -47,7 +47,7 @@ AHEAD_BYTES = 2**14  # how far ahead of what is read lines are fetched
 LOAD = 1.7  # one vector that begins anywhere
 SHUFFLE = 0.5 if ISA == "avx512" else 1.0  # one vector, to halve or double its streams
 NUMBER = 3  # one vector from memory, or to it
-ROW = 150  # one line of the result, whatever its length
+ROW = 140  # one line of the result, whatever its length
 # And in boxes (``kernels/correlate.pxi``):
 COPY = 6  # one vector that is packed or stored
 LINE = 50  # one line of these

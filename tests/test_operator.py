@@ -311,9 +311,10 @@ def test_prepares_once_for_each_type(monkeypatch, rng):
     assert made == ["f", "d"]
 
 
-def test_adjoint_made_anew_takes_the_short_way(monkeypatch, rng):
+@pytest.mark.parametrize("dtype", [np.float64, np.complex64])
+def test_adjoint_made_anew_takes_the_short_way(monkeypatch, rng, dtype):
     """``A.H`` is another object each time: what one has found out serves the next, and does not keep A alive."""
-    operator, y = ConvTranspose(integers(rng, (2, 2), np.float64), (3, 4), stride=2), integers(rng, (6, 8), np.float64)
+    operator, y = ConvTranspose(integers(rng, (2, 2), dtype), (3, 4), stride=2), integers(rng, (6, 8), dtype)
     x = operator.H(y)
     assert operator.H is not operator.H
     monkeypatch.setattr(ConvTranspose, "_product", None)
