@@ -47,6 +47,7 @@ STAGES = {
         "WeightAdjoint_task",
         "WeightAdjoint_multiply",
         "tencil",
+        "sum_steps",
     ),
     "store": ("Correlation_store", "store_block", "zip_lines", "store_line"),
     "sums": ("Sums",),

@@ -26,6 +26,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ._boxes import Dim, dims_of, result_places, table
+from ._correlation import STREAM_BYTES
 from ._geometry import Axis
 from ._machine import FETCHES
 from ._phases import Direction, Index, Pattern, split_axis
@@ -39,13 +40,13 @@ MOST_STREAMS = 8  # that can be taken apart
 MOST_CHANNELS = 3  # of which each has lines of its own: more may lie so that they drive each other from the cache
 MOST_MASKS = 2**14  # of vectors at the ends of a line
 TASK = 2**13  # positions of all rows that make up a task
-STREAM_BYTES = 4 * 1024 * 1024  # a result larger than this is written past the caches,
-PIECE_BYTES = 4096  # so much of a line at a time
+PIECE_BYTES = 4096  # of a line that are written past the caches at a time
 AHEAD_BYTES = 2**14  # how far ahead of what is read lines are fetched
 
 # Times, in multiplications of one vector; measured with AVX-512 on an EPYC.  Here:
 LOAD = 1.7  # one vector that begins anywhere
 SHUFFLE = 0.5 if ISA == "avx512" else 1.0  # one vector, to halve or double its streams
+PART = 0 if ISA == "avx512" else 1  # one step at an end of a line, in steps
 NUMBER = 3  # one vector from memory, or to it
 ROW = 140  # one line of the result, whatever its length
 # And in boxes (``kernels/correlate.pxi``):
@@ -78,11 +79,12 @@ class _Rows:
     fresh_lines: int  # and how many these are
     stream_channel: Index  # channel of each stream of each row
     zeros: bool  # whether weights are missing
-    # In the time to multiply a vector: what each vector of positions takes here, what else it takes to move numbers,
-    # and the same in boxes.
-    sums: float
-    boxes: float
-    numbers: int  # that come from memory, or go there
+    # Of a vector of positions: vectors that are loaded, multiplied, shuffled, and come from memory or go there,
+    loads: int
+    products: int
+    shuffles: float
+    numbers: int
+    boxes: float  # and what the multiplications take in boxes
     most_lines: int  # of one row
 
 
@@ -169,7 +171,6 @@ def _rows(
     known = set(these)
     fresh = [before not in outer or later(line) not in known for line in these]
     loads = len(lines) * len(reads) * S
-    shuffles = loads * _shuffles(S) + len(rows) * R * _shuffles(R)
     planes = {(c, *(tap.phase for tap in terms)) for c, terms in lines}
     channels = np.arange(results[0])[[row[0] for row in rows]]
     return _Rows(
@@ -185,9 +186,11 @@ def _rows(
         fresh_lines=len({line for line, new in zip(these, fresh, strict=True) if new}),
         stream_channel=(channels[:, None] * results[1] + np.arange(R) % results[1]).ravel(),
         zeros=bool((within < 0).any()),
-        sums=max(len(lines) * within.size + shuffles, LOAD * loads),
-        boxes=_boxed(taps, math.prod(sources), math.prod(results)),
+        loads=loads,
+        products=len(lines) * within.size,
+        shuffles=loads * _halvings(S) + len(rows) * R * _halvings(R),
         numbers=len(planes) * S + len(rows) * R,
+        boxes=_boxed(taps, math.prod(sources), math.prod(results)),
         most_lines=int(np.diff(begin).max()),
     )
 
@@ -244,10 +247,10 @@ def stencil(
     S, R = split.source_start.size * inside[0], split.result_start.size * inside[1]
     if (S, R) not in module.stream_widths or (split.source_step * inside[0], split.result_step * inside[1]) != (S, R):
         return None
-    steps = source_strides[lead + 1], result_strides[lead + 1]
+    channel_steps = source_strides[lead + 1], result_strides[lead + 1]
     alone = [
         _channels_alone(channels, parts, step, n)
-        for channels, step, n in zip((sources, results), steps, inside, strict=True)
+        for channels, step, n in zip((sources, results), channel_steps, inside, strict=True)
     ]
     if not all(0 < n <= MOST_CHANNELS for n in alone):
         return None
@@ -271,8 +274,8 @@ def stencil(
 
     row_place, row_range = result_places(outer, rows.row_phase)
     line_place, line_range = places(rows.line_step, [_side(dim, rows.steps) for dim in outer])
-    row_place += rows.row_channel * steps[1]
-    line_place += rows.line_channel * steps[0]
+    row_place += rows.row_channel * channel_steps[1]
+    line_place += rows.line_channel * channel_steps[0]
     ahead = 0
     if FETCHES and outer:
         far = -(-AHEAD_BYTES // max(1, rows.fresh_lines * source_size * itemsize))
@@ -338,8 +341,10 @@ def _side(dim: Dim, steps: Sequence[tuple[Index, Index]]) -> tuple[int, int, Ind
 
 def _pays(rows: _Rows, vectors: float, together: int) -> bool:
     """Whether this takes less time than boxes, for lines of so many vectors, so many of them done `together`."""
-    taken = math.ceil(vectors / together) * together / vectors
-    here = rows.sums * taken + NUMBER * rows.numbers + ROW * rows.row_channel.size / vectors
+    steps = math.ceil(vectors / together)
+    taken = (steps + PART * min(steps, 2)) * together / vectors
+    sums = max(rows.products + SHUFFLE * rows.shuffles, LOAD * rows.loads)
+    here = sums * taken + NUMBER * rows.numbers + ROW * rows.row_channel.size / vectors
     return here < rows.boxes + (COPY + LINE / vectors) * rows.numbers
 
 
@@ -357,6 +362,6 @@ def _boxed(taps: Sequence[list[list[_Tap]]], sources: int, results: int) -> floa
     return time
 
 
-def _shuffles(streams: int) -> float:
-    """What it takes to take a vector of so many streams apart, or to put it together."""
-    return SHUFFLE * (4 if streams == 3 else math.log2(streams))
+def _halvings(streams: int) -> float:
+    """How often streams are halved until each is by itself; three take as long as four halvings."""
+    return 4 if streams == 3 else math.log2(streams)
