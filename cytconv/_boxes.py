@@ -15,7 +15,8 @@ boxes `cytconv.kernels.tables.best_box` finds the one that takes least time.  In
 of up to 1024 channels of x and, but for a single channel with more phases, 128 planes of y; and besides, up to 16 MiB
 for the sums of several shares of the positions, and 8 MiB for planes of x that several tasks read.  With fewer
 multiplications (`cytconv._winograd`) planes and rows are those that are multiplied, up to 1024 rows and planes of y in
-a task, and the rows that are sums of them are held, too.  Nothing else that a call allocates grows with the arrays, but
+a task, and the rows that are sums of them are held, too.  Where lines are read in place (`cytconv._stencil`) a worker
+holds the bias of each row and 4 KiB of a line at most.  Nothing else that a call allocates grows with the arrays, but
 the packed weights, sums of weights while they are packed, and copies of arrays that are not aligned and in native byte
 order.
 """
