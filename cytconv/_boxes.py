@@ -66,17 +66,18 @@ class Dim(NamedTuple):
 
 
 def dims_of(
-    splits: Sequence[Split], shape: Sequence[int], source: Sequence[int], result: Sequence[int]
+    splits: Sequence[Split], shape: Sequence[int], source_strides: Sequence[int], result_strides: Sequence[int]
 ) -> tuple[list[Dim], Sizes, Sizes]:
     """The axes of positions, outermost first, with their extents and halos.
 
-    `shape` holds the sizes of the batch axes, the strides those of all axes, batch in front.  The axes that lie nearest
-    in memory come last, whichever they are, and those with a single position first.
+    The arrays are split, ``(*batch, groups, channels, *spatial, parts)``, and have the same batch.  The axes that lie
+    nearest in memory come last, whichever they are, and those with a single position first.
     """
-    lead = len(shape)
+    lead = len(shape) - len(splits) - 3
+    source, result = ((*s[:lead], *s[lead + 2 : -1]) for s in (source_strides, result_strides))
     # An axis on which each sample meets one tap and becomes one output is a batch axis.
     alike = [split.is_identity() for split in splits]
-    batch = [*zip(shape, source[:lead], result[:lead], strict=True)]
+    batch = [*zip(shape[:lead], source[:lead], result[:lead], strict=True)]
     batch += [
         (split.positions, s, r)
         for split, s, r, same in zip(splits, source[lead:], result[lead:], alike, strict=True)

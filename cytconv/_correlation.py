@@ -428,13 +428,7 @@ def correlation(
     channels_inside = 0 < result_strides[lead + 1] < min(abs(result_strides[a]) for a in spatial)
     layout, splits = _best(module, direction, axes, sources, results, channels_inside, means, batch)
     tile, vectors, inner = layout.tile, module.widths[layout.tile], layout.inner
-    axes_of = (*range(lead), *spatial)
-    dims, extent, halo = dims_of(
-        splits,
-        source_shape[:lead],
-        [source_strides[a] for a in axes_of],
-        [result_strides[a] for a in axes_of],
-    )
+    dims, extent, halo = dims_of(splits, source_shape, source_strides, result_strides)
     phases = math.prod(split.pattern.source_phases for split in splits)
     planes = sources * phases
 

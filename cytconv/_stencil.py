@@ -235,11 +235,8 @@ def stencil(
     groups, parts = source_shape[lead], source_shape[-1]
     if max(sources, results) > max(MOST_CHANNELS * parts, MOST_STREAMS):
         return None
-    axes_of = (*range(lead), *range(lead + 2, lead + 2 + len(axes)))
     splits = [split_axis(axis, direction, aligned=direction == "forward") for axis in axes]
-    dims, extent, _ = dims_of(
-        splits, source_shape[:lead], [source_strides[a] for a in axes_of], [result_strides[a] for a in axes_of]
-    )
+    dims, extent, _ = dims_of(splits, source_shape, source_strides, result_strides)
     *outer, last = dims
     split = last.split
     # Between neighbouring samples of one channel and phase lie those of others, or nothing.

@@ -88,15 +88,11 @@ def weight_adjoint(
     lead = len(x_shape) - ndim - 3
     groups, parts = x_shape[lead], x_shape[-1]
     inputs, outputs = x_shape[lead + 1] * parts, y_shape[lead + 1] * parts
-    spatial = range(lead + 2, lead + 2 + ndim)
 
     # The plan is that of the correlation whose source is y and whose positions are those of x.
     splits = _best(axes, inputs, outputs, math.prod(x_shape[: lead + 1]), lanes, means)
     mixed = any(split.pattern.mix for split in splits)
-    axes_of = (*range(lead), *spatial)
-    dims, extent, halo = dims_of(
-        splits, x_shape[:lead], [y_strides[a] for a in axes_of], [x_strides[a] for a in axes_of]
-    )
+    dims, extent, halo = dims_of(splits, x_shape, y_strides, x_strides)
     # Planes that are multiplied: phases, or sums of them.
     phases_x = math.prod(len(split.pattern.class_of) for split in splits)
     phases_y = math.prod(split.pattern.source_phases for split in splits)
