@@ -3,8 +3,8 @@
     _phases        one axis taken apart, in several ways: the strided problem becomes one with unit stride
     _boxes         pieces of work that fit the caches
     _correlation   plans of the forward operator and its adjoint,
-    _stencil       and those for few channels and taps, which copy nothing
-    _weights       plans of the adjoint in the weights
+    _weights       and of the adjoint in the weights
+    _stencil       those for few channels and taps, which copy nothing
     kernels/       what runs them
     _taps          the definition in numpy, for what the kernels would compute wrongly or wastefully
 
@@ -32,7 +32,7 @@ from ._correlation import (
 )
 from ._geometry import Axis
 from ._phases import Direction, Reading
-from ._stencil import Stencil, stencil
+from ._stencil import Stencil, stencil, weight_lines
 from ._weights import WeightAdjoint, weight_adjoint
 
 __all__ = ["SWAPPED", "Direct", "Fast", "is_better_swapped", "plan_of", "swapped"]
@@ -246,7 +246,7 @@ def _weight_plan(axes: tuple[Axis, ...], x: Array, y: Array, w: Array, means: Me
     if is_wasteful("adjoint", axes, w.shape[2], channels):
         return None
     parts = _parts(w.dtype)
-    plan = weight_adjoint(
+    problem = (
         _runtime.kernels(w.dtype),
         axes,
         (*x.shape, parts),
@@ -254,8 +254,8 @@ def _weight_plan(axes: tuple[Axis, ...], x: Array, y: Array, w: Array, means: Me
         (*y.shape, parts),
         _strides(y),
         w.itemsize // parts,
-        means,
     )
+    plan = weight_lines(*problem) or weight_adjoint(*problem, means)
     # Far taps make a wide halo, and the channels of a task many planes of it.
     return None if plan is None or plan.memory > 4 * (x.size + y.size + w.size) + LITTLE else plan
 

@@ -1,7 +1,7 @@
-"""Plans of the forward operator and its adjoint where few numbers are summed up: lines are read where they lie.
+"""Plans for sums of few terms, in all readings: lines are read where they lie.
 
 Where sums have few terms, to copy the source into planes, and results out of scratch memory, takes longer than to
-multiply.  Then a line along the last axis is the unit of work (``kernels/stencil.pxi``).  Phases of that axis, and
+multiply.  Then a line along the last axis is the unit of work (``kernels/lines.pxi``).  Phases of that axis, and
 channels that lie between its positions, are *streams*, S of them in the source and R in the result, which are taken
 apart and put together in registers.  A *row* is a line of the result for each position of the outer axes, one for each
 of their phases; it is a sum over lines of the source, one for each channel and for each tap of the outer axes, and over
@@ -10,7 +10,10 @@ of their phases; it is a sum over lines of the source, one for each channel and 
     result[p*R + r]  =  sum over lines, reads, streams f of   w[line, read, f, r] * line[(p + read)*S + f]
 
 Where a stream of the result has no tap for a stream of the source at some offset, the weight is zero, and results are
-checked like those of a folded kernel (`cytconv._correlation`).
+checked like those of a folded kernel (`cytconv._correlation`).  The adjoint in the weights has the rows and lines of
+the forward operator, and sums over their positions instead ::
+
+    w[line, read, f, r]  =  sum over p of   line[(p + read)*S + f] * result[p*R + r]
 """
 
 from __future__ import annotations
@@ -29,21 +32,23 @@ from ._boxes import Dim, dims_of, result_places, table
 from ._correlation import STREAM_BYTES
 from ._geometry import Axis
 from ._machine import FETCHES
-from ._phases import Direction, Index, Pattern, split_axis
+from ._phases import Direction, Index, Pattern, Split, split_axis
 from ._runtime import ISA
+from ._weights import SHARES, WeightAdjoint
 from .kernels.tables import places
 
-__all__ = ["Stencil", "stencil"]
+__all__ = ["Stencil", "stencil", "weight_lines"]
 
 MOST_PRODUCTS = 4096  # weights of all rows
 MOST_STREAMS = 8  # that can be taken apart
 MOST_CHANNELS = 3  # of which each has lines of its own: more may lie so that they drive each other from the cache
 MOST_MASKS = 2**14  # of vectors at the ends of a line
 TASK = 2**13  # positions of all rows that make up a task
+TASK_BYTES = 2**16  # in the adjoint in the weights: of what a task reads
 PIECE_BYTES = 4096  # of a line that are written past the caches at a time
 AHEAD_BYTES = 2**14  # how far ahead of what is read lines are fetched
 
-# Times, in multiplications of one vector; measured with AVX-512 on an EPYC.  Here:
+# Times, in multiplications of one vector; measured with AVX-512 on an EPYC.  In lines:
 LOAD = 1.7  # one vector that begins anywhere
 SHUFFLE = 0.5 if ISA == "avx512" else 1.0  # one vector, to halve or double its streams
 PART = 0 if ISA == "avx512" else 1  # one step at an end of a line, in steps
@@ -53,6 +58,19 @@ ROW = 140  # one line of the result, whatever its length
 COPY = 6  # one vector that is packed or stored
 LINE = 50  # one line of these
 TILES = {4: 1.0, 2: 1.4, 1: 2.0}  # one multiplication, by how many rows share its samples
+
+
+class InWeights:
+    """The same in the adjoint in the weights, but that they are alike on all CPUs, and boxes are `cytconv._weights`."""
+
+    LOAD = 1
+    SHUFFLE = 0.5
+    STEP = 2  # whatever else there is to do for the reads that are done at once,
+    BEGIN = 20  # and where their line begins and ends
+    NUMBER = 1
+    COPY = 10
+    LINE = 40
+    TILES = {3: 1.3, 2: 1.6, 1: 2.2}  # by how many channels of x share the samples of y
 
 
 class _Tap(NamedTuple):
@@ -79,6 +97,7 @@ class _Rows:
     fresh_lines: int  # and how many these are
     stream_channel: Index  # channel of each stream of each row
     zeros: bool  # whether weights are missing
+    weights: int  # that are not
     # Of a vector of positions: vectors that are loaded, multiplied, shuffled, and come from memory or go there,
     loads: int
     products: int
@@ -98,6 +117,11 @@ def _taps(pattern: Pattern) -> list[list[_Tap]]:
         ]
         for c, tap in zip(pattern.class_of, pattern.tap_of, strict=True)
     ]
+
+
+def _offsets(pattern: Pattern) -> set[int]:
+    """At which the taps of an axis read."""
+    return {run.offset + j * pattern.tap_step for runs in pattern.classes for run in runs for j in range(run.length)}
 
 
 @lru_cache(maxsize=64)
@@ -186,6 +210,7 @@ def _rows(
         fresh_lines=len({line for line, new in zip(these, fresh, strict=True) if new}),
         stream_channel=(channels[:, None] * results[1] + np.arange(R) % results[1]).ravel(),
         zeros=bool((within < 0).any()),
+        weights=len(lines) * int(np.count_nonzero(within >= 0)),
         loads=loads,
         products=len(lines) * within.size,
         shuffles=loads * _halvings(S) + len(rows) * R * _halvings(R),
@@ -231,14 +256,130 @@ def stencil(
 
     If it is to be `exact`, no zeros may be multiplied.
     """
+    lines = _lines(module, direction, axes, sources, results, source_shape, source_strides, result_strides)
+    if lines is None or (lines.rows.zeros and exact):
+        return None
+    rows, (S, R) = lines.rows, lines.streams
+    together = module.stream_widths[S, R]
+    if not _pays(rows, lines.extent[-1] / module.lanes, together):
+        return None
+    fetched = max(1, rows.fresh_lines * lines.source_size * itemsize)
+    tables = _tables(lines, module.lanes, together, TASK // rows.row_channel.size, ahead=-(-AHEAD_BYTES // fetched))
+    if tables is None:
+        return None
+    work = lines.groups * math.prod(lines.extent) * rows.places.size
+    written = lines.groups * rows.row_channel.size * R * math.prod(lines.extent) * itemsize
+    kernel = module.Stencil(
+        results=results,
+        piece=max(1, PIECE_BYTES // (R * itemsize * together * module.lanes)) if written > STREAM_BYTES else 0,
+        row_channel=rows.stream_channel,
+        check=rows.zeros,
+        **tables,
+    )
+    return Stencil(
+        module=module,
+        key=(module, *lines.key),
+        pairs=sources * results,
+        places=rows.places,
+        kernel=kernel,
+        tasks=lines.groups * kernel.group_tasks,
+        work=work,
+        covers=all(split.covers for split in lines.splits),
+    )
+
+
+@lru_cache(maxsize=64)
+def weight_lines(
+    module: Any,
+    axes: tuple[Axis, ...],
+    x_shape: tuple[int, ...],
+    x_strides: tuple[int, ...],
+    y_shape: tuple[int, ...],
+    y_strides: tuple[int, ...],
+    itemsize: int,
+) -> WeightAdjoint | None:
+    """Plan for the arrays of `cytconv._weights.weight_adjoint`, unless that would be faster.
+
+    It has the rows of the forward operator: those take each line of y apart once, and x has fewer streams.
+    """
+    lead = len(x_shape) - len(axes) - 3
+    groups, parts = x_shape[lead], x_shape[-1]
+    inputs, outputs = x_shape[lead + 1] * parts, y_shape[lead + 1] * parts
+    lines = _lines(module, "forward", axes, inputs, outputs, x_shape, x_strides, y_strides, fewest_reads=True)
+    if lines is None:
+        return None
+    rows, (S, R) = lines.rows, lines.streams
+    if not _pays_weights(module, rows, (S, R), lines.extent[-1] / module.lanes, inputs):
+        return None
+    length = lines.extent[-1]
+    task = TASK_BYTES // ((rows.fresh_lines * S + rows.row_channel.size * R) * itemsize)
+    task = min(task, module.most_positions * length)
+    tables = _tables(lines, module.lanes, 1, task, ahead=max(1, task // length))  # what the next task reads
+    if tables is None:
+        return None
+    kernel = module.WeightLines(
+        places=rows.places,
+        groups=groups,
+        shares=max(1, SHARES // groups),
+        parts=parts,
+        inputs=inputs,
+        outputs=outputs,
+        taps=math.prod(axis.taps for axis in axes),
+        **tables,
+    )
+    return WeightAdjoint(
+        kernel,
+        tasks=groups * kernel.shares,
+        work=groups * math.prod(lines.extent) * rows.places.size,
+        memory=kernel.scratch_size + groups * kernel.shares * kernel.share_size,
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class _Lines:
+    """A problem as lines."""
+
+    key: tuple[Any, ...]  # of the rows
+    rows: _Rows
+    groups: int
+    splits: list[Split]
+    dims: list[Dim]
+    extent: list[int]
+    streams: tuple[int, int]  # of the source and of the result
+    source_size: int  # of a line
+    result_size: int
+    group_steps: tuple[int, int]
+    channel_steps: tuple[int, int]
+
+
+def _lines(
+    module: Any,
+    direction: Direction,
+    axes: tuple[Axis, ...],
+    sources: int,
+    results: int,
+    source_shape: tuple[int, ...],
+    source_strides: tuple[int, ...],
+    result_strides: tuple[int, ...],
+    fewest_reads: bool = False,
+) -> _Lines | None:
+    """Take a problem apart, if the kernels can do that.
+
+    With the fewest reads, the lines of the result may begin before its first output.
+    """
     lead = len(source_shape) - len(axes) - 3
-    groups, parts = source_shape[lead], source_shape[-1]
+    parts = source_shape[-1]
     if max(sources, results) > max(MOST_CHANNELS * parts, MOST_STREAMS):
         return None
     splits = [split_axis(axis, direction, aligned=direction == "forward") for axis in axes]
     dims, extent, _ = dims_of(splits, source_shape, source_strides, result_strides)
     *outer, last = dims
     split = last.split
+    if fewest_reads and last.axis >= 0:
+        earlier = split_axis(axes[last.axis], direction)
+        if len(_offsets(earlier.pattern)) < len(_offsets(split.pattern)):
+            split = splits[last.axis] = earlier
+            dims[-1], extent[-1] = last._replace(split=split), split.positions
     # Between neighbouring samples of one channel and phase lie those of others, or nothing.
     inside = last.source_stride, last.result_stride
     S, R = split.source_start.size * inside[0], split.result_start.size * inside[1]
@@ -254,70 +395,74 @@ def stencil(
     before = outer[-1].axis if outer else -1
     key = direction, tuple(s.pattern for s in splits), before, last.axis, (alone[0], inside[0]), (alone[1], inside[1])
     rows = _rows(*key)
-    if rows is None or rows.most_lines > module.most_lines or (rows.zeros and exact):
+    if rows is None or rows.most_lines > module.most_lines:
         return None
-    together = module.stream_widths[S, R]
-    if not _pays(rows, extent[-1] / module.lanes, together):
-        return None
-    source_size, result_size = split.source_size * inside[0], split.result_size * inside[1]
-    reads = [int(split.source_start[0]) * inside[0] + read * S for read in rows.reads]
+    return _Lines(
+        key=key,
+        rows=rows,
+        groups=source_shape[lead],
+        splits=splits,
+        dims=dims,
+        extent=extent,
+        streams=(S, R),
+        source_size=split.source_size * inside[0],
+        result_size=split.result_size * inside[1],
+        group_steps=(source_strides[lead], result_strides[lead]),
+        channel_steps=channel_steps,
+    )
+
+
+def _tables(lines: _Lines, lanes: int, together: int, task: int, ahead: int) -> dict[str, Any] | None:
+    """Tables of the kernels for so many vectors at a time, unless that takes too many masks.
+
+    A task has so many positions.  What comes next is fetched so many positions of the outer axis `ahead`.
+    """
+    rows, (S, R) = lines.rows, lines.streams
+    *outer, last = lines.dims
+    inside = last.source_stride
+    reads = [int(last.split.source_start[0]) * inside + read * S for read in rows.reads]
+    first = int(last.split.result_start[0]) * last.result_stride  # may lie before the line
     # Steps along a line: those between `head` and `tail` reach beyond neither end.
-    step_size = together * module.lanes
-    all_steps = -(-extent[-1] // step_size)
-    head = min(all_steps, -(min(0, reads[0]) // (S * step_size)))
-    tail = max(head, min((source_size - reads[-1]) // S, result_size // R) // step_size)
-    if (head + all_steps - tail) * together * (len(reads) * S + R) > MOST_MASKS:
+    step_size = together * lanes
+    steps = -(-lines.extent[-1] // step_size)
+    head = min(steps, -min(reads[0] // (S * step_size), first // (R * step_size), 0))
+    tail = max(head, min((lines.source_size - reads[-1]) // S, (lines.result_size - first) // R) // step_size)
+    if (head + steps - tail) * together * (len(reads) * S + R) > MOST_MASKS:
         return None
 
     row_place, row_range = result_places(outer, rows.row_phase)
     line_place, line_range = places(rows.line_step, [_side(dim, rows.steps) for dim in outer])
-    row_place += rows.row_channel * channel_steps[1]
-    line_place += rows.line_channel * channel_steps[0]
-    ahead = 0
-    if FETCHES and outer:
-        far = -(-AHEAD_BYTES // max(1, rows.fresh_lines * source_size * itemsize))
-        ahead = outer[-1].split.source_step * outer[-1].source_stride * far
-    positions = math.prod(extent)
-    written = groups * rows.row_channel.size * R * positions * itemsize
-    outer_each = max(1, TASK // (extent[-1] * rows.row_channel.size))
-    steps_each = max(1, TASK // step_size)
-    kernel = module.Stencil(
-        streams=S,
-        result_streams=R,
-        extent=table(extent[:-1]),
-        source_step=table(dim.split.source_step * dim.source_stride for dim in outer),
-        result_step=table(dim.split.result_step * dim.result_stride for dim in outer),
-        source_group=source_strides[lead],
-        source_size=source_size,
-        result_group=result_strides[lead],
-        result_size=result_size,
-        results=results,
-        reads=table(reads),
-        steps=all_steps,
-        head=head,
-        tail=tail,
-        outer_each=outer_each,
-        steps_each=steps_each,
-        piece=max(1, PIECE_BYTES // (R * itemsize * step_size)) if written > STREAM_BYTES else 0,
-        row_place=row_place,
-        row_range=row_range.ravel(),
-        row_channel=rows.stream_channel,
-        row_line=rows.row_line,
-        line_place=line_place,
-        line_range=line_range.ravel(),
-        line_ahead=rows.fresh * table([ahead]),
-        check=rows.zeros,
-    )
-    return Stencil(
-        module=module,
-        key=(module, *key),
-        pairs=sources * results,
-        places=rows.places,
-        kernel=kernel,
-        tasks=groups * -(-math.prod(extent[:-1]) // outer_each) * -(-all_steps // steps_each),
-        work=groups * positions * rows.places.size,
-        covers=all(split.covers for split in splits),
-    )
+    row_place += rows.row_channel * lines.channel_steps[1] + first
+    line_place += rows.line_channel * lines.channel_steps[0]
+    ahead = ahead if FETCHES and outer else 0
+    source_step = [dim.split.source_step * dim.source_stride for dim in outer]
+    result_step = [dim.split.result_step * dim.result_stride for dim in outer]
+    return {
+        "streams": S,
+        "result_streams": R,
+        "extent": table(lines.extent[:-1]),
+        "source_step": table(source_step),
+        "result_step": table(result_step),
+        "source_group": lines.group_steps[0],
+        "source_size": lines.source_size,
+        "result_group": lines.group_steps[1],
+        "result_begin": -first,
+        "result_end": lines.result_size - first,
+        "reads": table(reads),
+        "together": together,
+        "steps": steps,
+        "head": head,
+        "tail": tail,
+        "outer_each": max(1, task // lines.extent[-1]),
+        "steps_each": max(1, task // step_size),
+        "row_place": row_place,
+        "row_range": row_range.ravel(),
+        "row_line": rows.row_line,
+        "line_place": line_place,
+        "line_range": line_range.ravel(),
+        "line_ahead": rows.fresh * table([ahead * source_step[-1] if outer else 0]),
+        "row_ahead": int(table([ahead * result_step[-1] if outer else 0])[0]),
+    }
 
 
 def _channels_alone(channels: int, parts: int, step: int, inside: int) -> int:
@@ -343,6 +488,21 @@ def _pays(rows: _Rows, vectors: float, together: int) -> bool:
     sums = max(rows.products + SHUFFLE * rows.shuffles, LOAD * rows.loads)
     here = sums * taken + NUMBER * rows.numbers + ROW * rows.row_channel.size / vectors
     return here < rows.boxes + (COPY + LINE / vectors) * rows.numbers
+
+
+def _pays_weights(module: Any, rows: _Rows, streams: tuple[int, int], vectors: float, inputs: int) -> bool:
+    """The same of the adjoint in the weights, for so many channels of x."""
+    S, R = streams
+    reads = len(rows.reads)
+    times: int = -(-reads // min(module.most_reads, module.most_sums // (S * R)))  # that a line is read
+    steps = math.ceil(vectors)
+    taken = (steps + min(steps, 2)) / vectors
+    shuffles = reads * S * _halvings(S) + times * R * _halvings(R)
+    price = InWeights
+    step = reads * S * R + price.SHUFFLE * shuffles + price.LOAD * (reads * S + times * R) + price.STEP * times
+    here = rows.line_channel.size * (step * taken + price.BEGIN * times / vectors) + price.NUMBER * rows.numbers
+    boxes = rows.weights * price.TILES[min(inputs, max(price.TILES))]
+    return here < boxes + (price.COPY + price.LINE / vectors) * rows.numbers
 
 
 def _boxed(taps: Sequence[list[list[_Tap]]], sources: int, results: int) -> float:

@@ -32,7 +32,14 @@ from cytconv import (
 from cytconv._geometry import Axis
 from cytconv.kernels import recall, tables
 
-CACHES = [_correlation.correlation, _correlation._layout, _stencil.stencil, _weights.weight_adjoint, _taps.products]
+CACHES = [
+    _correlation.correlation,
+    _correlation._layout,
+    _stencil.stencil,
+    _stencil.weight_lines,
+    _weights.weight_adjoint,
+    _taps.products,
+]
 
 CASES = [
     # x, w, keywords
@@ -86,6 +93,7 @@ class TestEveryWay:
     def boxes(self, monkeypatch):
         """In boxes, what would go by lines as well."""
         monkeypatch.setattr(_direct, "stencil", lambda *_, exact: None)
+        monkeypatch.setattr(_direct, "weight_lines", lambda *_: None)
 
     def test_past_the_caches(self, rng, x_shape, w_shape, kwargs, dtype, monkeypatch, fresh_plans):
         monkeypatch.setattr(_correlation, "STREAM_BYTES", -1)
@@ -186,29 +194,50 @@ def lines(monkeypatch, fresh_plans):
     return plans
 
 
+@pytest.fixture
+def weight_lines(monkeypatch, lines):
+    """The same of the adjoint in the weights, which may not fall back to the definition: nothing is infinite."""
+    plans, plan = [], _stencil.weight_lines
+
+    def noted(*problem):
+        plans.append(plan(*problem))
+        return plans[-1]
+
+    def never(*_):
+        raise AssertionError("the weights were not finite")
+
+    monkeypatch.setattr(_stencil, "_pays_weights", lambda *_: True)
+    monkeypatch.setattr(_direct, "weight_lines", noted)
+    monkeypatch.setattr(_direct._taps, "weight_adjoint", never)
+    return plans
+
+
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize(("x_shape", "w_shape", "kwargs"), LINES, ids=str)
 class TestLines:
-    def test_readings(self, rng, x_shape, w_shape, kwargs, dtype, lines):
+    def test_readings(self, rng, x_shape, w_shape, kwargs, dtype, lines, weight_lines):
         check(rng, x_shape, w_shape, kwargs, dtype)
         y = conv_transpose(np.ones(x_shape, dtype), np.ones(w_shape, dtype), **kwargs)
         conv(y, np.ones(w_shape, dtype), **{name: n for name, n in kwargs.items() if name != "output_padding"})
         assert lines[-2]
         assert lines[-1]
+        taps = w_shape[2:] if "channels" in kwargs else w_shape
+        conv_transpose_weight_adjoint(np.ones(x_shape, dtype), y, kernel_shape=taps, **kwargs)
+        assert weight_lines[-1]
 
-    def test_past_the_caches(self, rng, x_shape, w_shape, kwargs, dtype, monkeypatch, lines):
+    def test_past_the_caches(self, rng, x_shape, w_shape, kwargs, dtype, monkeypatch, lines, weight_lines):
         """A step at a time, each a task."""
-        for name in ("STREAM_BYTES", "PIECE_BYTES", "TASK"):
+        for name in ("STREAM_BYTES", "PIECE_BYTES", "TASK", "TASK_BYTES"):
             monkeypatch.setattr(_stencil, name, -1)
         check(rng, x_shape, w_shape, kwargs, dtype)
 
-    def test_fetched_ahead(self, rng, x_shape, w_shape, kwargs, dtype, monkeypatch, lines):
+    def test_fetched_ahead(self, rng, x_shape, w_shape, kwargs, dtype, monkeypatch, lines, weight_lines):
         monkeypatch.setattr(_stencil, "FETCHES", True)
         monkeypatch.setattr(_stencil, "AHEAD_BYTES", 10**7)
         check(rng, x_shape, w_shape, kwargs, dtype)
 
     @pytest.mark.parametrize("stream_bytes", [-1, 2**40])
-    def test_nothing_leaks(self, rng, x_shape, w_shape, kwargs, dtype, stream_bytes, monkeypatch, lines):
+    def test_nothing_leaks(self, rng, x_shape, w_shape, kwargs, dtype, stream_bytes, monkeypatch, lines, weight_lines):
         """Whatever lies around the arrays is neither read nor written."""
         monkeypatch.setattr(_stencil, "STREAM_BYTES", stream_bytes)
         x, w = integers(rng, x_shape, dtype), integers(rng, w_shape, dtype)
@@ -224,12 +253,22 @@ class TestLines:
         assert_exact(out, expected, dtype)
         assert_amid_nan(out)
         assert all(lines[-3:])
+        taps = w_shape[2:] if "channels" in kwargs else w_shape
+        weights = reference.conv_transpose_weight_adjoint(x, y, kernel_shape=taps, **kwargs)
+        assert_exact(
+            conv_transpose_weight_adjoint(amid_nan(x), amid_nan(y), kernel_shape=taps, **kwargs),
+            weights,
+            dtype,
+        )
+        assert all(weight_lines)
 
-    def test_some_positions_a_task(self, rng, x_shape, w_shape, kwargs, dtype, monkeypatch, lines):
+    def test_some_positions_a_task(self, rng, x_shape, w_shape, kwargs, dtype, monkeypatch, lines, weight_lines):
         """As many as leave fewer for the last one."""
         for task in (2 * x_shape[-1], 300):
             monkeypatch.setattr(_stencil, "TASK", task)
+            monkeypatch.setattr(_stencil, "TASK_BYTES", 24 * task)
             _stencil.stencil.cache_clear()
+            _stencil.weight_lines.cache_clear()
             recall.forget()
             check(rng, x_shape, w_shape, kwargs, dtype)
 
@@ -255,7 +294,7 @@ def assert_amid_nan(a):
 
 
 @pytest.mark.parametrize("stride", [1, 2, 3])
-def test_lines_of_every_length(rng, stride, lines):
+def test_lines_of_every_length(rng, stride, lines, weight_lines):
     """The last step may be whole or in part by a single number."""
     w = integers(rng, (2, 4), np.float64)
     for n in range(1, 140):
@@ -271,14 +310,24 @@ def test_lines_of_every_length(rng, stride, lines):
         conv_transpose_adjoint(amid_nan(y), w, input_shape=x.shape, stride=stride, padding=1, out=out)
         assert_exact(out, adjoint, np.float64)
         assert_amid_nan(out)
+        kwargs = {"kernel_shape": w.shape, "stride": stride, "padding": 1}
+        weights = conv_transpose_weight_adjoint(amid_nan(x), amid_nan(y), **kwargs)
+        assert_exact(weights, reference.conv_transpose_weight_adjoint(x, y, **kwargs), np.float64)
     assert all(lines[30:])  # with a single sample, each tap is a phase
+    assert all(weight_lines[10:])
 
 
 @pytest.mark.parametrize("dtype", [np.complex64, np.complex128])
 @pytest.mark.parametrize("stride", [1, 2])
-def test_lines_of_complex_numbers(rng, stride, dtype, lines):
-    check(rng, (2, 3, 5, 40), (3, 2, 3, 3), {"channels": "first", "stride": stride, "padding": 1}, dtype)
+def test_lines_of_complex_numbers(rng, stride, dtype, lines, weight_lines):
+    kwargs = {"channels": "first", "stride": stride, "padding": 1}
+    check(rng, (2, 3, 5, 40), (3, 2, 3, 3), kwargs, dtype)
     assert any(lines)
+    x, w = integers(rng, (2, 3, 5, 40), dtype), integers(rng, (3, 2, 3, 3), dtype)
+    y = conv_transpose(x, w, **kwargs)
+    weights = conv_transpose_weight_adjoint(x, y, kernel_shape=(3, 3), **kwargs)
+    assert_exact(weights, reference.conv_transpose_weight_adjoint(x, y, kernel_shape=(3, 3), **kwargs), dtype)
+    assert weight_lines[-1]
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.complex128])
@@ -294,6 +343,23 @@ def test_lines_add_the_bias(rng, channels, dtype, lines):
     expected = reference.conv_transpose(x, w, **kwargs) + (bias if channels == "last" else bias[:, None, None])
     assert_exact(y, expected, dtype)
     assert any(lines) or (channels, dtype) == ("last", np.complex128)  # which are four streams and four
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.complex128])
+def test_weights_of_infinite_lines(rng, dtype, lines, monkeypatch):
+    """Samples that no tap meets do not count, whatever they are; others do."""
+    monkeypatch.setattr(_stencil, "_pays_weights", lambda *_: True)
+    kwargs = {"stride": 2, "padding": ((0, 1), (2, 0))}
+    x, w = integers(rng, (3, 70), dtype), integers(rng, (3, 2), dtype)
+    y = conv_transpose(x, w, **kwargs)
+    for at in (0, 1, 35, 69):
+        samples = x.copy()
+        samples[1, at] = np.inf  # at 0, whose outputs are all cropped, it meets none
+        with np.errstate(invalid="ignore"):
+            expected = reference.conv_transpose_weight_adjoint(samples, y, kernel_shape=w.shape, **kwargs)
+        weights = conv_transpose_weight_adjoint(samples, y, kernel_shape=w.shape, **kwargs)
+        np.testing.assert_array_equal(weights, expected.astype(dtype))
+        assert np.isfinite(weights).all() == (at == 0)
 
 
 def test_lines_of_either_kind_of_channels(rng, lines):
@@ -368,14 +434,18 @@ def test_other_threads_run_meanwhile(rng, lines):
     assert during > 10  # rather than one or two for each call
 
 
-def test_workers_agree_on_lines(rng, lines):
+def test_workers_agree_on_lines(rng, lines, weight_lines):
     x, w = rng.standard_normal((300, 400)), rng.standard_normal((4, 4))
     results = [conv_transpose(x, w, stride=2, padding=1, workers=workers) for workers in (1, 2, 3, 7)]
     adjoints = [conv(results[0], w, stride=2, padding=1, workers=workers) for workers in (1, 2, 3, 7)]
     for result, adjoint in zip(results, adjoints, strict=True):
         np.testing.assert_array_equal(result, results[0])
         np.testing.assert_array_equal(adjoint, adjoints[0])
-    assert all(plan.tasks > 7 for plan in lines)
+        np.testing.assert_array_equal(
+            conv_transpose_weight_adjoint(x, results[0], kernel_shape=w.shape, stride=2, padding=1, workers=7),
+            conv_transpose_weight_adjoint(x, results[0], kernel_shape=w.shape, stride=2, padding=1, workers=1),
+        )
+    assert all(plan.tasks > 7 for plan in lines + weight_lines)
 
 
 # ---- work follows the samples and taps -----------------------------------------------------------------

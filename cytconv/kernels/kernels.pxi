@@ -15,8 +15,10 @@ include "shuffle.pxi"
 include "pack.pxi"
 include "store.pxi"
 include "correlate.pxi"
+include "lines.pxi"
 include "stencil.pxi"
 include "weights.pxi"
+include "weight_lines.pxi"
 
 lanes = LANES  # how many numbers a vector holds
 vector_bytes = sizeof(vec)

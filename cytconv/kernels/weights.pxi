@@ -153,6 +153,22 @@ cdef inline void add_line(const real* line, Py_ssize_t n, bint accumulate, real*
             to[j] = line[j]
 
 
+cdef void join_parts(
+    const real* sums, Py_ssize_t channels, Py_ssize_t taps, Py_ssize_t channel_step, Py_ssize_t tap_step,
+    Py_ssize_t part_step, real* w,
+) noexcept nogil:
+    """Complex weights from the products of parts, each real channel of y having its own; the steps are those of the
+    sums, `part_step` from what the real parts of x were multiplied with to the same of the imaginary ones."""
+    cdef const real* p
+    cdef Py_ssize_t d, j
+    # conj(x)*y = (re x * re y + im x * im y) + 1j*(re x * im y - im x * re y)
+    for d in range(channels // 2):
+        for j in range(taps):
+            p = sums + 2 * d * channel_step + j * tap_step
+            w[2 * (d * taps + j)] = p[0] + p[part_step + channel_step]
+            w[2 * (d * taps + j) + 1] = p[channel_step] - p[part_step]
+
+
 cdef class WeightAdjoint:
     """The tables of `cytconv._weights.weight_adjoint`, read only; strides and offsets count elements."""
 
@@ -251,7 +267,6 @@ cdef class WeightAdjoint:
         cdef Py_ssize_t stretch = self.parts * self.row_step, stretches = 1, pitch = 0, t, share, part, d, j
         cdef Py_ssize_t channel_step = self.taps, tap_step = 1, part_step = length
         cdef real* total = sums + row // rows * self.x.channels * channels * self.sums + row % rows * stretch
-        cdef const real* p
         if self.mixed:
             stretches, pitch = self.sums, self.x.channels * channels
         for t in range(stretches):
@@ -265,12 +280,7 @@ cdef class WeightAdjoint:
             channel_step, tap_step, part_step = 1, self.w_sums.pitch, self.w_sums.lines * self.w_sums.pitch
         w += row * length
         if self.parts == 2:
-            # conj(x)*y = (re x * re y + im x * im y) + 1j*(re x * im y - im x * re y)
-            for d in range(channels // 2):
-                for j in range(self.taps):
-                    p = total + 2 * d * channel_step + j * tap_step
-                    w[2 * (d * self.taps + j)] = p[0] + p[part_step + channel_step]
-                    w[2 * (d * self.taps + j) + 1] = p[channel_step] - p[part_step]
+            join_parts(total, channels, self.taps, channel_step, tap_step, part_step, w)
         elif self.mixed:
             for d in range(channels):
                 for j in range(self.taps):

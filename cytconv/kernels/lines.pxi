@@ -1,0 +1,174 @@
+# Lines along the last axis that are read where they lie, and tasks that are made of them; `cytconv._stencil` explains
+# the plan.  What is done with the lines is in stencil.pxi and weight_lines.pxi.
+#
+# A *row* is a line of the result (of y, in the adjoint in the weights) for each position of the outer axes; it has to
+# do with some lines of the source.  Those that lie outside of it are left out; at the ends of a line, vectors are
+# loaded and stored in part: a mask tells which of their lanes exist.
+
+cdef extern from *:
+    """
+    typedef unsigned Mask;  /* a bit for each lane of a vector, set if that exists */
+
+    /* Streams of the source and of the result that can be done, and how many vectors of positions of a sum in one step:
+       as many as lets 16 registers hold sums and samples. */
+    #define ALL_STREAMS(CASE) \\
+        CASE(1, 1, 4) CASE(1, 2, 4) CASE(2, 1, 4) CASE(1, 3, 2) CASE(3, 1, 2) CASE(1, 4, 2) CASE(4, 1, 2) \\
+        CASE(2, 2, 2) CASE(2, 4, 2) CASE(4, 2, 2) CASE(1, 8, 1) CASE(8, 1, 1)
+    #define PAIR(S, R) ((S) * 16 + (R))
+
+    static int stream_width(int streams, int results) {
+    #define WIDTH(S, R, NV) case PAIR(S, R): return NV;
+        switch (PAIR(streams, results)) { ALL_STREAMS(WIDTH) }
+        return 0;
+    }
+
+    /* Of the vector that begins there, the lanes that exist, else zeros; and to memory, the others left alone. */
+    #if defined(__AVX512F__) && VECTORS
+      static inline vec load_part(const real *from, Mask mask) {
+          return sizeof(real) == 4 ? (vec) _mm512_maskz_loadu_ps((__mmask16) mask, from)
+                                   : (vec) _mm512_maskz_loadu_pd((__mmask8) mask, from);
+      }
+      static inline void store_part(real *to, Mask mask, vec v) {
+          if (sizeof(real) == 4) _mm512_mask_storeu_ps(to, (__mmask16) mask, (__m512) v);
+          else _mm512_mask_storeu_pd(to, (__mmask8) mask, (__m512d) v);
+      }
+    #elif defined(__AVX2__) && VECTORS
+      static inline __m256i vector_mask(Mask mask) {
+          if (sizeof(real) == 4) {
+              __m256i bits = _mm256_setr_epi32(1, 2, 4, 8, 16, 32, 64, 128);
+              return _mm256_cmpeq_epi32(_mm256_and_si256(_mm256_set1_epi32((int) mask), bits), bits);
+          } else {
+              __m256i bits = _mm256_setr_epi64x(1, 2, 4, 8);
+              return _mm256_cmpeq_epi64(_mm256_and_si256(_mm256_set1_epi64x(mask), bits), bits);
+          }
+      }
+      static inline vec load_part(const real *from, Mask mask) {
+          return sizeof(real) == 4 ? (vec) _mm256_maskload_ps((const float *) from, vector_mask(mask))
+                                   : (vec) _mm256_maskload_pd((const double *) from, vector_mask(mask));
+      }
+      static inline void store_part(real *to, Mask mask, vec v) {
+          if (sizeof(real) == 4) _mm256_maskstore_ps((float *) to, vector_mask(mask), (__m256) v);
+          else _mm256_maskstore_pd((double *) to, vector_mask(mask), (__m256d) v);
+      }
+    #else
+      static inline vec load_part(const real *from, Mask mask) {
+          vec v = ZEROS;
+          for (int j = 0; j < (int) LANES; j++) if (mask >> j & 1) ((real *) &v)[j] = from[j];
+          return v;
+      }
+      static inline void store_part(real *to, Mask mask, vec v) {
+          for (int j = 0; j < (int) LANES; j++) if (mask >> j & 1) to[j] = ((real *) &v)[j];
+      }
+    #endif
+    """
+    ctypedef unsigned int Mask
+    int stream_width(int streams, int results) noexcept nogil
+    vec load_part(const real* source, Mask mask) noexcept nogil
+    void store_part(real* to, Mask mask, vec v) noexcept nogil
+
+
+stream_widths = {  # vectors in a step, by the numbers of streams that can be done
+    (s, r): stream_width(s, r) for s in range(1, 16) for r in range(1, 16) if stream_width(s, r)
+}
+
+
+cdef inline Mask mask_within(Py_ssize_t at, Py_ssize_t begin, Py_ssize_t end) noexcept nogil:
+    """Of the vector at number `at` of a line that has numbers from `begin` to `end`."""
+    cdef Py_ssize_t low = min(max(begin - at, 0), LANES), high = min(max(end - at, 0), LANES)
+    return ((<Mask> 1 << high) - 1) & ~((<Mask> 1 << low) - 1)
+
+
+cdef class AllLines:
+    """The tables that `cytconv._stencil` makes for all readings, read only; strides and offsets count elements."""
+
+    cdef Py_ssize_t dims, outer  # axes but for that of the lines, and how many positions they have
+    cdef Py_ssize_t rows, source_group, source_size, result_group
+    cdef Py_ssize_t result_begin, result_end  # of a line of the result, from where its first position is
+    cdef Py_ssize_t outer_each, steps_each, stretches  # positions and steps of a task; so many make up all steps
+    cdef int streams, result_streams
+    cdef const Py_ssize_t[::1] extent, source_step, result_step, reads
+    cdef const Py_ssize_t[::1] row_place, row_range, row_line, line_place, line_range, line_ahead
+    cdef Py_ssize_t step_size, steps, head, tail  # positions of a step; steps of a line, before `head` and from `tail`
+    cdef Py_ssize_t step_masks  # on such that reach beyond its ends, with so many masks each
+    cdef Mask[::1] masks
+    cdef Py_ssize_t row_ahead  # how far away what comes next in a row begins
+    cdef Py_ssize_t line_weights  # how many a line meets
+    cdef readonly Py_ssize_t group_tasks  # how many a group of channels has
+
+    def __init__(self, **tables):
+        self.streams, self.result_streams = tables["streams"], tables["result_streams"]
+        self.extent, self.source_step, self.result_step = tables["extent"], tables["source_step"], tables["result_step"]
+        self.source_group, self.source_size = tables["source_group"], tables["source_size"]
+        self.result_group = tables["result_group"]
+        self.result_begin, self.result_end = tables["result_begin"], tables["result_end"]
+        self.outer_each, self.steps_each, self.reads = tables["outer_each"], tables["steps_each"], tables["reads"]
+        self.row_place, self.row_range, self.row_line = tables["row_place"], tables["row_range"], tables["row_line"]
+        self.line_place, self.line_range = tables["line_place"], tables["line_range"]
+        self.line_ahead, self.row_ahead = tables["line_ahead"], tables["row_ahead"]
+        self.dims, self.rows = self.extent.shape[0], self.row_place.shape[0]
+        self.outer = 1
+        for n in self.extent:
+            self.outer *= n
+        self.line_weights = self.reads.shape[0] * self.streams * self.result_streams
+        self.steps, self.head, self.tail = tables["steps"], tables["head"], tables["tail"]
+        self.stretches = parts(self.steps, self.steps_each)
+        self.group_tasks = self.stretches * parts(self.outer, self.outer_each)
+        self.note_masks(tables["together"])
+
+    cdef void note_masks(self, Py_ssize_t vectors):
+        """For the steps at the ends of a line, of so many vectors: a mask for each vector of each read, and for each
+        of the result."""
+        cdef Py_ssize_t step, t, i, k = 0
+        cdef Py_ssize_t loads = vectors * self.streams, stores = vectors * self.result_streams
+        self.step_size = vectors * LANES
+        self.step_masks = self.reads.shape[0] * loads + stores
+        self.masks = cvarray(
+            shape=(max(1, (self.head + self.steps - self.tail) * self.step_masks),), itemsize=sizeof(Mask), format="I",
+        )
+        for step in [*range(self.head), *range(self.tail, self.steps)]:
+            for t in range(self.reads.shape[0]):
+                for i in range(loads):
+                    self.masks[k] = mask_within(self.reads[t] + (step * loads + i) * LANES, 0, self.source_size)
+                    k += 1
+            for i in range(stores):
+                self.masks[k] = mask_within((step * stores + i) * LANES, self.result_begin, self.result_end)
+                k += 1
+
+    cdef Py_ssize_t alike(self, Py_ssize_t step, Py_ssize_t end) noexcept nogil:
+        """Where the steps end that are like this one, of whole vectors or in part."""
+        if self.head <= step < self.tail:
+            return min(self.tail, end)
+        return min(self.head, end) if step < self.head else end
+
+    cdef const Mask* masks_of(self, Py_ssize_t step) noexcept nogil:
+        """The masks of a step and those after it; NULL if its vectors are whole."""
+        if self.head <= step < self.tail:
+            return NULL
+        return &self.masks[(step if step < self.head else step - self.tail + self.head) * self.step_masks]
+
+    cdef Py_ssize_t begin(self, Py_ssize_t t, Py_ssize_t* e) noexcept nogil:
+        """Where task `t` of a group begins on the outer axes; returns how many positions of these it has."""
+        cdef Py_ssize_t d, at = t // self.stretches * self.outer_each, rest = at
+        for d in range(self.dims - 1, -1, -1):
+            e[d] = rest % self.extent[d]
+            rest = rest // self.extent[d]
+        return min(self.outer_each, self.outer - at)
+
+    cdef Py_ssize_t offset(self, const Py_ssize_t* steps, const Py_ssize_t* e) noexcept nogil:
+        """Of this position of the outer axes, in an array that has such steps."""
+        cdef Py_ssize_t d, at = 0
+        for d in range(self.dims):
+            at += e[d] * steps[d]
+        return at
+
+    cdef bint exists(self, const Py_ssize_t* within, const Py_ssize_t* e) noexcept nogil:
+        """Whether there is a line at this position of the outer axes."""
+        cdef Py_ssize_t d
+        for d in range(self.dims):
+            if not within[2 * d] <= e[d] < within[2 * d + 1]:
+                return False
+        return True
+
+
+cdef inline Py_ssize_t parts(Py_ssize_t n, Py_ssize_t each) noexcept nogil:
+    return (n + each - 1) // each

@@ -1,0 +1,252 @@
+# The adjoint in the weights of few channels, by lines that are read where they lie.
+#
+#     x    line     A B C D ...     deal    A B C D           sums of a lane each, for each read of the line
+#                   S streams       --->                      and each pair of streams:
+#     y    a row    P p Q q ...     deal    P Q R S
+#                   R streams       --->    p q r s           acc[read, f, r] += x[f] * y[r]
+#
+# The sums stay in registers along a line, and are added to those of earlier tasks at the end of each, so that not too
+# many numbers are added up one by one; lanes are added up at the end of a share of the positions.
+
+cdef extern from *:
+    """
+    #define MOST_SUMS (REGISTERS == 32 ? 18 : 12)  /* in registers, */
+    #define MOST_READS 6  /* of so many reads */
+    #define MOST_POSITIONS 64  /* of the outer axes in a task */
+
+    typedef struct {
+        Py_ssize_t step, steps;
+        const Mask *masks;  /* NULL if its vectors are whole */
+    } Section;
+
+    /* A line of x and a row of y, which meet at some positions of the outer axes. */
+    typedef struct {
+        const real *x[MOST_POSITIONS], *y[MOST_POSITIONS];  /* where they begin */
+        Py_ssize_t count, x_ahead, y_ahead;  /* how far away what comes next begins, 0 if nothing is to be fetched */
+        const Py_ssize_t *reads;  /* where each read begins in x */
+        Py_ssize_t reads_count;
+    } Meeting;
+
+    LITERALS sum_products(int, int, int, int, const Meeting *, const Section *, Py_ssize_t, vec *);
+
+    /* How many reads to do at once of so many that are left. */
+    static inline Py_ssize_t next_reads(int pairs, Py_ssize_t left) {
+        return left >= 6 && 6 * pairs <= MOST_SUMS ? 6 : left >= 3 && 3 * pairs <= MOST_SUMS ? 3
+             : left >= 2 && 2 * pairs <= MOST_SUMS ? 2 : 1;
+    }
+
+    /* `sum_products` with these numbers as literals. */
+    static void sum_products_of(
+        int streams, int results, int number, const Meeting *meeting, const Section *section, Py_ssize_t read,
+        vec *sums) {
+    #define READS(S, R, N) \\
+        if (number == N && S * R * N <= MOST_SUMS) { \\
+            if (section->masks) sum_products(S, R, N, 1, meeting, section, read, sums); \\
+            else sum_products(S, R, N, 0, meeting, section, read, sums); \\
+        }
+    #define PRODUCTS(S, R, NV) case PAIR(S, R): READS(S, R, 6) READS(S, R, 3) READS(S, R, 2) READS(S, R, 1) return;
+        switch (PAIR(streams, results)) { ALL_STREAMS(PRODUCTS) }
+    }
+    """
+    enum:
+        MOST_SUMS
+        MOST_READS
+        MOST_POSITIONS
+    ctypedef struct Section:
+        Py_ssize_t step, steps
+        const Mask* masks
+    ctypedef struct Meeting:
+        const real** x
+        const real** y
+        Py_ssize_t count, x_ahead, y_ahead
+        const Py_ssize_t* reads
+        Py_ssize_t reads_count
+    Py_ssize_t next_reads(int pairs, Py_ssize_t left) noexcept nogil
+    void sum_products_of(
+        int streams, int results, int number, const Meeting* meeting, const Section* section, Py_ssize_t read,
+        vec* sums,
+    ) noexcept nogil
+
+
+cdef inline void sum_products "sum_products" (
+    int S, int R, int N, bint PART, const Meeting* meeting, const Section* section, Py_ssize_t read, vec* sums,
+) noexcept nogil:
+    """N reads from `read` on, a vector of positions at a time; those in PART have masks, of the vectors of each read
+    and of y."""
+    cdef vec acc[MOST_SUMS]
+    cdef vec samples[MOST_SUMS]
+    cdef vec row[8]
+    cdef const real* x[MOST_READS]
+    cdef const real* y
+    cdef const Mask* mask
+    cdef Py_ssize_t k, m, total = meeting.reads_count, x_ahead = meeting.x_ahead, y_ahead = meeting.y_ahead
+    cdef int i, n
+    for _ in range(1):  # within a loop, as in `tile`
+        for i in range(N * S * R):
+            acc[i] = sums[i]
+        for m in range(meeting.count):
+            y, mask = meeting.y[m] + section.step * LANES * R, section.masks
+            for i in range(N):
+                x[i] = meeting.x[m] + section.step * LANES * S + meeting.reads[read + i]
+            for k in range(section.steps):
+                if y_ahead:
+                    for i in range(R):
+                        FETCH_FAR(y + y_ahead + i * LANES)
+                if x_ahead:
+                    for i in range(S):
+                        FETCH_FAR(x[0] + x_ahead + (k * S + i) * LANES)
+                for i in range(R):
+                    row[i] = load_part(y + i * LANES, mask[total * S + i]) if PART else (<const vec*> y)[i]
+                deal(R, row)
+                for i in range(N * S):
+                    samples[i] = (
+                        load_part(x[i // S] + (k * S + i % S) * LANES, mask[read * S + i])
+                        if PART
+                        else (<const vec*> x[i // S])[k * S + i % S]
+                    )
+                for n in range(N):
+                    deal(S, samples + n * S)
+                for i in range(N * S):
+                    IN_REGISTER(samples[i])
+                for i in range(N * S * R):
+                    acc[i] = acc[i] + samples[i // R] * row[i % R]
+                y += R * LANES
+                if PART:
+                    mask += total * S + R
+        for i in range(N * S * R):
+            sums[i] = acc[i]
+
+
+most_positions, most_reads, most_sums = MOST_POSITIONS, MOST_READS, MOST_SUMS
+
+
+@final
+cdef class WeightLines(AllLines):
+    """The tables of `cytconv._stencil.weight_lines`."""
+
+    cdef Py_ssize_t groups, parts, inputs, outputs, taps, products
+    cdef readonly Py_ssize_t shares, share_size, scratch_size
+    cdef const Py_ssize_t[::1] places
+
+    def __init__(self, places, groups, shares, parts, inputs, outputs, taps, **tables):
+        AllLines.__init__(self, **tables)
+        self.places = places  # in the weights of a group, for each line, read and pair of streams; or -1
+        self.groups, self.shares = groups, min(shares, self.group_tasks)  # of the tasks of each
+        self.inputs, self.outputs, self.taps = inputs, outputs, taps  # channels of x and y, and taps, of a group
+        self.parts = parts  # 2 if neighbouring channels are the parts of complex numbers
+        self.products = places.shape[0]
+        self.share_size = cache_lines(self.products)
+        # Scratch of each worker: a vector for each sum of a task and of its share; then the weights of a group.
+        self.scratch_size = max(2 * self.share_size * LANES, inputs * outputs * taps)
+
+    def run(self, x, y, w, Py_ssize_t tasks, int workers):
+        """Fill the contiguous ``w[group, channel of x, channel of y, tap]``; returns whether all of it is finite."""
+        cdef Place from_x = Place(x), from_y = Place(y), to = Place(w, True)
+        cdef Py_ssize_t t, infinite = 0
+        cdef Memory scratch = Memory(workers * self.scratch_size)
+        cdef Memory shares = Memory(self.groups * self.shares * self.share_size)
+        cdef real* memory = scratch.first
+        with nogil:
+            if workers == 1:
+                for t in range(tasks):
+                    self.share(t, from_x.first, from_y.first, shares.first, memory)
+                for t in range(self.groups):
+                    infinite += not self.finish(t, shares.first, to.first, memory)
+            else:
+                for t in prange(tasks, schedule="dynamic", num_threads=workers):
+                    self.share(
+                        t, from_x.first, from_y.first, shares.first, memory + thread_number() * self.scratch_size,
+                    )
+                for t in prange(self.groups, schedule="static", num_threads=workers):
+                    infinite += not self.finish(
+                        t, shares.first, to.first, memory + thread_number() * self.scratch_size,
+                    )
+        return infinite == 0
+
+    cdef void share(self, Py_ssize_t t, const real* x, const real* y, real* shares, real* scratch) noexcept nogil:
+        """The sums over one share of the positions."""
+        cdef Py_ssize_t group = t // self.shares, share = t % self.shares, i
+        cdef Py_ssize_t task = share * self.group_tasks // self.shares
+        cdef vec* sums = <vec*> scratch
+        cdef vec* total = sums + self.share_size
+        memset(total, 0, self.share_size * sizeof(vec))
+        for task in range(task, (share + 1) * self.group_tasks // self.shares):
+            memset(sums, 0, self.share_size * sizeof(vec))
+            self.task(task, x + group * self.source_group, y + group * self.result_group, sums)
+            for i in range(self.share_size):
+                total[i] = total[i] + sums[i]
+        shares += t * self.share_size
+        for i in range(self.share_size // LANES):
+            add_lanes(LANES, total + i * LANES, shares + i * LANES)
+
+    cdef void task(self, Py_ssize_t t, const real* x, const real* y, vec* sums) noexcept nogil:
+        """Some steps of all rows, at some positions of the outer axes; `t` counts the tasks of a group."""
+        cdef Meeting meeting
+        cdef Section sections[3]
+        cdef const real* all_x[MOST_POSITIONS]
+        cdef const real* all_y[MOST_POSITIONS]
+        cdef Py_ssize_t e[MOST_POSITIONS][MAX_DIMS]
+        cdef Py_ssize_t row, i, p, positions = self.begin(t, e[0]), read, count, s
+        cdef int number, pairs = self.streams * self.result_streams
+        cdef vec* line_sums = sums
+        for p in range(positions):
+            all_x[p] = x + self.offset(&self.source_step[0], e[p])
+            all_y[p] = y + self.offset(&self.result_step[0], e[p])
+            if p + 1 < positions:
+                memcpy(e[p + 1], e[p], sizeof(e[p]))
+                advance(self.dims, &self.extent[0] if self.dims else NULL, e[p + 1])
+        count = self.divide(t % self.stretches * self.steps_each, sections)
+        meeting.reads, meeting.reads_count = &self.reads[0], self.reads.shape[0]
+        for row in range(self.rows):
+            meeting.y_ahead = self.row_ahead
+            for i in range(self.row_line[row], self.row_line[row + 1]):
+                meeting.count, meeting.x_ahead = 0, self.line_ahead[i]
+                for p in range(positions):
+                    if not self.exists(&self.row_range[0] + 2 * row * self.dims, e[p]):
+                        continue
+                    if self.exists(&self.line_range[0] + 2 * i * self.dims, e[p]):
+                        meeting.x[meeting.count] = all_x[p] + self.line_place[i]
+                        meeting.y[meeting.count] = all_y[p] + self.row_place[row]
+                        meeting.count += 1
+                read = 0
+                while read < meeting.reads_count:
+                    number = next_reads(pairs, meeting.reads_count - read)
+                    for s in range(count):
+                        sum_products_of(
+                            self.streams, self.result_streams, number, &meeting, &sections[s], read, line_sums,
+                        )
+                    meeting.x_ahead = meeting.y_ahead = 0
+                    read += number
+                    line_sums += number * pairs
+
+    cdef Py_ssize_t divide(self, Py_ssize_t step, Section* sections) noexcept nogil:
+        """The steps of a task from this one on: before, within and behind the whole vectors; returns their number."""
+        cdef Py_ssize_t next, count = 0, end = min(step + self.steps_each, self.steps)
+        while step < end:
+            next = self.alike(step, end)
+            sections[count] = Section(step, next - step, self.masks_of(step))
+            count += 1
+            step = next
+        return count
+
+    cdef bint finish(self, Py_ssize_t group, real* shares, real* w, real* scratch) noexcept nogil:
+        """The weights of a group of channels from its shares; tells whether they are finite."""
+        cdef Py_ssize_t size = self.inputs * self.outputs * self.taps, stretch = self.parts * self.outputs * self.taps
+        cdef Py_ssize_t i, share
+        cdef real* total = shares + group * self.shares * self.share_size
+        cdef real* sums = scratch if self.parts == 2 else w + group * size
+        for share in range(1, self.shares):
+            for i in range(self.products):
+                total[i] += total[share * self.share_size + i]
+        memset(sums, 0, size * sizeof(real))
+        for i in range(self.products):
+            if self.places[i] >= 0:
+                sums[self.places[i]] += total[i]
+        w += group * size // self.parts
+        if self.parts == 2:
+            for i in range(self.inputs // 2):
+                join_parts(
+                    sums + i * stretch, self.outputs, self.taps, self.taps, 1, self.outputs * self.taps,
+                    w + i * stretch // 2,
+                )
+        return all_finite(w, size // self.parts)
