@@ -311,9 +311,16 @@ cdef inline void pack_rows(
 ) noexcept nogil:
     cdef Py_ssize_t k
     cdef int i
-    for k in range(n):
-        for i in range(rows):
-            panel[k * rows + i] = w[row[i] + product[k]]
+    cdef bint neighbours = True
+    for i in range(rows):
+        neighbours = neighbours and row[i] == row[0] + i
+    if neighbours:
+        for k in range(n):
+            memcpy(panel + k * rows, w + row[0] + product[k], rows * sizeof(real))
+    else:
+        for k in range(n):
+            for i in range(rows):
+                panel[k * rows + i] = w[row[i] + product[k]]
 
 
 cdef inline void pack_panel(
