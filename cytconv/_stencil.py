@@ -42,7 +42,7 @@ __all__ = ["Stencil", "stencil", "weight_lines"]
 MOST_PRODUCTS = 4096  # weights of all rows
 MOST_STREAMS = 8  # that can be taken apart
 MOST_CHANNELS = 3  # of which each has lines of its own: more may lie so that they drive each other from the cache
-MOST_MASKS = 2**14  # of vectors at the ends of a line
+MOST_MASKS = 2**12  # of vectors at the ends of a line
 TASK = 2**13  # positions of all rows that make up a task
 TASK_BYTES = 2**16  # in the adjoint in the weights: of what a task reads
 PIECE_BYTES = 4096  # of a line that are written past the caches at a time
@@ -60,17 +60,18 @@ LINE = 50  # one line of these
 TILES = {4: 1.0, 2: 1.4, 1: 2.0}  # one multiplication, by how many rows share its samples
 
 
-class InWeights:
+class _InWeights:
     """The same in the adjoint in the weights, but that they are alike on all CPUs, and boxes are `cytconv._weights`."""
 
     LOAD = 1
     SHUFFLE = 0.5
     STEP = 2  # whatever else there is to do for the reads that are done at once,
-    BEGIN = 20  # and where their line begins and ends
+    BEGIN = 30  # and where their line begins and ends
     NUMBER = 1
     COPY = 10
     LINE = 40
-    TILES = {3: 1.3, 2: 1.6, 1: 2.2}  # by how many channels of x share the samples of y
+    TILES = {3: 1.3, 2: 1.6, 1: 2.0}  # by how many channels of x share the samples of y
+    HALO = 1.2  # times as much with three axes and more, whose boxes overlap more
 
 
 class _Tap(NamedTuple):
@@ -257,7 +258,7 @@ def stencil(
     If it is to be `exact`, no zeros may be multiplied.
     """
     lines = _lines(module, direction, axes, sources, results, source_shape, source_strides, result_strides)
-    if lines is None or (lines.rows.zeros and exact):
+    if lines is None or lines.rows.most_lines > module.most_lines or (lines.rows.zeros and exact):
         return None
     rows, (S, R) = lines.rows, lines.streams
     together = module.stream_widths[S, R]
@@ -309,15 +310,18 @@ def weight_lines(
     if lines is None:
         return None
     rows, (S, R) = lines.rows, lines.streams
-    if not _pays_weights(module, rows, (S, R), lines.extent[-1] / module.lanes, inputs):
+    if not _pays_weights(module, lines, inputs):
         return None
     length = lines.extent[-1]
     task = TASK_BYTES // ((rows.fresh_lines * S + rows.row_channel.size * R) * itemsize)
     task = min(task, module.most_positions * length)
-    tables = _tables(lines, module.lanes, 1, task, ahead=max(1, task // length))  # what the next task reads
+    ahead = max(1, task // length)  # to what the next task reads
+    tables = _tables(lines, module.lanes, 1, task, ahead)
     if tables is None:
         return None
+    steps = tables["result_step"]
     kernel = module.WeightLines(
+        row_ahead=int(table([ahead * int(steps[-1])])[0]) if FETCHES and steps.size else 0,
         places=rows.places,
         groups=groups,
         shares=max(1, SHARES // groups),
@@ -395,7 +399,7 @@ def _lines(
     before = outer[-1].axis if outer else -1
     key = direction, tuple(s.pattern for s in splits), before, last.axis, (alone[0], inside[0]), (alone[1], inside[1])
     rows = _rows(*key)
-    if rows is None or rows.most_lines > module.most_lines:
+    if rows is None:
         return None
     return _Lines(
         key=key,
@@ -461,7 +465,6 @@ def _tables(lines: _Lines, lanes: int, together: int, task: int, ahead: int) -> 
         "line_place": line_place,
         "line_range": line_range.ravel(),
         "line_ahead": rows.fresh * table([ahead * source_step[-1] if outer else 0]),
-        "row_ahead": int(table([ahead * result_step[-1] if outer else 0])[0]),
     }
 
 
@@ -490,19 +493,20 @@ def _pays(rows: _Rows, vectors: float, together: int) -> bool:
     return here < rows.boxes + (COPY + LINE / vectors) * rows.numbers
 
 
-def _pays_weights(module: Any, rows: _Rows, streams: tuple[int, int], vectors: float, inputs: int) -> bool:
+def _pays_weights(module: Any, lines: _Lines, inputs: int) -> bool:
     """The same of the adjoint in the weights, for so many channels of x."""
-    S, R = streams
+    rows, (S, R), price = lines.rows, lines.streams, _InWeights
     reads = len(rows.reads)
-    times: int = -(-reads // min(module.most_reads, module.most_sums // (S * R)))  # that a line is read
+    vectors: float = lines.extent[-1] / module.lanes
+    times: int = -(-reads // min(module.most_reads, module.most_sums // (S * R)))  # that a line is gone through
     steps = math.ceil(vectors)
     taken = (steps + min(steps, 2)) / vectors
     shuffles = reads * S * _halvings(S) + times * R * _halvings(R)
-    price = InWeights
     step = reads * S * R + price.SHUFFLE * shuffles + price.LOAD * (reads * S + times * R) + price.STEP * times
     here = rows.line_channel.size * (step * taken + price.BEGIN * times / vectors) + price.NUMBER * rows.numbers
-    boxes = rows.weights * price.TILES[min(inputs, max(price.TILES))]
-    return here < boxes + (price.COPY + price.LINE / vectors) * rows.numbers
+    tiles = rows.weights * price.TILES[min(inputs, max(price.TILES))]
+    boxes = tiles + (price.COPY + price.LINE / vectors) * rows.numbers
+    return here < boxes * (price.HALO if len(lines.extent) > 2 else 1)
 
 
 def _boxed(taps: Sequence[list[list[_Tap]]], sources: int, results: int) -> float:

@@ -7,7 +7,12 @@
 
 cdef extern from *:
     """
-    typedef unsigned Mask;  /* a bit for each lane of a vector, set if that exists */
+    /* What begins so has literal arguments, which only become literals in a copy of the function at each call. */
+    #ifdef __GNUC__
+      #define LITERALS static inline __attribute__((always_inline)) void
+    #else
+      #define LITERALS static void
+    #endif
 
     /* Streams of the source and of the result that can be done, and how many vectors of positions of a sum in one step:
        as many as lets 16 registers hold sums and samples. */
@@ -22,6 +27,19 @@ cdef extern from *:
         return 0;
     }
 
+    /* A `Mask` tells which lanes of a vector exist, as the CPU is told: a bit for each, or all bits of the lane. */
+    #if defined(__AVX2__) && !defined(__AVX512F__) && VECTORS
+      typedef __m256i Mask;
+      static inline Mask mask_of(Py_ssize_t low, Py_ssize_t high) {
+          Mask mask = _mm256_setzero_si256();
+          memset((real *) &mask + low, 0xFF, (high - low) * sizeof(real));
+          return mask;
+      }
+    #else
+      typedef unsigned Mask;
+      static inline Mask mask_of(Py_ssize_t low, Py_ssize_t high) { return (1u << high) - (1u << low); }
+    #endif
+
     /* Of the vector that begins there, the lanes that exist, else zeros; and to memory, the others left alone. */
     #if defined(__AVX512F__) && VECTORS
       static inline vec load_part(const real *from, Mask mask) {
@@ -33,22 +51,13 @@ cdef extern from *:
           else _mm512_mask_storeu_pd(to, (__mmask8) mask, (__m512d) v);
       }
     #elif defined(__AVX2__) && VECTORS
-      static inline __m256i vector_mask(Mask mask) {
-          if (sizeof(real) == 4) {
-              __m256i bits = _mm256_setr_epi32(1, 2, 4, 8, 16, 32, 64, 128);
-              return _mm256_cmpeq_epi32(_mm256_and_si256(_mm256_set1_epi32((int) mask), bits), bits);
-          } else {
-              __m256i bits = _mm256_setr_epi64x(1, 2, 4, 8);
-              return _mm256_cmpeq_epi64(_mm256_and_si256(_mm256_set1_epi64x(mask), bits), bits);
-          }
-      }
       static inline vec load_part(const real *from, Mask mask) {
-          return sizeof(real) == 4 ? (vec) _mm256_maskload_ps((const float *) from, vector_mask(mask))
-                                   : (vec) _mm256_maskload_pd((const double *) from, vector_mask(mask));
+          return sizeof(real) == 4 ? (vec) _mm256_maskload_ps((const float *) from, mask)
+                                   : (vec) _mm256_maskload_pd((const double *) from, mask);
       }
       static inline void store_part(real *to, Mask mask, vec v) {
-          if (sizeof(real) == 4) _mm256_maskstore_ps((float *) to, vector_mask(mask), (__m256) v);
-          else _mm256_maskstore_pd((double *) to, vector_mask(mask), (__m256d) v);
+          if (sizeof(real) == 4) _mm256_maskstore_ps((float *) to, mask, (__m256) v);
+          else _mm256_maskstore_pd((double *) to, mask, (__m256d) v);
       }
     #else
       static inline vec load_part(const real *from, Mask mask) {
@@ -63,6 +72,7 @@ cdef extern from *:
     """
     ctypedef unsigned int Mask
     int stream_width(int streams, int results) noexcept nogil
+    Mask mask_of(Py_ssize_t low, Py_ssize_t high) noexcept nogil
     vec load_part(const real* source, Mask mask) noexcept nogil
     void store_part(real* to, Mask mask, vec v) noexcept nogil
 
@@ -74,11 +84,11 @@ stream_widths = {  # vectors in a step, by the numbers of streams that can be do
 
 cdef inline Mask mask_within(Py_ssize_t at, Py_ssize_t begin, Py_ssize_t end) noexcept nogil:
     """Of the vector at number `at` of a line that has numbers from `begin` to `end`."""
-    cdef Py_ssize_t low = min(max(begin - at, 0), LANES), high = min(max(end - at, 0), LANES)
-    return ((<Mask> 1 << high) - 1) & ~((<Mask> 1 << low) - 1)
+    cdef Py_ssize_t low = min(max(begin - at, 0), LANES)
+    return mask_of(low, max(low, min(end - at, LANES)))
 
 
-cdef class AllLines:
+cdef class LineTables:
     """The tables that `cytconv._stencil` makes for all readings, read only; strides and offsets count elements."""
 
     cdef Py_ssize_t dims, outer  # axes but for that of the lines, and how many positions they have
@@ -88,10 +98,11 @@ cdef class AllLines:
     cdef int streams, result_streams
     cdef const Py_ssize_t[::1] extent, source_step, result_step, reads
     cdef const Py_ssize_t[::1] row_place, row_range, row_line, line_place, line_range, line_ahead
-    cdef Py_ssize_t step_size, steps, head, tail  # positions of a step; steps of a line, before `head` and from `tail`
-    cdef Py_ssize_t step_masks  # on such that reach beyond its ends, with so many masks each
-    cdef Mask[::1] masks
-    cdef Py_ssize_t row_ahead  # how far away what comes next in a row begins
+    cdef Py_ssize_t step_size, steps  # positions of a step, steps of a line
+    cdef Py_ssize_t head, tail  # those before `head` and from `tail` on reach beyond the ends of the line, and have
+    cdef Py_ssize_t step_masks  # so many masks each
+    cdef Memory mask_memory
+    cdef Mask* masks
     cdef Py_ssize_t line_weights  # how many a line meets
     cdef readonly Py_ssize_t group_tasks  # how many a group of channels has
 
@@ -104,15 +115,15 @@ cdef class AllLines:
         self.outer_each, self.steps_each, self.reads = tables["outer_each"], tables["steps_each"], tables["reads"]
         self.row_place, self.row_range, self.row_line = tables["row_place"], tables["row_range"], tables["row_line"]
         self.line_place, self.line_range = tables["line_place"], tables["line_range"]
-        self.line_ahead, self.row_ahead = tables["line_ahead"], tables["row_ahead"]
+        self.line_ahead = tables["line_ahead"]
         self.dims, self.rows = self.extent.shape[0], self.row_place.shape[0]
         self.outer = 1
         for n in self.extent:
             self.outer *= n
         self.line_weights = self.reads.shape[0] * self.streams * self.result_streams
         self.steps, self.head, self.tail = tables["steps"], tables["head"], tables["tail"]
-        self.stretches = parts(self.steps, self.steps_each)
-        self.group_tasks = self.stretches * parts(self.outer, self.outer_each)
+        self.stretches = ceil_div(self.steps, self.steps_each)
+        self.group_tasks = self.stretches * ceil_div(self.outer, self.outer_each)
         self.note_masks(tables["together"])
 
     cdef void note_masks(self, Py_ssize_t vectors):
@@ -122,9 +133,9 @@ cdef class AllLines:
         cdef Py_ssize_t loads = vectors * self.streams, stores = vectors * self.result_streams
         self.step_size = vectors * LANES
         self.step_masks = self.reads.shape[0] * loads + stores
-        self.masks = cvarray(
-            shape=(max(1, (self.head + self.steps - self.tail) * self.step_masks),), itemsize=sizeof(Mask), format="I",
-        )
+        i = (self.head + self.steps - self.tail) * self.step_masks
+        self.mask_memory = Memory(i * sizeof(Mask) // sizeof(real) + 1)
+        self.masks = <Mask*> self.mask_memory.first
         for step in [*range(self.head), *range(self.tail, self.steps)]:
             for t in range(self.reads.shape[0]):
                 for i in range(loads):
@@ -170,5 +181,5 @@ cdef class AllLines:
         return True
 
 
-cdef inline Py_ssize_t parts(Py_ssize_t n, Py_ssize_t each) noexcept nogil:
+cdef inline Py_ssize_t ceil_div(Py_ssize_t n, Py_ssize_t each) noexcept nogil:
     return (n + each - 1) // each

@@ -17,11 +17,6 @@ cdef extern from *:
         Py_ssize_t count;  /* and how many these are */
     } Lines;
 
-    #ifdef __GNUC__
-      #define LITERALS static inline __attribute__((always_inline)) void
-    #else
-      #define LITERALS static void
-    #endif
     LITERALS sum_lines(
         int, int, int, int, Py_ssize_t, Py_ssize_t, const Mask *, const Lines *, const Py_ssize_t *, Py_ssize_t,
         const real *, vec *, real *);
@@ -136,7 +131,7 @@ cdef class Gather:
 
 
 @final
-cdef class Stencil(AllLines):
+cdef class Stencil(LineTables):
     """The tables of `cytconv._stencil.stencil`."""
 
     cdef Py_ssize_t results, piece  # channels; steps that are written at once
@@ -145,7 +140,7 @@ cdef class Stencil(AllLines):
     cdef Py_ssize_t bias_size, scratch_size
 
     def __init__(self, results, piece, check, row_channel, **tables):
-        AllLines.__init__(self, **tables)
+        LineTables.__init__(self, **tables)
         self.results, self.piece, self.check, self.row_channel = results, piece, check, row_channel
         # Scratch of each worker: what is found in checks, the bias of each row, a piece of a line on its way past the
         # caches.

@@ -29,10 +29,11 @@ cdef extern from *:
 
     LITERALS sum_products(int, int, int, int, const Meeting *, const Section *, Py_ssize_t, vec *);
 
-    /* How many reads to do at once of so many that are left. */
-    static inline Py_ssize_t next_reads(int pairs, Py_ssize_t left) {
-        return left >= 6 && 6 * pairs <= MOST_SUMS ? 6 : left >= 3 && 3 * pairs <= MOST_SUMS ? 3
-             : left >= 2 && 2 * pairs <= MOST_SUMS ? 2 : 1;
+    /* How many reads to do at once of so many that are left: about as many each time. */
+    static inline Py_ssize_t next_reads(Py_ssize_t pairs, Py_ssize_t left) {
+        Py_ssize_t most = MOST_SUMS / pairs < MOST_READS ? MOST_SUMS / pairs : MOST_READS;
+        Py_ssize_t turns = (left + most - 1) / most;
+        return (left + turns - 1) / turns;
     }
 
     /* `sum_products` with these numbers as literals. */
@@ -44,7 +45,8 @@ cdef extern from *:
             if (section->masks) sum_products(S, R, N, 1, meeting, section, read, sums); \\
             else sum_products(S, R, N, 0, meeting, section, read, sums); \\
         }
-    #define PRODUCTS(S, R, NV) case PAIR(S, R): READS(S, R, 6) READS(S, R, 3) READS(S, R, 2) READS(S, R, 1) return;
+    #define PRODUCTS(S, R, NV) case PAIR(S, R): \\
+        READS(S, R, 6) READS(S, R, 5) READS(S, R, 4) READS(S, R, 3) READS(S, R, 2) READS(S, R, 1) return;
         switch (PAIR(streams, results)) { ALL_STREAMS(PRODUCTS) }
     }
     """
@@ -61,7 +63,7 @@ cdef extern from *:
         Py_ssize_t count, x_ahead, y_ahead
         const Py_ssize_t* reads
         Py_ssize_t reads_count
-    Py_ssize_t next_reads(int pairs, Py_ssize_t left) noexcept nogil
+    Py_ssize_t next_reads(Py_ssize_t pairs, Py_ssize_t left) noexcept nogil
     void sum_products_of(
         int streams, int results, int number, const Meeting* meeting, const Section* section, Py_ssize_t read,
         vec* sums,
@@ -121,15 +123,17 @@ most_positions, most_reads, most_sums = MOST_POSITIONS, MOST_READS, MOST_SUMS
 
 
 @final
-cdef class WeightLines(AllLines):
+cdef class WeightLines(LineTables):
     """The tables of `cytconv._stencil.weight_lines`."""
 
+    cdef Py_ssize_t row_ahead  # how far away what comes next in a row begins
     cdef Py_ssize_t groups, parts, inputs, outputs, taps, products
     cdef readonly Py_ssize_t shares, share_size, scratch_size
     cdef const Py_ssize_t[::1] places
 
-    def __init__(self, places, groups, shares, parts, inputs, outputs, taps, **tables):
-        AllLines.__init__(self, **tables)
+    def __init__(self, row_ahead, places, groups, shares, parts, inputs, outputs, taps, **tables):
+        LineTables.__init__(self, **tables)
+        self.row_ahead = row_ahead
         self.places = places  # in the weights of a group, for each line, read and pair of streams; or -1
         self.groups, self.shares = groups, min(shares, self.group_tasks)  # of the tasks of each
         self.inputs, self.outputs, self.taps = inputs, outputs, taps  # channels of x and y, and taps, of a group
@@ -188,12 +192,12 @@ cdef class WeightLines(AllLines):
         cdef Py_ssize_t e[MOST_POSITIONS][MAX_DIMS]
         cdef Py_ssize_t row, i, p, positions = self.begin(t, e[0]), read, count, s
         cdef int number, pairs = self.streams * self.result_streams
-        cdef vec* line_sums = sums
+        cdef vec* line_sums
         for p in range(positions):
             all_x[p] = x + self.offset(&self.source_step[0], e[p])
             all_y[p] = y + self.offset(&self.result_step[0], e[p])
             if p + 1 < positions:
-                memcpy(e[p + 1], e[p], sizeof(e[p]))
+                memcpy(e[p + 1], e[p], self.dims * sizeof(Py_ssize_t))
                 advance(self.dims, &self.extent[0] if self.dims else NULL, e[p + 1])
         count = self.divide(t % self.stretches * self.steps_each, sections)
         meeting.reads, meeting.reads_count = &self.reads[0], self.reads.shape[0]
@@ -208,7 +212,9 @@ cdef class WeightLines(AllLines):
                         meeting.x[meeting.count] = all_x[p] + self.line_place[i]
                         meeting.y[meeting.count] = all_y[p] + self.row_place[row]
                         meeting.count += 1
-                read = 0
+                if meeting.count == 0:
+                    continue
+                line_sums, read = sums + i * self.line_weights, 0
                 while read < meeting.reads_count:
                     number = next_reads(pairs, meeting.reads_count - read)
                     for s in range(count):
