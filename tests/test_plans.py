@@ -390,6 +390,15 @@ def test_lines_are_fetched_once():
     assert fresh("adjoint", axes)[:2] == (2, 2)
 
 
+def test_lines_of_weights_have_the_fewest_reads():
+    """Four taps with stride 2: two for each phase, of the same two samples if outputs are counted in time."""
+    axis = Axis(100, 4, 200, stride=2, low=1)
+    problem = (_runtime.kernels(np.dtype("f4")), "forward", (axis,), 1, 1, (1, 1, 100, 1), (100, 100, 1, 1))
+    strides = (200, 200, 1, 1)
+    aligned, fewest = (_stencil._lines(*problem, strides, fewest_reads=each).rows.reads for each in (False, True))
+    assert (len(aligned), len(fewest)) == (3, 2)
+
+
 def test_far_taps_go_by_boxes():
     """Each step of such a line would need masks of its own: more memory than the line."""
     before = _stencil.stencil.cache_info().currsize

@@ -70,7 +70,7 @@ cdef extern from *:
       }
     #endif
     """
-    ctypedef unsigned int Mask
+    ctypedef unsigned int Mask  # or a vector
     int stream_width(int streams, int results) noexcept nogil
     Mask mask_of(Py_ssize_t low, Py_ssize_t high) noexcept nogil
     vec load_part(const real* source, Mask mask) noexcept nogil
