@@ -61,7 +61,7 @@ TILES = {4: 1.0, 2: 1.4, 1: 2.0}  # one multiplication, by how many rows share i
 
 
 class _InWeights:
-    """The same in the adjoint in the weights, but that they are alike on all CPUs, and boxes are `cytconv._weights`."""
+    """The same in the adjoint in the weights: alike on all CPUs, and boxes are those of `cytconv._weights`."""
 
     LOAD = 1
     SHUFFLE = 0.5

@@ -73,8 +73,8 @@ cdef extern from *:
 cdef inline void sum_products "sum_products" (
     int S, int R, int N, bint PART, const Meeting* meeting, const Section* section, Py_ssize_t read, vec* sums,
 ) noexcept nogil:
-    """N reads from `read` on, a vector of positions at a time; those in PART have masks, of the vectors of each read
-    and of y."""
+    """Add to `sums` the products of N reads from `read` on, a vector of positions at a time; steps in PART have masks,
+    of the vectors of each read and of y."""
     cdef vec acc[MOST_SUMS]
     cdef vec samples[MOST_SUMS]
     cdef vec row[8]
