@@ -25,7 +25,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from functools import lru_cache
+from functools import cache, lru_cache
 from itertools import pairwise, product
 from typing import Any, ClassVar, NamedTuple
 
@@ -307,6 +307,8 @@ class Plan:
         ]
         self.covers = all(count == p.axis.m for count, p in zip(counts, pieces, strict=True))
         self.classes: list[Index] = list(product(*(range(p.classes) for p in pieces)))
+        # To find these out takes as long as a small transform: they are kept for the next call.
+        self.tasks, self.source, self.results = cache(self._tasks), cache(self._source), cache(self._results)
 
     def frequencies(self, dtype: np.dtype[Any]) -> Sizes:
         """The shape of a spectrum: half of it, of real numbers."""
@@ -314,24 +316,26 @@ class Plan:
 
     def threads(self, workers: int, batch: int) -> int:
         """How many are worth it: each call to numpy is one for the interpreter, too, which is for one at a time."""
-        parts = len(list(self.tasks(batch)))
-        if parts == 1 and self.reading == "forward":
-            parts = len(self.classes)
-        return workers if self.steps >= THREAD * parts else 1
+        tasks = len(self.tasks(batch))
+        side_by_side = tasks > 1 or self.reading == "forward"
+        waits = (tasks if tasks > 1 else len(self.classes)) / (2 if side_by_side else 1)
+        return workers if self.steps >= THREAD * max(waits, 1) else 1
 
-    def tasks(self, batch: int) -> Iterator[Task]:
+    def _tasks(self, batch: int) -> list[Task]:
+        tasks = []
         for v in product(*(range(p.samples) for p in self.pieces)):
-            tiles = list(product(*(self._tiles(a, v[a]) for a in range(self.d))))
+            tiles = list(product(*(self._cuts(a, v[a]) for a in range(self.d))))
             items, together = _together(len(tiles), batch, math.prod(self.sizes) * self.channels)
             for first in range(0, batch, items):
                 for start in range(0, len(tiles), together):
-                    yield Task(v, tiles[start : start + together], slice(first, first + items))
+                    tasks.append(Task(v, tiles[start : start + together], slice(first, first + items)))
+        return tasks
 
-    def _tiles(self, a: int, v: int) -> list[tuple[int, int]]:
+    def _cuts(self, a: int, v: int) -> list[tuple[int, int]]:
         first, last = self.pieces[a].extent(v) if self.reading == "forward" else (0, self.pieces[a].length(v))
         return [(start, min(start + self.blocks[a], last)) for start in range(first, last, self.blocks[a])]
 
-    def source(self, v: Index, c: Index | None, tile: Tile) -> list[Span]:
+    def _source(self, v: Index, c: Index | None, tile: Tile) -> list[Span]:
         """What a tile reads: of x if there is no class, else of y."""
         spans = []
         for a, (p, (start, stop)) in enumerate(zip(self.pieces, tile, strict=True)):
@@ -347,7 +351,7 @@ class Plan:
                 spans.append(Span(begin - part.low, end - begin, begin - start))
         return spans
 
-    def results(self, v: Index, c: Index, tile: Tile) -> list[Span]:
+    def _results(self, v: Index, c: Index, tile: Tile) -> list[Span]:
         """What a tile of the forward reading gives of y."""
         spans = []
         for a, (p, (start, stop)) in enumerate(zip(self.pieces, tile, strict=True)):
@@ -504,7 +508,7 @@ if hasattr(os, "register_at_fork"):
 
 def _each(run: Callable[[Task, Team], Any], plan: Plan, batch: int, team: Team) -> Iterator[Any]:
     """Run every task; what they return, in order.  Tasks side by side, and threads inside of those that are left."""
-    tasks = list(plan.tasks(batch))
+    tasks = plan.tasks(batch)
     even = len(tasks) - len(tasks) % team.threads
     yield from team.map(_quietly(lambda task: run(task, Team())), tasks[:even])
     yield from map(_quietly(lambda task: run(task, team)), tasks[even:])
@@ -565,40 +569,57 @@ def _relative(spans: Sequence[Span], crop: Sequence[tuple[int, int]]) -> Index:
 
 def _transform(parts: Sequence[tuple[Array, Sizes]], to: Array, plan: Plan, memory: Scratch, team: Team) -> Array:
     """Spectra of tiles: along each axis, so many zeros, then a part, then zeros."""
-    first, d = parts[0][0], plan.d
+    d, (*_, n) = plan.d, plan.sizes
     used = [max(1, *(at[a] + part.shape[a - d] for part, at in parts)) for a in range(d - 1)]
-    tiles = memory.take("samples", (len(parts), *first.shape[:-d], *used, plan.sizes[-1]), first.dtype)
-    for tile, (part, at) in zip(tiles, parts, strict=True):
-        inside = [slice(n, n + size) for n, size in zip(at, part.shape[-d:], strict=True)]
-        tile[_index(inside)] = part
-        _clear_around(tile, inside)
-    rows = [slice(0, n) for n in used]
-    forward = np.fft.rfft if first.dtype.kind == "f" else np.fft.fft
-    _by_rows(forward, tiles, plan.sizes[-1], to[_index([*rows, slice(None)])], team)
+    rows = []
+    for number, (tile, (part, at)) in enumerate(zip(to, parts, strict=True)):
+        if at[-1]:  # numpy appends zeros itself, but puts none before
+            part = _shifted(part, at[-1], memory.take(f"samples {number}", (*part.shape[:-1], n), part.dtype))
+        inside = [slice(first, first + size) for first, size in zip(at[:-1], part.shape[-d:-1], strict=True)]
+        _clear_around(tile[_index([*(slice(0, size) for size in used), slice(None)])], inside)
+        rows.append((part, tile[_index([*inside, slice(None)])]))
+    _by_rows(np.fft.rfft if part.dtype.kind == "f" else np.fft.fft, rows, n, team)
     for axis in range(-2, -d - 1, -1):  # rows of zeros need no transform along the later axes
-        view = to[_index([*rows[: d + axis], *[slice(None)] * -axis])]
+        view = to[_index([*(slice(0, size) for size in used[: d + axis]), *[slice(None)] * -axis])]
         view[_index([slice(used[axis + 1], None), *[slice(None)] * (-axis - 1)])] = 0
         _in_place(scipy.fft.fft, view, axis, team)
     return to
 
 
+def _shifted(part: Array, at: int, to: Array) -> Array:
+    """The same after zeros along the last axis."""
+    to[..., :at] = 0
+    to[..., at : at + part.shape[-1]] = part
+    to[..., at + part.shape[-1] :] = 0
+    return to
+
+
 def _clear_around(tile: Array, inside: Sequence[slice]) -> None:
-    """Zeros where one of the last axes is not `inside`."""
-    for axis, (here, size) in enumerate(zip(inside, tile.shape[-len(inside) :], strict=True)):
+    """Zeros where one of the axes before the last is not `inside`."""
+    for axis, (here, size) in enumerate(zip(inside, tile.shape[-len(inside) - 1 :], strict=False)):
         for gap in (slice(0, here.start), slice(here.stop, size)):
-            tile[_index([*inside[:axis], gap, *[slice(None)] * (len(inside) - axis - 1)])] = 0
+            if gap.start < size and gap.stop > gap.start:
+                tile[_index([*inside[:axis], gap, *[slice(None)] * (len(inside) - axis)])] = 0
 
 
-def _by_rows(transform: Callable[..., Array], a: Array, n: int, to: Array, team: Team) -> None:
-    """Along the last axis, to length n.  numpy writes where it is told to, which `scipy.fft` does not."""
+def _by_rows(transform: Callable[..., Array], arrays: Iterable[tuple[Array, Array]], n: int, team: Team) -> None:
+    """From each array to the other, along the last axis, to length n.  `scipy.fft` would not write where it is told."""
 
-    def some(part: Index) -> None:
+    def some(arrays: tuple[Array, Array]) -> None:
+        a, to = arrays
         with np.errstate(all="ignore"):
-            transform(a[part], n, out=to[part])
+            transform(a, n, out=to)
 
-    axis = int(np.argmax(a.shape[:-1]))
-    cuts = [a.shape[axis] * t // team.threads for t in range(team.threads + 1)]
-    list(team.map(some, [(*[slice(None)] * axis, slice(*cut)) for cut in pairwise(cuts) if cut[0] < cut[1]]))
+    list(team.map(some, [piece for pair in arrays for piece in _cut(pair, team.threads)]))
+
+
+def _cut(arrays: tuple[Array, Array], parts: int) -> list[tuple[Array, Array]]:
+    """Both in so many parts, along the longest axis but the last."""
+    shape = arrays[0].shape[:-1]
+    axis = int(np.argmax(shape))
+    cuts = [shape[axis] * part // parts for part in range(parts + 1)]
+    pieces = [(*[slice(None)] * axis, slice(*cut)) for cut in pairwise(cuts) if cut[0] < cut[1]]
+    return [(arrays[0][piece], arrays[1][piece]) for piece in pieces]
 
 
 def _in_place(transform: Callable[..., Array], a: Array, axis: int, team: Team) -> None:
@@ -628,7 +649,7 @@ def _store(
         spectrum = spectrum[_index([slice(first, last), *[slice(None)] * (-1 - axis)])]
     if to.dtype.kind == "f":
         results = memory.take("results", (*spectrum.shape[:-1], plan.sizes[-1]), to.dtype)
-        _by_rows(np.fft.irfft, spectrum, plan.sizes[-1], results, team)
+        _by_rows(np.fft.irfft, [(spectrum, results)], plan.sizes[-1], team)
     else:
         results = spectrum
         _in_place(scipy.fft.ifft, results, -1, team)
