@@ -47,13 +47,16 @@ Index = tuple[Any, ...]
 Sizes = tuple[int, ...]
 
 # Work is counted in steps of butterflies, one for each number of a spectrum and doubling of its length.
-PASSES = 6  # steps that copying a tile, multiplying spectra and storing results take together, for each number
+PASSES = 6  # steps that copying a tile, multiplying spectra and storing results take together, for each number,
+PAIR = 4  # and to multiply the spectra of a pair of channels beside that
 CACHE = 3 * 2**17  # numbers of a tile that the caches hold with its spectrum;
 SLOW = 0.45  # beyond that, every step takes longer by this power of the excess
 ALONE = 1.4  # how many times longer one task takes, since threads share its transforms alone
 ROWS = 2  # rows of the last axis that could be transformed in the time that it takes to prepare for their length
 EACH = 120_000  # steps in the time that it takes to copy a tile from or to its place, beside the copying itself,
 CALL = 500_000  # and to begin with a task, or with one of its classes
+COPY = 1.5  # products of spectra in the time that a number takes to become an element of a matrix,
+TINY = 8_000  # and that two calls take beside their work, with another thread at the interpreter
 TASK = 2**18  # numbers to transform at once, if tiles are smaller: of several tiles and items of the batch
 WASTE = 16  # how many steps may stand for one product of the definition,
 LITTLE = 8 * 10**7  # and how many are no waste worth avoiding
@@ -415,7 +418,7 @@ def plan_of(reading: Reading, axes: tuple[Axis, ...], x_shape: Sizes, w_shape: S
         rows = together * items * channels * size // lengths[-1][0]
         steps = size * (math.log2(size) + PASSES) * math.pow(max(1, size * channels / CACHE), SLOW) * (1 + ROWS / rows)
         calls = tiles * (EACH * (1 + classes) + CALL * classes / together)
-        sums = 2 * size * tiles * groups * batch * inputs * outputs * classes
+        sums = PAIR * size * tiles * groups * batch * inputs * outputs * classes
         total = tiles * sources * steps + calls + groups * inputs * outputs * classes * steps / 2 + sums
         if tasks > 1 or total < THREAD:
             return total
@@ -662,11 +665,18 @@ def _store(
 
 def _contract(a: Array, w: Array, memory: Scratch, name: str = "products", in_place: bool = False) -> Array:
     """Of each frequency, ``a @ w`` over channels: ``(tiles, items, groups, C, *frequencies)``."""
+    shape = (*a.shape[:3], w.shape[2], *a.shape[4:])
     if w.shape[1] == 1:
-        shape = (*a.shape[:3], w.shape[2], *a.shape[4:])
         return np.multiply(a, w[:, 0], out=a if in_place and a.shape == shape else memory.take(name, shape, a.dtype))
-    sums = _by_frequency(a.reshape(-1, *a.shape[2:])) @ np.ascontiguousarray(_frequency_first(w))
-    product: Array = np.moveaxis(sums, (2, 1), (0, 3)).reshape(*a.shape[:2], w.shape[0], w.shape[2], *w.shape[3:])
+    if _is_better_by_pairs(a.shape[0] * a.shape[1], w.shape, w.shape[1] * w.shape[2]):
+        sums, term = memory.take(name, shape, a.dtype), memory.take("terms", a[:, :, :, 0].shape, a.dtype)
+        for o in range(w.shape[2]):
+            np.multiply(a[:, :, :, 0], w[:, 0, o], out=sums[:, :, :, o])
+            for c in range(1, w.shape[1]):
+                sums[:, :, :, o] += np.multiply(a[:, :, :, c], w[:, c, o], out=term)
+        return sums
+    by_frequency = _by_frequency(a.reshape(-1, *a.shape[2:])) @ np.ascontiguousarray(_frequency_first(w))
+    product: Array = np.moveaxis(by_frequency, (2, 1), (0, 3)).reshape(shape)
     return product
 
 
@@ -675,8 +685,26 @@ def _correlate(x: Array, y: Array) -> Array:
     x, y = (a.reshape(-1, *a.shape[2:]) for a in (x, y))
     if x.shape[2] == y.shape[2] == 1:
         return np.multiply(x, y, out=y).sum(axis=0, out=roomy(y.shape[1:], y.dtype))[:, :, None]
-    sums = _by_frequency(x).swapaxes(2, 3) @ _by_frequency(y)
-    return np.moveaxis(sums, 1, 3).reshape(x.shape[1], x.shape[2], y.shape[2], *x.shape[3:])
+    shape = (x.shape[1], x.shape[2], y.shape[2], *x.shape[3:])
+    if _is_better_by_pairs(len(x), shape, len(x) * shape[2]):
+        sums, term = roomy(shape, y.dtype), roomy(shape[:2] + shape[3:], y.dtype)
+        for o in range(y.shape[2]):
+            np.multiply(x[0], y[0, :, o, None], out=sums[:, :, o])
+            for some_x, some_y in zip(x[1:], y[1:], strict=True):
+                sums[:, :, o] += np.multiply(some_x, some_y[:, o, None], out=term)
+        return sums
+    by_frequency = _by_frequency(x).swapaxes(2, 3) @ _by_frequency(y)
+    return np.moveaxis(by_frequency, 1, 3).reshape(shape)
+
+
+def _is_better_by_pairs(rows: int, shape: Sizes, calls: int) -> bool:
+    """Whether products for each pair of channels take less time than to bring the frequencies first, for matmul.
+
+    Each of so many `calls` stands for two, to multiply and to add up.
+    """
+    pairs, size = shape[1] * shape[2], math.prod(shape[3:])
+    copied = rows * (shape[1] + shape[2]) + pairs
+    return pairs * rows * size + calls * TINY <= COPY * copied * size
 
 
 def _by_frequency(a: Array) -> Array:

@@ -52,7 +52,7 @@ def small_tiles(monkeypatch):
     monkeypatch.setattr(_fft, "TASK", 2**9)
 
 
-@pytest.fixture(params=["usual tiles", "small tiles"])
+@pytest.fixture(params=["usual tiles", "small tiles", "pairs of channels", "matrices of channels"])
 def only_transforms(request, monkeypatch):
     """No other method helps out, whatever the cost."""
     monkeypatch.setattr(_fft, "LITTLE", math.inf)
@@ -60,6 +60,8 @@ def only_transforms(request, monkeypatch):
     monkeypatch.setattr(_fft, "plan_of", _fft.plan_of.__wrapped__)
     if request.param == "small tiles":
         small_tiles(monkeypatch)
+    if "channels" in request.param:
+        monkeypatch.setattr(_fft, "COPY", math.inf if request.param == "pairs of channels" else 0)
 
 
 def bound(a, b, size, channels):
