@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any, ClassVar, SupportsIndex
 
 import numpy as np
@@ -16,7 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from ._geometry import Axis, Channels, Geometry, Ints, Padding, _ints
 from ._matrix import FORMATS, NUMBERS, matrix
-from ._memory import empty
+from ._memory import LINE, empty, scratch
 from ._phases import Direction
 from ._runtime import resolve_workers, team
 from .kernels.matrix import copyto, multiply, multiply_adjoint
@@ -27,7 +28,9 @@ Array = NDArray[Any]
 
 TOGETHER = 2**12  # rows of a product that are a task
 ABREAST = 8  # vectors that are laid side by side at a time, at most
-LEAST = 256  # columns that each worker must get of every channel; where there are fewer, it gets whole channels
+LEAST = 256  # columns that each worker must get of every channel; where there are fewer, it gets some of the channels
+WAY = 2**12  # bytes after which addresses share the lines of the nearest cache again,
+CROWD = 4  # and planes that may do so
 ENTRY = 4  # multiplications in the time that an entry takes to read and multiply
 
 
@@ -267,11 +270,15 @@ class Sparse:
             channels="first",
             order=tuple(range(len(axes) + 1)),
         )
-        self._matrix, self._spatial = matrix(item, w), len(axes)
-        self._entries, self._real, self._parts = self._matrix.nnz, w.real.dtype, 2 if w.dtype.kind == "c" else 1
-        self._arrays = self._matrix.indptr, self._matrix.indices, self._matrix.data.view(self._real)
-        self._block = math.prod(axis.m for axis in axes), math.prod(axis.n for axis in axes)  # of a pair of channels
+        built, size = matrix(item, w), math.prod(axis.n for axis in axes)
+        self._shape, self._spatial = built.shape, len(axes)
+        self._entries, self._real, self._parts = built.nnz, w.real.dtype, 2 if w.dtype.kind == "c" else 1
+        self._arrays = built.indptr, built.indices, built.data.view(self._real)
+        self._size, self._plane = size, _plane(size, c_in, w.itemsize)  # of a channel of x, and as kernels see it
+        self._block = math.prod(axis.m for axis in axes), self._plane  # of the matrix, a pair of channels
         self._channels = c_in  # that each row meets
+        if self._plane > size:
+            _move(built.indices, size, self._plane - size)
         self._shares: dict[int, NDArray[np.intp]] = {}  # by the number of workers
 
     def forward(self, x: Array, bias: Array | None, y: Array, workers: int) -> None:
@@ -304,7 +311,7 @@ class Sparse:
         """For vectors side by side, their numbers and those of the results in the order of the matrix."""
         adjoint = direction == "adjoint"
         source, result = (y, x) if adjoint else (x, y)
-        rows, columns = self._matrix.shape[:: -1 if adjoint else 1]
+        rows, columns = self._shape[:: -1 if adjoint else 1]
         vectors, results, count = source.reshape(-1, columns).T, result.reshape(-1, rows), source.size // columns
         in_order = np.may_share_memory(vectors, source) and np.may_share_memory(results, result)
         if not in_order or not _is_abreast(vectors) or count > ABREAST:
@@ -319,7 +326,7 @@ class Sparse:
 
     def _run(self, source: Array, bias: Array | None, result: Array, adjoint: bool, workers: int) -> None:
         """Multiply as many vectors at a time as the kernels do; they lie side by side, or are copied so."""
-        rows, columns = self._matrix.shape[:: -1 if adjoint else 1]
+        rows, columns = self._shape[:: -1 if adjoint else 1]
         x, y = source.reshape(-1, columns).T, result.reshape(-1, rows).T
         in_place = np.may_share_memory(y, result)
         if not in_place:
@@ -342,29 +349,59 @@ class Sparse:
 
     def _multiply(self, x: Array, y: Array, adjoint: bool, workers: int) -> None:
         """``y = matrix @ x``, or by the adjoint, of vectors side by side as real numbers."""
-        work = ENTRY * self._entries * x.shape[1]
-        if adjoint:
-            workers = team(workers, len(y), work)
-            multiply_adjoint(*self._arrays, self._parts, self._shares_of(workers), x, y, workers)
-        else:
-            workers = team(workers, -(-len(y) // TOGETHER), work)
-            multiply(*self._arrays, self._parts, x, y, TOGETHER, workers)
+        width, work = x.shape[1], ENTRY * self._entries * x.shape[1]
+        with scratch() as memory:
+            if self._plane == self._size:
+                wide = y if adjoint else x
+            else:
+                wide = memory.take("planes", (self._shape[1] // self._size * self._plane, width), x.dtype)
+            planes = wide.reshape(-1, self._plane, width)[:, : self._size]
+            if adjoint:
+                workers = team(workers, len(wide), work)
+                multiply_adjoint(*self._arrays, self._parts, self._shares_of(workers), x, wide, workers)
+                if wide is not y:
+                    y.reshape(planes.shape)[...] = planes
+            else:
+                if wide is not x:
+                    planes[...] = x.reshape(planes.shape)
+                workers = team(workers, -(-len(y) // TOGETHER), work)
+                multiply(*self._arrays, self._parts, wide, y, TOGETHER, workers)
 
     def _shares_of(self, workers: int) -> NDArray[np.intp]:
-        """A row for each worker's share: its columns, its rows, the size of a block, and that of the matrix.
+        """A row for each worker's share, as `kernels/matrix.pyx` has it: some columns of all blocks, or some blocks.
 
-        Blocks are the pairs of channels, or the whole matrix if they are small.
+        Blocks are the pairs of channels, or the whole matrix if they are small and few side by side.
         """
         table = self._shares.get(workers)
         if table is None:  # two threads may both find it at first: no harm
-            rows, columns = self._matrix.shape
-            small = self._block[1] < LEAST * workers
-            (height, width), channels = ((rows, columns), 1) if small else (self._block, self._channels)
-            ends, indices = self._matrix.indptr[: height + 1], self._matrix.indices
-            shares = _shares(ends, indices[: ends[-1]] % width, width, workers)
+            rows, columns = self._shape[0], self._shape[1] // max(self._size, 1) * self._plane
+            (height, width), channels = self._block, self._channels
+            small = self._size < LEAST * workers
+            if small and channels < workers:
+                height, width, channels = rows, columns, 1
+            if small and channels > 1:
+                cuts = np.arange(workers + 1) * channels // workers
+                shares = np.array([(first, last, 0, width, *(0, height) * 2) for first, last in pairwise(cuts)])
+            else:
+                ends, indices, _ = self._arrays
+                cut = _shares(ends[: height + 1], indices[: ends[height]] % width, width, workers)
+                shares = np.column_stack([np.broadcast_to((0, channels), (workers, 2)), cut])
             sizes = np.broadcast_to((width, height, columns, rows, channels), (workers, 5))
-            table = self._shares[workers] = np.concatenate([shares, sizes], axis=1)
+            table = self._shares[workers] = np.column_stack([sizes, shares]).astype(np.intp)
         return table
+
+
+def _plane(size: int, channels: int, itemsize: int) -> int:
+    """How far apart the channels of a row's columns are best: by powers of two, all would share few lines of a cache."""
+    common = math.gcd(size * itemsize, WAY)
+    return size + LINE // itemsize if channels * common >= CROWD * WAY else size
+
+
+def _move(indices: NDArray[Any], size: int, by: int) -> None:
+    """To columns of planes that are so much further apart."""
+    for first in range(0, len(indices), TOGETHER):
+        some = indices[first : first + TOGETHER]
+        some += some // size * by
 
 
 def _shares(ends: Array, columns: Array, width: int, count: int) -> NDArray[np.intp]:

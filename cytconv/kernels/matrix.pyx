@@ -51,7 +51,6 @@ ctypedef fused real:
 cdef enum:
     SUMS = 8  # real numbers of vectors that meet an entry at a time, at most
     NEAR = 64  # rows that meet other vectors next, while the nearest cache still has them
-    PLANES = 4  # channels whose results are added to at a time: the ways of a cache, where planes are a power of two
     COPIED = 1024  # numbers to copy at a time, about: few enough for the nearest cache to still have them
 
 cdef struct Factor:  # one row of the table `factors`
@@ -59,10 +58,10 @@ cdef struct Factor:  # one row of the table `factors`
     Py_ssize_t phases  # where base, place and count of its phases are, each together
 
 cdef struct Share:  # one row of the table `shares`: of a matrix made of blocks of one structure, or without entries,
-    Py_ssize_t start, stop  # the columns,
-    Py_ssize_t first, last, whole_first, whole_last  # the rows that have entries there, and those that have no others,
-    Py_ssize_t width, height, columns, rows  # in each block; the size of a block, and of the matrix;
-    Py_ssize_t channels  # and how many blocks with entries are side by side
+    Py_ssize_t width, height, columns, rows  # the size of a block, and of the matrix;
+    Py_ssize_t blocks, block, past_block  # how many with entries are side by side, and which of them it takes;
+    Py_ssize_t start, stop  # in each, the columns,
+    Py_ssize_t first, last, whole_first, whole_last  # the rows that have entries there, and those that have no others
 
 cdef struct Run:  # the entries of one row of a factor whose columns there are
     Py_ssize_t count, column, place
@@ -349,6 +348,8 @@ cdef void scatter_share(
     cdef Py_ssize_t block, column, row, stop
     cdef bint whole
     for block in range(share.columns // share.width):
+        if not share.block <= block % share.blocks < share.past_block:
+            continue
         column, stop = block * share.width + share.start, block * share.width + share.stop
         if y_pitch == width:
             memset(y + y_pitch * column, 0, (stop - column) * width * sizeof(real))
@@ -378,48 +379,44 @@ cdef inline void scatter_rows(
     const Share* share, bint whole, Py_ssize_t rows, int parts, Py_ssize_t width, const index* ends,
     const index* columns, const real* data, const real* x, Py_ssize_t x_pitch, real* y, Py_ssize_t y_pitch,
 ) noexcept nogil:
-    """Some `rows`, their entries in few channels at a time, whose results the nearest cache holds side by side."""
+    """Some `rows`; of their entries, those in the blocks of the share."""
     cdef index begin[NEAR]
     cdef index end[NEAR]
-    cdef Py_ssize_t row, v, left = share.channels
+    cdef index each
+    cdef Py_ssize_t row, v = 0
     cdef const index* starts = ends
     cdef const index* stops = ends + 1
-    if left > 1:
+    if share.block > 0 or share.past_block < share.blocks:
         starts, stops = begin, end
         for row in range(rows):
-            end[row] = ends[row]
-    while left:
-        left -= min(left, PLANES)
-        if share.channels > 1:
-            for row in range(rows):
-                begin[row] = end[row]
-                end[row] = ends[row + 1] - (ends[row + 1] - ends[row]) // <index> share.channels * <index> left
-        v = 0
-        while v < width:
-            if parts == 1 and width - v >= 8:
-                scatter(share, whole, rows, starts, stops, 1, 8, columns, data, x + v, x_pitch, y + v, y_pitch)
-                v += 8
-            elif parts == 1 and width - v >= 4:
-                scatter(share, whole, rows, starts, stops, 1, 4, columns, data, x + v, x_pitch, y + v, y_pitch)
-                v += 4
-            elif parts == 1 and width - v >= 2:
-                scatter(share, whole, rows, starts, stops, 1, 2, columns, data, x + v, x_pitch, y + v, y_pitch)
-                v += 2
-            elif parts == 1 and whole and y_pitch == 1:
-                scatter_one(rows, starts, stops, columns, data, x, x_pitch, y)
-                v += 1
-            elif parts == 1:
-                scatter(share, whole, rows, starts, stops, 1, 1, columns, data, x + v, x_pitch, y + v, y_pitch)
-                v += 1
-            elif width - v >= 8:
-                scatter(share, whole, rows, starts, stops, 2, 8, columns, data, x + v, x_pitch, y + v, y_pitch)
-                v += 8
-            elif width - v >= 4:
-                scatter(share, whole, rows, starts, stops, 2, 4, columns, data, x + v, x_pitch, y + v, y_pitch)
-                v += 4
-            else:
-                scatter(share, whole, rows, starts, stops, 2, 2, columns, data, x + v, x_pitch, y + v, y_pitch)
-                v += 2
+            each = (ends[row + 1] - ends[row]) // <index> share.blocks
+            begin[row] = ends[row] + <index> share.block * each
+            end[row] = ends[row] + <index> share.past_block * each
+    while v < width:
+        if parts == 1 and width - v >= 8:
+            scatter(share, whole, rows, starts, stops, 1, 8, columns, data, x + v, x_pitch, y + v, y_pitch)
+            v += 8
+        elif parts == 1 and width - v >= 4:
+            scatter(share, whole, rows, starts, stops, 1, 4, columns, data, x + v, x_pitch, y + v, y_pitch)
+            v += 4
+        elif parts == 1 and width - v >= 2:
+            scatter(share, whole, rows, starts, stops, 1, 2, columns, data, x + v, x_pitch, y + v, y_pitch)
+            v += 2
+        elif parts == 1 and whole and y_pitch == 1:
+            scatter_one(rows, starts, stops, columns, data, x, x_pitch, y)
+            v += 1
+        elif parts == 1:
+            scatter(share, whole, rows, starts, stops, 1, 1, columns, data, x + v, x_pitch, y + v, y_pitch)
+            v += 1
+        elif width - v >= 8:
+            scatter(share, whole, rows, starts, stops, 2, 8, columns, data, x + v, x_pitch, y + v, y_pitch)
+            v += 8
+        elif width - v >= 4:
+            scatter(share, whole, rows, starts, stops, 2, 4, columns, data, x + v, x_pitch, y + v, y_pitch)
+            v += 4
+        else:
+            scatter(share, whole, rows, starts, stops, 2, 2, columns, data, x + v, x_pitch, y + v, y_pitch)
+            v += 2
 
 
 cdef inline void scatter(
