@@ -28,7 +28,7 @@ Array = NDArray[Any]
 
 TOGETHER = 2**12  # rows of a product that are a task
 ABREAST = 8  # vectors that are laid side by side at a time, at most
-LEAST = 256  # columns that each worker must get of every channel; where there are fewer, it gets some of the channels
+TWICE = 0.15  # of the rows that may have entries in the columns of several workers
 WAY = 2**12  # bytes after which addresses share the lines of the nearest cache again,
 CROWD = 4  # and planes that may do so
 ENTRY = 4  # multiplications in the time that an entry takes to read and multiply
@@ -274,9 +274,9 @@ class Sparse:
         self._shape, self._spatial = built.shape, len(axes)
         self._entries, self._real, self._parts = built.nnz, w.real.dtype, 2 if w.dtype.kind == "c" else 1
         self._arrays = built.indptr, built.indices, built.data.view(self._real)
-        self._size, self._plane = size, _plane(size, c_in, w.itemsize)  # of a channel of x, and as kernels see it
-        self._block = math.prod(axis.m for axis in axes), self._plane  # of the matrix, a pair of channels
         self._channels = c_in  # that each row meets
+        self._size, self._plane = size, _plane(size, c_in, w.itemsize)  # of one of them; from one to the next
+        self._block, self._columns = (math.prod(axis.m for axis in axes), self._plane), groups * c_in * self._plane
         if self._plane > size:
             _move(built.indices, size, self._plane - size)
         self._shares: dict[int, NDArray[np.intp]] = {}  # by the number of workers
@@ -350,51 +350,51 @@ class Sparse:
     def _multiply(self, x: Array, y: Array, adjoint: bool, workers: int) -> None:
         """``y = matrix @ x``, or by the adjoint, of vectors side by side as real numbers."""
         width, work = x.shape[1], ENTRY * self._entries * x.shape[1]
+        near, far = y if adjoint else x, None
         with scratch() as memory:
-            if self._plane == self._size:
-                wide = y if adjoint else x
-            else:
-                wide = memory.take("planes", (self._shape[1] // self._size * self._plane, width), x.dtype)
-            planes = wide.reshape(-1, self._plane, width)[:, : self._size]
+            if self._plane > self._size:
+                planes = memory.take("planes", (self._columns // self._plane, self._plane, width), x.dtype)
+                near, far = planes.reshape(-1, width), planes[:, : self._size]
             if adjoint:
-                workers = team(workers, len(wide), work)
-                multiply_adjoint(*self._arrays, self._parts, self._shares_of(workers), x, wide, workers)
-                if wide is not y:
-                    y.reshape(planes.shape)[...] = planes
+                workers = team(workers, len(near), work)
+                multiply_adjoint(*self._arrays, self._parts, self._shares_of(workers), x, near, workers)
+                if far is not None:
+                    y.reshape(far.shape)[...] = far
             else:
-                if wide is not x:
-                    planes[...] = x.reshape(planes.shape)
+                if far is not None:
+                    far[...] = x.reshape(far.shape)
                 workers = team(workers, -(-len(y) // TOGETHER), work)
-                multiply(*self._arrays, self._parts, wide, y, TOGETHER, workers)
+                multiply(*self._arrays, self._parts, near, y, TOGETHER, workers)
 
     def _shares_of(self, workers: int) -> NDArray[np.intp]:
-        """A row for each worker's share, as `kernels/matrix.pyx` has it: some columns of all blocks, or some blocks.
+        """A row for each worker's share, as `kernels/matrix.pyx` has it.
 
-        Blocks are the pairs of channels, or the whole matrix if they are small and few side by side.
+        It is some columns of all blocks, which are the pairs of channels.  Where too many rows would meet several
+        shares, it is some blocks side by side, or some columns of the whole matrix as one block.
         """
         table = self._shares.get(workers)
         if table is None:  # two threads may both find it at first: no harm
-            rows, columns = self._shape[0], self._shape[1] // max(self._size, 1) * self._plane
+            ends, indices, _ = self._arrays
+            rows, columns = self._shape[0], self._columns
             (height, width), channels = self._block, self._channels
-            small = self._size < LEAST * workers
-            if small and channels < workers:
-                height, width, channels = rows, columns, 1
-            if small and channels > 1:
-                cuts = np.arange(workers + 1) * channels // workers
-                shares = np.array([(first, last, 0, width, *(0, height) * 2) for first, last in pairwise(cuts)])
-            else:
-                ends, indices, _ = self._arrays
-                cut = _shares(ends[: height + 1], indices[: ends[height]] % width, width, workers)
-                shares = np.column_stack([np.broadcast_to((0, channels), (workers, 2)), cut])
+            cut = _shares(ends[: height + 1], indices[: ends[height]] % width, width, workers)
+            blocks = np.broadcast_to((0, channels), (workers, 2))
+            if (cut[:, 3] - cut[:, 2]).sum() > (1 + TWICE) * height:
+                if channels >= workers:
+                    blocks = np.array(list(pairwise(np.arange(workers + 1) * channels // workers)))
+                    cut = np.broadcast_to((0, width, *(0, height) * 2), (workers, 6))
+                else:
+                    height, width, channels = rows, columns, 1
+                    cut, blocks = _shares(ends, indices, width, workers), np.broadcast_to((0, 1), (workers, 2))
             sizes = np.broadcast_to((width, height, columns, rows, channels), (workers, 5))
-            table = self._shares[workers] = np.column_stack([sizes, shares]).astype(np.intp)
+            table = self._shares[workers] = np.column_stack([sizes, blocks, cut]).astype(np.intp)
         return table
 
 
 def _plane(size: int, channels: int, itemsize: int) -> int:
-    """How far apart the channels of a row's columns are best: by powers of two, all would share few lines of a cache."""
+    """How far apart the channels are best: by a power of two, those of a row would share few lines of a cache."""
     common = math.gcd(size * itemsize, WAY)
-    return size + LINE // itemsize if channels * common >= CROWD * WAY else size
+    return size + LINE // itemsize if size and channels * common >= CROWD * WAY else size
 
 
 def _move(indices: NDArray[Any], size: int, by: int) -> None:

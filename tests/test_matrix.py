@@ -414,11 +414,15 @@ def test_exact_windows(bad):
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("vectors", [1, 2, 7, 8, 9, 17])
-@pytest.mark.parametrize(("workers", "together", "least"), [(1, 2**12, 256), (2, 5, 1), (3, 1, 256), (7, 2, 0)])
-def test_products(monkeypatch, rng, dtype, vectors, workers, together, least):
+@pytest.mark.parametrize(
+    ("workers", "together", "twice", "crowd"),
+    [(1, 2**12, 0.15, 0), (2, 5, 9, 4), (2, 2**12, 0, 0), (3, 1, 0.15, 4), (7, 2, 9, 0), (7, 2, 0, 4)],
+)
+def test_products(monkeypatch, rng, dtype, vectors, workers, together, twice, crowd):
     """Of any number of vectors, by matrices cut into any shares, with rows and columns that have no entry."""
     monkeypatch.setattr(_sparse, "TOGETHER", together)
-    monkeypatch.setattr(_sparse, "LEAST", least)
+    monkeypatch.setattr(_sparse, "TWICE", twice)
+    monkeypatch.setattr(_sparse, "CROWD", crowd)
     monkeypatch.setattr(_runtime, "WORK_PER_THREAD", 1)
     for w_shape, shape, kwargs in (
         ((3, 2), (4, 5), {"stride": (1, 3)}),
