@@ -572,57 +572,44 @@ def _relative(spans: Sequence[Span], crop: Sequence[tuple[int, int]]) -> Index:
 
 def _transform(parts: Sequence[tuple[Array, Sizes]], to: Array, plan: Plan, memory: Scratch, team: Team) -> Array:
     """Spectra of tiles: along each axis, so many zeros, then a part, then zeros."""
-    d, (*_, n) = plan.d, plan.sizes
+    d, (first, at) = plan.d, parts[0]
     used = [max(1, *(at[a] + part.shape[a - d] for part, at in parts)) for a in range(d - 1)]
-    rows = []
-    for number, (tile, (part, at)) in enumerate(zip(to, parts, strict=True)):
-        if at[-1]:  # numpy appends zeros itself, but puts none before
-            part = _shifted(part, at[-1], memory.take(f"samples {number}", (*part.shape[:-1], n), part.dtype))
-        inside = [slice(first, first + size) for first, size in zip(at[:-1], part.shape[-d:-1], strict=True)]
-        _clear_around(tile[_index([*(slice(0, size) for size in used), slice(None)])], inside)
-        rows.append((part, tile[_index([*inside, slice(None)])]))
-    _by_rows(np.fft.rfft if part.dtype.kind == "f" else np.fft.fft, rows, n, team)
+    rows = [slice(0, n) for n in used]
+    if len(parts) == 1 and first.size and not any(at):
+        samples = first[None]  # numpy appends the zeros
+    else:  # as one array: to transform one after the other would take longer than to copy them
+        samples = memory.take("samples", (len(parts), *first.shape[:-d], *used, plan.sizes[-1]), first.dtype)
+        for tile, (part, at) in zip(samples, parts, strict=True):
+            inside = [slice(n, n + size) for n, size in zip(at, part.shape[-d:], strict=True)]
+            tile[_index(inside)] = part
+            _clear_around(tile, inside)
+    forward = np.fft.rfft if first.dtype.kind == "f" else np.fft.fft
+    _by_rows(forward, samples, plan.sizes[-1], to[_index([*rows, slice(None)])], team)
     for axis in range(-2, -d - 1, -1):  # rows of zeros need no transform along the later axes
-        view = to[_index([*(slice(0, size) for size in used[: d + axis]), *[slice(None)] * -axis])]
+        view = to[_index([*rows[: d + axis], *[slice(None)] * -axis])]
         view[_index([slice(used[axis + 1], None), *[slice(None)] * (-axis - 1)])] = 0
         _in_place(scipy.fft.fft, view, axis, team)
     return to
 
 
-def _shifted(part: Array, at: int, to: Array) -> Array:
-    """The same after zeros along the last axis."""
-    to[..., :at] = 0
-    to[..., at : at + part.shape[-1]] = part
-    to[..., at + part.shape[-1] :] = 0
-    return to
-
-
 def _clear_around(tile: Array, inside: Sequence[slice]) -> None:
-    """Zeros where one of the axes before the last is not `inside`."""
-    for axis, (here, size) in enumerate(zip(inside, tile.shape[-len(inside) - 1 :], strict=False)):
+    """Zeros where one of the last axes is not `inside`."""
+    for axis, (here, size) in enumerate(zip(inside, tile.shape[-len(inside) :], strict=True)):
         for gap in (slice(0, here.start), slice(here.stop, size)):
-            if gap.start < size and gap.stop > gap.start:
-                tile[_index([*inside[:axis], gap, *[slice(None)] * (len(inside) - axis)])] = 0
+            if gap.start < size and gap.stop > 0:
+                tile[_index([*inside[:axis], gap, *[slice(None)] * (len(inside) - axis - 1)])] = 0
 
 
-def _by_rows(transform: Callable[..., Array], arrays: Iterable[tuple[Array, Array]], n: int, team: Team) -> None:
-    """From each array to the other, along the last axis, to length n.  `scipy.fft` would not write where it is told."""
+def _by_rows(transform: Callable[..., Array], a: Array, n: int, to: Array, team: Team) -> None:
+    """Along the last axis, to length n.  numpy writes where it is told to, which `scipy.fft` does not."""
 
-    def some(arrays: tuple[Array, Array]) -> None:
-        a, to = arrays
+    def some(part: Index) -> None:
         with np.errstate(all="ignore"):
-            transform(a, n, out=to)
+            transform(a[part], n, out=to[part])
 
-    list(team.map(some, [piece for pair in arrays for piece in _cut(pair, team.threads)]))
-
-
-def _cut(arrays: tuple[Array, Array], parts: int) -> list[tuple[Array, Array]]:
-    """Both in so many parts, along the longest axis but the last."""
-    shape = arrays[0].shape[:-1]
-    axis = int(np.argmax(shape))
-    cuts = [shape[axis] * part // parts for part in range(parts + 1)]
-    pieces = [(*[slice(None)] * axis, slice(*cut)) for cut in pairwise(cuts) if cut[0] < cut[1]]
-    return [(arrays[0][piece], arrays[1][piece]) for piece in pieces]
+    axis = int(np.argmax(a.shape[:-1]))
+    cuts = [a.shape[axis] * t // team.threads for t in range(team.threads + 1)]
+    list(team.map(some, [(*[slice(None)] * axis, slice(*cut)) for cut in pairwise(cuts) if cut[0] < cut[1]]))
 
 
 def _in_place(transform: Callable[..., Array], a: Array, axis: int, team: Team) -> None:
@@ -652,7 +639,7 @@ def _store(
         spectrum = spectrum[_index([slice(first, last), *[slice(None)] * (-1 - axis)])]
     if to.dtype.kind == "f":
         results = memory.take("results", (*spectrum.shape[:-1], plan.sizes[-1]), to.dtype)
-        _by_rows(np.fft.irfft, [(spectrum, results)], plan.sizes[-1], team)
+        _by_rows(np.fft.irfft, spectrum, plan.sizes[-1], results, team)
     else:
         results = spectrum
         _in_place(scipy.fft.ifft, results, -1, team)
