@@ -45,6 +45,7 @@ Array = NDArray[Any]
 Prices = dict[str, list[float]]  # seconds of each amount of a method
 
 ROUNDS = 3  # of a measurement, after one that does not count
+SHARED = 0.4  # power of the number of threads by which transforms gain from them: they share one interpreter
 
 
 # ---- the public function -----------------------------------------------------------------------------
@@ -163,7 +164,7 @@ def amounts_of(geometry: Geometry, dtype: np.dtype[Any], workers: int) -> dict[s
 
     transforms = fft_plan("forward", axes, x.shape, w.shape) if products else None
     if transforms:
-        threads_of_fft = transforms.threads(workers, math.prod(geometry.batch))
+        threads_of_fft = transforms.threads(workers, math.prod(geometry.batch)) ** SHARED
         fft = [1.0, transforms.steps * dtype.itemsize / threads_of_fft, y.nbytes / threads_of_fft]
     else:
         fft = []
