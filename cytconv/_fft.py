@@ -157,7 +157,8 @@ class Fft:
     def _prepare(self, plan: Plan, team: Team) -> None:
         """Have the spectra of all classes, before several threads ask for the same one."""
         if len(plan.classes) == 1:
-            self._spectrum(plan, plan.classes[0], team)
+            numbers = math.prod(self._w.shape[:3]) * math.prod(plan.sizes)
+            self._spectrum(plan, plan.classes[0], team if numbers >= TASK else Team())  # few: to wait would take longer
         elif len(plan.classes) * math.prod(self._w.shape[:3]) * math.prod(plan.sizes) * self._w.itemsize <= MOST:
             for _ in team.map(lambda c: self._spectrum(plan, c, Team()), plan.classes):
                 pass
