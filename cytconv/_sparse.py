@@ -30,7 +30,7 @@ TOGETHER = 2**12  # rows of a product that are a task
 ABREAST = 8  # vectors that are laid side by side at a time, at most
 TWICE = 0.15  # of the rows that may have entries in the columns of several workers
 WAY = 2**12  # bytes after which addresses share the lines of the nearest cache again,
-CROWD = 4  # and planes that may do so
+CROWD = 4  # and how many planes may do so
 ENTRY = 4  # multiplications in the time that an entry takes to read and multiply
 
 
@@ -276,6 +276,8 @@ class Sparse:
         self._arrays = built.indptr, built.indices, built.data.view(self._real)
         self._channels = c_in  # that each row meets
         self._size, self._plane = size, _plane(size, c_in, w.itemsize)  # of one of them; from one to the next
+        if groups * c_in * self._plane > np.iinfo(built.indices.dtype).max:
+            self._plane = size
         self._block, self._columns = (math.prod(axis.m for axis in axes), self._plane), groups * c_in * self._plane
         if self._plane > size:
             _move(built.indices, size, self._plane - size)
@@ -350,21 +352,22 @@ class Sparse:
     def _multiply(self, x: Array, y: Array, adjoint: bool, workers: int) -> None:
         """``y = matrix @ x``, or by the adjoint, of vectors side by side as real numbers."""
         width, work = x.shape[1], ENTRY * self._entries * x.shape[1]
-        near, far = y if adjoint else x, None
         with scratch() as memory:
-            if self._plane > self._size:
+            spread = columns = y if adjoint else x
+            if self._plane > self._size:  # what belongs to the columns is copied to or from planes further apart
                 planes = memory.take("planes", (self._columns // self._plane, self._plane, width), x.dtype)
-                near, far = planes.reshape(-1, width), planes[:, : self._size]
+                spread, inside = planes.reshape(-1, width), planes[:, : self._size]
+                columns = columns.reshape(inside.shape)
+                if not adjoint:
+                    inside[...] = columns
             if adjoint:
-                workers = team(workers, len(near), work)
-                multiply_adjoint(*self._arrays, self._parts, self._shares_of(workers), x, near, workers)
-                if far is not None:
-                    y.reshape(far.shape)[...] = far
+                workers = team(workers, len(spread), work)
+                multiply_adjoint(*self._arrays, self._parts, self._shares_of(workers), x, spread, workers)
+                if self._plane > self._size:
+                    columns[...] = inside
             else:
-                if far is not None:
-                    far[...] = x.reshape(far.shape)
                 workers = team(workers, -(-len(y) // TOGETHER), work)
-                multiply(*self._arrays, self._parts, near, y, TOGETHER, workers)
+                multiply(*self._arrays, self._parts, spread, y, TOGETHER, workers)
 
     def _shares_of(self, workers: int) -> NDArray[np.intp]:
         """A row for each worker's share, as `kernels/matrix.pyx` has it.

@@ -13,6 +13,7 @@ from reference import DTYPES, integers, uniform
 
 import cytconv
 from cytconv import _matrix, _memory, _runtime, _sparse, conv, conv_matrix, conv_transpose, conv_transpose_matrix
+from cytconv._geometry import Geometry
 
 # input_shape, shape of w, the rest
 CASES = {
@@ -449,3 +450,13 @@ def spread_out(a):
     wide = np.full((2 * a.shape[0], 3 * a.shape[1]), np.nan, a.dtype)
     wide[::2, ::3] = a
     return wide[::2, ::3]
+
+
+def test_planes_stay_within_the_index():
+    """Channels are not moved apart where their columns would no longer fit into 32 bits."""
+    channels = 2**21 - 1
+    w = np.ones((channels, 1, 1), np.float32)
+    geometry = Geometry.forward((channels, 1024), w.shape, channels="first", padding=[(0, 1023)])
+    _, indices, _ = _sparse.Sparse(geometry.axes, geometry.split_w(w))._arrays
+    assert indices.dtype == np.int32
+    np.testing.assert_array_equal(indices, 1024 * np.arange(channels))
