@@ -164,8 +164,8 @@ def amounts_of(geometry: Geometry, dtype: np.dtype[Any], workers: int) -> dict[s
 
     transforms = fft_plan("forward", axes, x.shape, w.shape) if products else None
     if transforms:
-        threads_of_fft = transforms.threads(workers, math.prod(geometry.batch)) ** SHARED
-        fft = [1.0, transforms.steps * dtype.itemsize / threads_of_fft, y.nbytes / threads_of_fft]
+        gain = transforms.threads(workers, math.prod(geometry.batch)) ** SHARED
+        fft = [1.0, transforms.steps * dtype.itemsize / gain, y.nbytes / gain]
     else:
         fft = []
     rows, entries = math.prod(geometry.y_shape), entries_of(geometry)

@@ -319,7 +319,10 @@ class Plan:
         return self.sizes if dtype.kind == "c" else (*self.sizes[:-1], self.sizes[-1] // 2 + 1)
 
     def threads(self, workers: int, batch: int) -> int:
-        """How many are worth it: each call to numpy is one for the interpreter, too, which is for one at a time."""
+        """How many are worth it: each call to numpy is one for the interpreter, too, which is for one at a time.
+
+        Of tasks, and in the forward reading of classes, two run side by side between one wait and the next.
+        """
         tasks = len(self.tasks(batch))
         side_by_side = tasks > 1 or self.reading == "forward"
         waits = (tasks if tasks > 1 else len(self.classes)) / (2 if side_by_side else 1)
@@ -352,7 +355,7 @@ class Plan:
                 part = p.part(v[a], c[a])
                 first, last = p.support(v[a], c[a])
                 begin, end = max(first, start), min(last, stop + p.taps - 1)
-                spans.append(Span(begin - part.low, end - begin, begin - start))
+                spans.append(Span(begin - part.low, end - begin, begin - start) if begin < end else Span(0, 0, 0))
         return spans
 
     def _results(self, v: Index, c: Index, tile: Tile) -> list[Span]:
@@ -441,7 +444,7 @@ def least_steps(axes: tuple[Axis, ...], w_shape: Sizes) -> int:
     _, inputs, outputs = w_shape[:3]
     classes = math.prod(Pieces(axis).classes for axis in axes)
     shortest = int(math.log2(16)) + PASSES
-    return shortest * (inputs + outputs * classes) + 2 * inputs * outputs * classes
+    return shortest * (inputs + outputs * classes) + PAIR * inputs * outputs * classes
 
 
 def _lengths(taps: int, longest: int, shortest: int, real: bool) -> list[tuple[int, int]]:
@@ -688,10 +691,12 @@ def _correlate(x: Array, y: Array) -> Array:
 def _is_better_by_pairs(rows: int, shape: Sizes, calls: int) -> bool:
     """Whether products for each pair of channels take less time than to bring the frequencies first, for matmul.
 
-    Each of so many `calls` stands for two, to multiply and to add up.
+    Spectra of weights have the shape ``(groups, C, C, *frequencies)``, and each of so many `calls` stands for two: to
+    multiply and to add up.
     """
-    pairs, size = shape[1] * shape[2], math.prod(shape[3:])
-    copied = rows * (shape[1] + shape[2]) + pairs
+    groups, inputs, outputs, *frequencies = shape
+    pairs, size = inputs * outputs, groups * math.prod(frequencies)
+    copied = rows * (inputs + outputs) + pairs
     return pairs * rows * size + calls * TINY <= COPY * copied * size
 
 

@@ -28,9 +28,11 @@ Array = NDArray[Any]
 
 TOGETHER = 2**12  # rows of a product that are a task
 ABREAST = 8  # vectors that are laid side by side at a time, at most
-TWICE = 0.15  # of the rows that may have entries in the columns of several workers
+TWICE = 0.15  # of the rows, how many visits there may be beside one of each; of channels, how many more than its share
 WAY = 2**12  # bytes after which addresses share the lines of the nearest cache again,
 CROWD = 4  # and how many planes may do so
+MANY = 64  # entries of a column for which it is worth copying a number, to move planes apart
+PIECE = 2**15  # indices that are moved at a time
 ENTRY = 4  # multiplications in the time that an entry takes to read and multiply
 
 
@@ -275,12 +277,15 @@ class Sparse:
         self._entries, self._real, self._parts = built.nnz, w.real.dtype, 2 if w.dtype.kind == "c" else 1
         self._arrays = built.indptr, built.indices, built.data.view(self._real)
         self._channels = c_in  # that each row meets
-        self._size, self._plane = size, _plane(size, c_in, w.itemsize)  # of one of them; from one to the next
-        if groups * c_in * self._plane > np.iinfo(built.indices.dtype).max:
-            self._plane = size
-        self._block, self._columns = (math.prod(axis.m for axis in axes), self._plane), groups * c_in * self._plane
-        if self._plane > size:
-            _move(built.indices, size, self._plane - size)
+        # Numbers of a channel, and from one to the next: in the columns of the matrix, but not in x.
+        self._size, self._plane = size, size
+        if built.nnz >= MANY * groups * c_in * size:
+            plane = _plane(size, c_in, w.itemsize)
+            if size < plane <= np.iinfo(built.indices.dtype).max // (groups * c_in):
+                _move(built.indices, size, plane - size)
+                self._plane = plane
+        self._columns = groups * c_in * self._plane
+        self._block = math.prod(axis.m for axis in axes), self._plane  # of the matrix, a pair of channels
         self._shares: dict[int, NDArray[np.intp]] = {}  # by the number of workers
 
     def forward(self, x: Array, bias: Array | None, y: Array, workers: int) -> None:
@@ -351,23 +356,30 @@ class Sparse:
 
     def _multiply(self, x: Array, y: Array, adjoint: bool, workers: int) -> None:
         """``y = matrix @ x``, or by the adjoint, of vectors side by side as real numbers."""
-        width, work = x.shape[1], ENTRY * self._entries * x.shape[1]
-        with scratch() as memory:
-            spread = columns = y if adjoint else x
-            if self._plane > self._size:  # what belongs to the columns is copied to or from planes further apart
-                planes = memory.take("planes", (self._columns // self._plane, self._plane, width), x.dtype)
-                spread, inside = planes.reshape(-1, width), planes[:, : self._size]
-                columns = columns.reshape(inside.shape)
-                if not adjoint:
-                    inside[...] = columns
+        if self._plane == self._size:
+            self._product(x, y, adjoint, workers)
+            return
+        with scratch() as memory:  # what belongs to the columns is copied to or from planes further apart
+            columns, width = y if adjoint else x, x.shape[1]
+            planes = memory.take("planes", (self._columns // self._plane, self._plane, width), x.dtype)
+            spread, inside = planes.reshape(-1, width), planes[:, : self._size]
+            columns = columns.reshape(inside.shape)
             if adjoint:
-                workers = team(workers, len(spread), work)
-                multiply_adjoint(*self._arrays, self._parts, self._shares_of(workers), x, spread, workers)
-                if self._plane > self._size:
-                    columns[...] = inside
+                self._product(x, spread, True, workers)
+                columns[...] = inside
             else:
-                workers = team(workers, -(-len(y) // TOGETHER), work)
-                multiply(*self._arrays, self._parts, spread, y, TOGETHER, workers)
+                inside[...] = columns
+                self._product(spread, y, False, workers)
+
+    def _product(self, x: Array, y: Array, adjoint: bool, workers: int) -> None:
+        """The same with the columns as far apart as those of the matrix are."""
+        work = ENTRY * self._entries * x.shape[1]
+        if adjoint:
+            workers = team(workers, len(y), work)
+            multiply_adjoint(*self._arrays, self._parts, self._shares_of(workers), x, y, workers)
+        else:
+            workers = team(workers, -(-len(y) // TOGETHER), work)
+            multiply(*self._arrays, self._parts, x, y, TOGETHER, workers)
 
     def _shares_of(self, workers: int) -> NDArray[np.intp]:
         """A row for each worker's share, as `kernels/matrix.pyx` has it.
@@ -383,7 +395,7 @@ class Sparse:
             cut = _shares(ends[: height + 1], indices[: ends[height]] % width, width, workers)
             blocks = np.broadcast_to((0, channels), (workers, 2))
             if (cut[:, 3] - cut[:, 2]).sum() > (1 + TWICE) * height:
-                if channels >= workers:
+                if workers * -(-channels // workers) <= (1 + TWICE) * channels:  # about as many for each
                     blocks = np.array(list(pairwise(np.arange(workers + 1) * channels // workers)))
                     cut = np.broadcast_to((0, width, *(0, height) * 2), (workers, 6))
                 else:
@@ -395,15 +407,15 @@ class Sparse:
 
 
 def _plane(size: int, channels: int, itemsize: int) -> int:
-    """How far apart the channels are best: by a power of two, those of a row would share few lines of a cache."""
+    """Numbers from one channel to the next: `size`, or a line of the cache more if they would share few lines of it."""
     common = math.gcd(size * itemsize, WAY)
     return size + LINE // itemsize if size and channels * common >= CROWD * WAY else size
 
 
 def _move(indices: NDArray[Any], size: int, by: int) -> None:
     """To columns of planes that are so much further apart."""
-    for first in range(0, len(indices), TOGETHER):
-        some = indices[first : first + TOGETHER]
+    for first in range(0, len(indices), PIECE):
+        some = indices[first : first + PIECE]
         some += some // size * by
 
 

@@ -424,6 +424,7 @@ def test_products(monkeypatch, rng, dtype, vectors, workers, together, twice, cr
     monkeypatch.setattr(_sparse, "TOGETHER", together)
     monkeypatch.setattr(_sparse, "TWICE", twice)
     monkeypatch.setattr(_sparse, "CROWD", crowd)
+    monkeypatch.setattr(_sparse, "MANY", 0)
     monkeypatch.setattr(_runtime, "WORK_PER_THREAD", 1)
     for w_shape, shape, kwargs in (
         ((3, 2), (4, 5), {"stride": (1, 3)}),
@@ -452,8 +453,9 @@ def spread_out(a):
     return wide[::2, ::3]
 
 
-def test_planes_stay_within_the_index():
+def test_planes_stay_within_the_index(monkeypatch):
     """Channels are not moved apart where their columns would no longer fit into 32 bits."""
+    monkeypatch.setattr(_sparse, "MANY", 0)
     channels = 2**21 - 1
     w = np.ones((channels, 1, 1), np.float32)
     geometry = Geometry.forward((channels, 1024), w.shape, channels="first", padding=[(0, 1023)])
