@@ -28,10 +28,10 @@ Array = NDArray[Any]
 
 TOGETHER = 2**12  # rows of a product that are a task
 ABREAST = 8  # vectors that are laid side by side at a time, at most
-TWICE = 0.15  # of the rows, how many visits there may be beside one of each; of channels, how many more than its share
+TWICE = 0.15  # part of the rows that workers may visit once more, or of its share of the channels that one may get more
 WAY = 2**12  # bytes after which addresses share the lines of the nearest cache again,
 CROWD = 4  # and how many planes may do so
-MANY = 64  # entries of a column for which it is worth copying a number, to move planes apart
+MANY = 64  # entries in a column, on the average, that make up for copying its number to planes further apart
 PIECE = 2**15  # indices that are moved at a time
 ENTRY = 4  # multiplications in the time that an entry takes to read and multiply
 

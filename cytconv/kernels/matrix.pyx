@@ -379,7 +379,7 @@ cdef inline void scatter_rows(
     const Share* share, bint whole, Py_ssize_t rows, int parts, Py_ssize_t width, const index* ends,
     const index* columns, const real* data, const real* x, Py_ssize_t x_pitch, real* y, Py_ssize_t y_pitch,
 ) noexcept nogil:
-    """Some `rows`; of their entries, as many in each block, those in the blocks of the share."""
+    """Some `rows`: of their entries, of which each block has as many, those in the blocks of the share."""
     cdef index begin[NEAR]
     cdef index end[NEAR]
     cdef index each
