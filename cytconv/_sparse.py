@@ -19,15 +19,15 @@ from ._geometry import Axis, Channels, Geometry, Ints, Padding, _ints
 from ._matrix import FORMATS, NUMBERS, matrix
 from ._memory import LINE, empty, scratch
 from ._phases import Direction
-from ._runtime import resolve_workers, team
-from .kernels.matrix import copyto, multiply, multiply_adjoint
+from ._runtime import kernels, resolve_workers, team
+from .kernels.matrix import copyto
 
 __all__ = ["Sparse", "check_format", "conv_matrix", "conv_transpose_matrix", "whole_shape"]
 
 Array = NDArray[Any]
 
 TOGETHER = 2**12  # rows of a product that are a task
-ABREAST = 8  # vectors that are laid side by side at a time, at most
+ABREAST = 16  # vectors that are laid side by side at a time, at most
 TWICE = 0.15  # part of the rows that workers may visit once more, or of its share of the channels that one may get more
 WAY = 2**12  # bytes after which addresses share the lines of the nearest cache again,
 CROWD = 4  # and how many planes may do so
@@ -376,13 +376,13 @@ class Sparse:
         work = ENTRY * self._entries * x.shape[1]
         if adjoint:
             workers = team(workers, len(y), work)
-            multiply_adjoint(*self._arrays, self._parts, self._shares_of(workers), x, y, workers)
+            kernels(x.dtype).multiply_adjoint(*self._arrays, self._parts, self._shares_of(workers), x, y, workers)
         else:
             workers = team(workers, -(-len(y) // TOGETHER), work)
-            multiply(*self._arrays, self._parts, x, y, TOGETHER, workers)
+            kernels(x.dtype).multiply(*self._arrays, self._parts, x, y, TOGETHER, workers)
 
     def _shares_of(self, workers: int) -> NDArray[np.intp]:
-        """A row for each worker's share, as `kernels/matrix.pyx` has it.
+        """A row for each worker's share, as `kernels/products.pxi` has it.
 
         It is some columns of all blocks, which are the pairs of channels.  Where too many rows would meet several
         shares, it is some blocks side by side, or some columns of the whole matrix as one block.

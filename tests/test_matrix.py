@@ -414,7 +414,7 @@ def test_exact_windows(bad):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("vectors", [1, 2, 7, 8, 9, 17])
+@pytest.mark.parametrize("vectors", [1, 2, 7, 8, 15, 17, 35])
 @pytest.mark.parametrize(
     ("workers", "together", "twice", "crowd"),
     [(1, 2**12, 0.15, 0), (2, 5, 9, 4), (2, 2**12, 0, 0), (3, 1, 0.15, 4), (7, 2, 9, 0), (7, 2, 0, 4)],

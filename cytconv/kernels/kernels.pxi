@@ -19,6 +19,7 @@ include "lines.pxi"
 include "stencil.pxi"
 include "weights.pxi"
 include "weight_lines.pxi"
+include "products.pxi"
 
 lanes = LANES  # how many numbers a vector holds
 vector_bytes = sizeof(vec)

@@ -14,15 +14,4 @@ def fill(
     data: Any,
     workers: int,
 ) -> None: ...
-def multiply(ends: Any, columns: Any, data: Any, parts: int, x: Any, y: Any, together: int, workers: int) -> None: ...
-def multiply_adjoint(
-    ends: Any,
-    columns: Any,
-    data: Any,
-    parts: int,
-    shares: Any,
-    x: Any,
-    y: Any,
-    workers: int,
-) -> None: ...
 def copyto(to: Any, source: Any, together: int, workers: int) -> None: ...
