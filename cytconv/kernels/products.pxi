@@ -52,6 +52,7 @@ cdef extern from *:
 
 cdef enum:
     SUMS = 16  # numbers of vectors that meet an entry at a time, at most
+    MANY = 16  # neighbours that are worth adding up as vectors: others wait for what the row before them has stored
     NEAR = 64  # rows that meet other vectors next, while the nearest cache still has them
 
 cdef struct Share:  # one row of the table `shares`: of a matrix made of blocks of one structure, or without entries,
@@ -193,12 +194,33 @@ cdef void gather_one(
     Py_ssize_t first, Py_ssize_t last, const index* ends, const index* columns, const real* data,
     const real* x, real* y,
 ) noexcept nogil:
-    """One vector by itself: two sums, so that none has to wait for the one before."""
+    """One vector by itself."""
+    cdef Py_ssize_t middle = (first + last) // 2
+    if are_neighbours(MANY, ends[middle], ends[middle + 1], columns):
+        gather_alone(True, first, last, ends, columns, data, x, y)
+    else:
+        gather_alone(False, first, last, ends, columns, data, x, y)
+
+
+cdef inline inlined gather_alone(
+    bint together, Py_ssize_t first, Py_ssize_t last, const index* ends, const index* columns, const real* data,
+    const real* x, real* y,
+) noexcept nogil:
+    """Two sums, so that none has to wait for the one before; and sums side by side, of neighbours."""
     cdef Py_ssize_t row, j = ends[first], end
     cdef real even, odd
+    cdef pack sums
+    cdef int i
     for row in range(first, last):
         even = odd = 0
         end = ends[row + 1]
+        if together:
+            sums = EMPTY_PACK
+            while are_neighbours(PACK, j, end, columns):
+                sums = sums + (<const pack*> (data + j))[0] * (<const pack*> (x + columns[j]))[0]
+                j += PACK
+            for i in range(PACK):
+                even = even + (<real*> &sums)[i]
         while j + 2 <= end:
             even = even + data[j] * x[columns[j]]
             odd = odd + data[j + 1] * x[columns[j + 1]]
@@ -208,6 +230,11 @@ cdef void gather_one(
             even = even + data[j] * x[columns[j]]
             j += 1
         y[row] = even + odd
+
+
+cdef inline bint are_neighbours(Py_ssize_t count, Py_ssize_t j, Py_ssize_t end, const index* columns) noexcept nogil:
+    """Whether there are so many entries from `j` on, in columns one after the other."""
+    return PACK > 1 and j + count <= end and columns[j + count - 1] - columns[j] == count - 1
 
 
 def multiply_adjoint(
@@ -381,11 +408,28 @@ cdef inline inlined scatter_one(
     Py_ssize_t rows, const index* starts, const index* stops, const index* columns, const real* data,
     const real* x, Py_ssize_t x_pitch, real* y,
 ) noexcept nogil:
-    """One vector by itself.  A row has each column once: so two are read before either is written."""
+    """One vector by itself."""
+    if are_neighbours(MANY, starts[rows // 2], stops[rows // 2], columns):
+        scatter_alone(True, rows, starts, stops, columns, data, x, x_pitch, y)
+    else:
+        scatter_alone(False, rows, starts, stops, columns, data, x, x_pitch, y)
+
+
+cdef inline inlined scatter_alone(
+    bint together, Py_ssize_t rows, const index* starts, const index* stops, const index* columns, const real* data,
+    const real* x, Py_ssize_t x_pitch, real* y,
+) noexcept nogil:
+    """A row has each column once: so two are read before either is written, or some that are neighbours."""
     cdef Py_ssize_t row, j, stop
     cdef real a, even, odd
+    cdef pack* at
     for row in range(rows):
         j, stop, a = starts[row], stops[row], x[x_pitch * row]
+        if together:
+            while are_neighbours(PACK, j, stop, columns):
+                at = <pack*> (y + columns[j])
+                at[0] = at[0] + (<const pack*> (data + j))[0] * a
+                j += PACK
         while j + 2 <= stop:
             even = y[columns[j]] + data[j] * a
             odd = y[columns[j + 1]] + data[j + 1] * a
