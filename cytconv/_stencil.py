@@ -48,15 +48,15 @@ TASK_BYTES = 2**16  # in the adjoint in the weights: of what a task reads
 PIECE_BYTES = 4096  # of a line that are written past the caches at a time
 AHEAD_BYTES = 2**14  # how far ahead of what is read lines are fetched
 
-# Times, in multiplications of one vector; measured with AVX-512 on an EPYC.  In lines:
-LOAD = 1.7  # one vector that begins anywhere
-SHUFFLE = 0.5 if ISA == "avx512" else 1.0  # one vector, to halve or double its streams
-PART = 0 if ISA == "avx512" else 1  # one step at an end of a line, in steps
-NUMBER = 3  # one vector from memory, or to it
-ROW = 140  # one line of the result, whatever its length
+# Times, in multiplications of one vector; measured with AVX-512 and AVX2 on an EPYC.  In lines:
+LOAD = 3  # one vector that begins anywhere
+SHUFFLE = 0 if ISA == "avx512" else 1  # one vector, to halve or double its streams, beside the loads
+PART = 0 if ISA == "avx512" else 3  # one step at an end of a line, more than any other, in steps
+ROW = 200  # one line of the result, whatever its length
 # And in boxes (``kernels/correlate.pxi``):
-COPY = 6  # one vector that is packed or stored
-LINE = 50  # one line of these
+COPY = 11  # one vector that is packed or stored
+LINE = 25  # one line of these
+CALL = 1500  # what else there is to do before the first
 TILES = {4: 1.0, 2: 1.4, 1: 2.0}  # one multiplication, by how many rows share its samples
 
 
@@ -262,7 +262,7 @@ def stencil(
         return None
     rows, (S, R) = lines.rows, lines.streams
     together = module.stream_widths[S, R]
-    if not _pays(rows, lines.extent[-1] / module.lanes, together):
+    if not _pays(lines, module.lanes, together):
         return None
     fetched = max(1, rows.fresh_lines * lines.source_size * itemsize)
     tables = _tables(lines, module.lanes, together, TASK // rows.row_channel.size, ahead=-(-AHEAD_BYTES // fetched))
@@ -484,13 +484,15 @@ def _side(dim: Dim, steps: Sequence[tuple[Index, Index]]) -> tuple[int, int, Ind
     return dim.axis, dim.source_stride, starts, split.source_step, split.source_size, split.positions
 
 
-def _pays(rows: _Rows, vectors: float, together: int) -> bool:
-    """Whether this takes less time than boxes, for lines of so many vectors, so many of them done `together`."""
+def _pays(lines: _Lines, lanes: int, together: int) -> bool:
+    """Whether this takes less time than boxes, with vectors of so many `lanes`, some of a line done `together`."""
+    rows, vectors = lines.rows, lines.extent[-1] / lanes
+    others = lines.groups * math.prod(lines.extent[:-1])
     steps = math.ceil(vectors / together)
     taken = (steps + PART * min(steps, 2)) * together / vectors
     sums = max(rows.products + SHUFFLE * rows.shuffles, LOAD * rows.loads)
-    here = sums * taken + NUMBER * rows.numbers + ROW * rows.row_channel.size / vectors
-    return here < rows.boxes + (COPY + LINE / vectors) * rows.numbers
+    here = sums * taken + ROW * rows.row_channel.size / vectors
+    return here < rows.boxes + (COPY + LINE / vectors) * rows.numbers + CALL / (others * vectors)
 
 
 def _pays_weights(module: Any, lines: _Lines, inputs: int) -> bool:
