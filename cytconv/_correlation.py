@@ -56,6 +56,7 @@ PIECE = 200_000  # multiplications that the kernels do in the time that numpy ne
 LITTLE = 10**7  # multiplications, or samples to copy, that are no waste worth avoiding
 FOLD = 4  # rows of an axis that become rows of a tile,
 GAIN = 0.6  # if that takes no more than this share of the time: more samples are packed, and results checked
+NARROW = 1.4 if PER_CYCLE == 2 else 1  # A vector by itself is multiplied as fast as its weights are loaded, one by one.
 COPY = 30  # multiplications that take as long as to copy one sample,
 MIX = 100 * WIDE  # or to combine and pack one weight
 MAX_ROWS = 2**18  # phases and channels of a result, or taps of weights, for which to make a plan
@@ -357,7 +358,9 @@ def _best(
         if price(cheapest) < MIXED_GAIN * batch * least:
             return layout(cheapest), cheapest
     channels = sources * math.prod(split.source_start.size for split in best[:-1])
-    if pays_spread(best[-1], channels, layout(best).cost, module.lanes):
+    vectors = -(-best[-1].positions // module.lanes)  # of a line by itself
+    alone = NARROW if vectors == 1 else vectors
+    if pays_spread(best[-1], channels, layout(best).cost, alone * module.lanes):
         best = [*best[:-1], spread(best[-1])]
     return layout(best), best
 
@@ -367,12 +370,13 @@ def pays_mixed(mixed: Correlation, other: Correlation) -> bool:
     return mixed.work + SUM * mixed.packed < MIXED_GAIN * (other.work + SUM * other.packed)
 
 
-def pays_spread(split: Split, channels: int, work: float, lanes: int) -> bool:
-    """Whether the junk between short rows costs more than to copy the samples several times.
+def pays_spread(split: Split, channels: int, work: float, alone: float) -> bool:
+    """Whether the junk between short lines costs more than to copy the samples several times.
 
-    `channels` counts the planes of a phase along the last axis, `work` the multiplications for each position.
+    `channels` counts the planes of a phase along the last axis, `work` the multiplications for each position.  A line
+    by itself takes as long as so many positions `alone`.
     """
-    line = min(split.positions + split.halo, -(-split.positions // lanes) * lanes)
+    line = min(split.positions + split.halo, alone)
     junk = work * (line / split.positions - 1) / (COPY * channels)
     longest = max((run.length for runs in split.pattern.classes for run in runs), default=0)
     if junk <= max(1, longest - split.source_start.size):  # there are at least so many offsets

@@ -53,6 +53,7 @@ PLANES = 128  # of y in one task, at most where a channel has no more than these
 CHANNELS = 1024  # and planes of x
 MIXED_PLANES = 1024  # of y, where they are sums
 ADDING = 8  # vectors that are multiplied in the time that it takes to add up the lanes of a sum, in a box
+BEGIN = 1  # vectors that are multiplied in the time that it takes to begin with a line
 REDUCE = 100  # multiplications that take as long as to add up the lanes of a sum, of some 500 positions
 SHARES = 16  # of the positions, or less if there are several blocks of channels
 FEW_TAPS = 64  # of a kernel, whose own order was seen to be faster; not so with 961 and 1024
@@ -274,7 +275,8 @@ def _best(axes: Sequence[Axis], inputs: int, outputs: int, batch: int, lanes: in
             return cheapest
     channels = outputs * math.prod(split.source_start.size for split in splits[:-1])
     work = plain / batch / math.prod(split.positions for split in splits)
-    if pays_spread(splits[-1], channels, work, lanes):
+    alone = -(-splits[-1].positions // lanes) + BEGIN
+    if pays_spread(splits[-1], channels, work, alone * lanes):
         splits[-1] = spread(splits[-1])
     return splits
 
