@@ -56,7 +56,7 @@ PIECE = 200_000  # multiplications that the kernels do in the time that numpy ne
 LITTLE = 10**7  # multiplications, or samples to copy, that are no waste worth avoiding
 FOLD = 4  # rows of an axis that become rows of a tile,
 GAIN = 0.6  # if that takes no more than this share of the time: more samples are packed, and results checked
-NARROW = 1.4 if PER_CYCLE == 2 else 1  # A vector by itself is multiplied as fast as its weights are loaded, one by one.
+NARROW = 1.4 if PER_CYCLE == 2 else 1  # vectors in the time of one by itself, which waits for its weights to be loaded
 COPY = 30  # multiplications that take as long as to copy one sample,
 MIX = 100 * WIDE  # or to combine and pack one weight
 MAX_ROWS = 2**18  # phases and channels of a result, or taps of weights, for which to make a plan
@@ -359,8 +359,8 @@ def _best(
             return layout(cheapest), cheapest
     channels = sources * math.prod(split.source_start.size for split in best[:-1])
     vectors = -(-best[-1].positions // module.lanes)  # of a line by itself
-    alone = NARROW if vectors == 1 else vectors
-    if pays_spread(best[-1], channels, layout(best).cost, alone * module.lanes):
+    alone = module.lanes * (NARROW if vectors == 1 else vectors)
+    if pays_spread(best[-1], channels, layout(best).cost, alone):
         best = [*best[:-1], spread(best[-1])]
     return layout(best), best
 

@@ -313,6 +313,8 @@ class ConvTranspose(_Reading):
         split = geometry.split_x(x.reshape(geometry.x_shape)), geometry.split_y(y.reshape(geometry.y_shape))
         if not np.may_share_memory(v, split[1 if transposed else 0]):  # reshape had to copy
             return None
+        if self._method.abreast and geometry.order != tuple(range(len(geometry.order))):
+            return None  # such a method takes the numbers in the order in which the arrays have them
         return self._prepare(v.dtype).repeat_packed("adjoint" if transposed else "forward", *split, shape, self.workers)
 
     def _prepare(self, dtype: np.dtype[Any]) -> Method:

@@ -48,15 +48,15 @@ TASK_BYTES = 2**16  # in the adjoint in the weights: of what a task reads
 PIECE_BYTES = 4096  # of a line that are written past the caches at a time
 AHEAD_BYTES = 2**14  # how far ahead of what is read lines are fetched
 
-# Times, in multiplications of one vector; measured with AVX-512 and AVX2 on an EPYC.  In lines:
+# Times, in multiplications of one vector; measured with AVX-512, and with AVX2 for all others, on an EPYC.  In lines:
 LOAD = 3  # one vector that begins anywhere
 SHUFFLE = 0 if ISA == "avx512" else 1  # one vector, to halve or double its streams, beside the loads
-PART = 0 if ISA == "avx512" else 3  # one step at an end of a line, more than any other, in steps
+PART = 0 if ISA == "avx512" else 3  # what a step at an end of a line takes beyond any other, in steps
 ROW = 200  # one line of the result, whatever its length
 # And in boxes (``kernels/correlate.pxi``):
 COPY = 11  # one vector that is packed or stored
 LINE = 25  # one line of these
-CALL = 1500  # what else there is to do before the first
+CALL = 1500  # what else there is to do in a call, before the first of them
 TILES = {4: 1.0, 2: 1.4, 1: 2.0}  # one multiplication, by how many rows share its samples
 
 

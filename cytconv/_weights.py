@@ -275,8 +275,8 @@ def _best(axes: Sequence[Axis], inputs: int, outputs: int, batch: int, lanes: in
             return cheapest
     channels = outputs * math.prod(split.source_start.size for split in splits[:-1])
     work = plain / batch / math.prod(split.positions for split in splits)
-    alone = -(-splits[-1].positions // lanes) + BEGIN
-    if pays_spread(splits[-1], channels, work, alone * lanes):
+    alone = lanes * (-(-splits[-1].positions // lanes) + BEGIN)
+    if pays_spread(splits[-1], channels, work, alone):
         splits[-1] = spread(splits[-1])
     return splits
 

@@ -21,6 +21,7 @@ SUBSET = [
     "test_arrays.py::test_one_nan_in_many_channels",
     "test_plans.py::TestLines::test_readings",
     "test_matrix.py::test_products",
+    "test_matrix.py::test_products_by_any_number_of_workers",
 ]
 DTYPES = "float32 or complex128"  # both widths of a number, and both real and complex ones
 

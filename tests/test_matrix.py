@@ -446,6 +446,25 @@ def test_products(monkeypatch, rng, dtype, vectors, workers, together, twice, cr
                 np.testing.assert_array_equal(transpose @ lie(sign * y), matrix.T @ (sign * y))
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("vectors", [1, 2, 3, 4, 8, 16])
+def test_products_by_any_number_of_workers(monkeypatch, rng, dtype, vectors):
+    """The same bits: rows that two workers share are added up like any others."""
+    monkeypatch.setattr(_runtime, "WORK_PER_THREAD", 1)
+    monkeypatch.setattr(_sparse, "TOGETHER", 7)
+    for w_shape, shape, kwargs in (
+        ((5, 4), (6, 7), {"stride": 2}),
+        ((40,), (90,), {}),
+        ((3, 2, 3, 3), (3, 6, 5), {"channels": "first"}),
+    ):
+        w = rng.standard_normal(w_shape).astype(dtype)
+        one, *others = (cytconv.ConvTranspose(w, shape, method="sparse", workers=n, **kwargs) for n in (1, 2, 3, 7))
+        x, y = (rng.standard_normal((size, vectors)).astype(dtype) for size in one.shape[::-1])
+        for other in others:
+            np.testing.assert_array_equal(other @ x, one @ x)
+            np.testing.assert_array_equal(other.H @ y, one.H @ y)
+
+
 def spread_out(a):
     """The same numbers, with others between them."""
     wide = np.full((2 * a.shape[0], 3 * a.shape[1]), np.nan, a.dtype)

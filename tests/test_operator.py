@@ -90,6 +90,34 @@ def test_arrays(rng, w_shape, input_shape, kwargs):
     np.testing.assert_array_equal(back.ravel(), operator.rmatvec(y.ravel()))
 
 
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(
+    ("w_shape", "input_shape", "kwargs"),
+    [
+        ((3,), (6, 5), {"axes": 0}),
+        ((3, 2), (4, 3, 5), {"axes": (0, 2), "stride": 2}),
+        ((2, 3), (4, 3, 5), {"axes": (2, 1)}),
+        ((2, 1, 3), (1, 6, 2), {"channels": "last"}),
+        ((2, 3, 2, 3), (4, 5, 2), {"channels": "last", "stride": 2}),
+        ((2, 1, 3), (3, 2, 6), {"channels": "first", "padding": 1}),
+    ],
+)
+def test_again(rng, method, dtype, w_shape, input_shape, kwargs):
+    """What a call has found out serves the next ones: with other numbers, whatever the axes, in any layout."""
+    operator = ConvTranspose(integers(rng, w_shape, dtype), input_shape, method=method, **kwargs)
+    matrix = operator.tosparse().toarray()
+    for reading, matrix in ((operator, matrix), (operator.H, matrix.conj().T), (operator.T, matrix.T)):
+        for lie in (np.ascontiguousarray, np.asfortranarray):
+            for _ in range(3):
+                x = integers(rng, (matrix.shape[1], 4), dtype)
+                expected = matrix @ x
+                np.testing.assert_allclose(reading @ x[:, 0].copy(), expected[:, 0], atol=1e-4)
+                np.testing.assert_allclose(reading @ lie(x), expected, atol=1e-4)
+                array = lie(x[:, 1].reshape(reading.dims))
+                np.testing.assert_allclose(reading(array).ravel(), expected[:, 1], atol=1e-4)
+
+
 def test_adjoint_of_arrays(rng):
     w, y = integers(rng, (3, 2), np.complex128), integers(rng, (9, 7), np.complex128)
     operator = ConvTranspose(w, (4, 3), stride=(2, 3), output_shape=y.shape)

@@ -24,7 +24,7 @@ cdef extern from *:
     #define PACK ((Py_ssize_t) (sizeof(pack) / sizeof(real)))
     #define EMPTY_PACK ((pack){0})
 
-    static inline pack minus_i_times(pack a) {
+    static inline pack minus_i_times(pack a) {  /* of pairs: a pack must have some */
       pack turned = EMPTY_PACK;
       for (int i = 0; i + 1 < (int) PACK; i += 2) {
         ((real *) &turned)[i] = ((real *) &a)[i + 1];
@@ -51,8 +51,8 @@ cdef extern from *:
     void KEEP_SCALAR(Py_ssize_t) noexcept nogil
 
 cdef enum:
-    SUMS = 16  # numbers of vectors that meet an entry at a time, at most
-    MANY = 16  # neighbours that are worth adding up as vectors: others wait for what the row before them has stored
+    SUMS = 16  # numbers of vectors that meet an entry at a time, at most: `_sparse.ABREAST` real ones
+    LONG = 16  # neighbours that are worth adding up as vectors: others wait for what the row before them has stored
     NEAR = 64  # rows that meet other vectors next, while the nearest cache still has them
 
 cdef struct Share:  # one row of the table `shares`: of a matrix made of blocks of one structure, or without entries,
@@ -77,7 +77,7 @@ def multiply(
             )
         return
     for t in prange(tasks, nogil=True, schedule="static", num_threads=workers):
-        if parts == 1:
+        if parts == 1:  # literals: see `inlined`
             gather_rows(
                 t * together, min((t + 1) * together, rows), 1, y.shape[1], &ends[0], &columns[0], &data[0],
                 &x[0, 0], x_pitch, &y[0, 0], y_pitch,
@@ -134,6 +134,7 @@ cdef inline inlined gather_packs(
     cdef Py_ssize_t row, j, end
     cdef pack sums[SUMS]
     cdef pack turned[SUMS]
+    cdef pack odd
     cdef const pack* at
     cdef int i
     for row in range(first, last):
@@ -141,11 +142,12 @@ cdef inline inlined gather_packs(
             sums[i] = turned[i] = EMPTY_PACK
         j, end = ends[row], ends[row + 1]
         if parts * packs == 1:  # two sums, so that none has to wait for the one before
+            odd = EMPTY_PACK
             while j + 2 <= end:
                 sums[0] = sums[0] + data[j] * (<const pack*> (x + x_pitch * <Py_ssize_t> columns[j]))[0]
-                turned[0] = turned[0] + data[j + 1] * (<const pack*> (x + x_pitch * <Py_ssize_t> columns[j + 1]))[0]
+                odd = odd + data[j + 1] * (<const pack*> (x + x_pitch * <Py_ssize_t> columns[j + 1]))[0]
                 j += 2
-            sums[0] = sums[0] + turned[0]
+            sums[0] = sums[0] + odd
         while j < end:
             at = <const pack*> (x + x_pitch * <Py_ssize_t> columns[j])
             for i in range(packs):
@@ -196,14 +198,14 @@ cdef void gather_one(
 ) noexcept nogil:
     """One vector by itself."""
     cdef Py_ssize_t middle = (first + last) // 2
-    if are_neighbours(MANY, ends[middle], ends[middle + 1], columns):
+    if are_neighbours(LONG, ends[middle], ends[middle + 1], columns):
         gather_alone(True, first, last, ends, columns, data, x, y)
     else:
         gather_alone(False, first, last, ends, columns, data, x, y)
 
 
 cdef inline inlined gather_alone(
-    bint together, Py_ssize_t first, Py_ssize_t last, const index* ends, const index* columns, const real* data,
+    bint long_rows, Py_ssize_t first, Py_ssize_t last, const index* ends, const index* columns, const real* data,
     const real* x, real* y,
 ) noexcept nogil:
     """Two sums, so that none has to wait for the one before; and sums side by side, of neighbours."""
@@ -214,7 +216,7 @@ cdef inline inlined gather_alone(
     for row in range(first, last):
         even = odd = 0
         end = ends[row + 1]
-        if together:
+        if long_rows:
             sums = EMPTY_PACK
             while are_neighbours(PACK, j, end, columns):
                 sums = sums + (<const pack*> (data + j))[0] * (<const pack*> (x + columns[j]))[0]
@@ -233,7 +235,7 @@ cdef inline inlined gather_alone(
 
 
 cdef inline bint are_neighbours(Py_ssize_t count, Py_ssize_t j, Py_ssize_t end, const index* columns) noexcept nogil:
-    """Whether there are so many entries from `j` on, in columns one after the other."""
+    """Whether there are so many entries from `j` on, in columns one after the other: those of a row are sorted."""
     return PACK > 1 and j + count <= end and columns[j + count - 1] - columns[j] == count - 1
 
 
@@ -409,14 +411,14 @@ cdef inline inlined scatter_one(
     const real* x, Py_ssize_t x_pitch, real* y,
 ) noexcept nogil:
     """One vector by itself."""
-    if are_neighbours(MANY, starts[rows // 2], stops[rows // 2], columns):
+    if are_neighbours(LONG, starts[rows // 2], stops[rows // 2], columns):
         scatter_alone(True, rows, starts, stops, columns, data, x, x_pitch, y)
     else:
         scatter_alone(False, rows, starts, stops, columns, data, x, x_pitch, y)
 
 
 cdef inline inlined scatter_alone(
-    bint together, Py_ssize_t rows, const index* starts, const index* stops, const index* columns, const real* data,
+    bint long_rows, Py_ssize_t rows, const index* starts, const index* stops, const index* columns, const real* data,
     const real* x, Py_ssize_t x_pitch, real* y,
 ) noexcept nogil:
     """A row has each column once: so two are read before either is written, or some that are neighbours."""
@@ -425,7 +427,7 @@ cdef inline inlined scatter_alone(
     cdef pack* at
     for row in range(rows):
         j, stop, a = starts[row], stops[row], x[x_pitch * row]
-        if together:
+        if long_rows:
             while are_neighbours(PACK, j, stop, columns):
                 at = <pack*> (y + columns[j])
                 at[0] = at[0] + (<const pack*> (data + j))[0] * a
