@@ -106,8 +106,8 @@ def test_arrays(rng, w_shape, input_shape, kwargs):
 def test_again(rng, method, dtype, w_shape, input_shape, kwargs):
     """What a call has found out serves the next ones: with other numbers, whatever the axes, in any layout."""
     operator = ConvTranspose(integers(rng, w_shape, dtype), input_shape, method=method, **kwargs)
-    matrix = operator.tosparse().toarray()
-    for reading, matrix in ((operator, matrix), (operator.H, matrix.conj().T), (operator.T, matrix.T)):
+    for reading in (operator, operator.H, operator.T):
+        matrix = reading.tosparse().toarray()
         for lie in (np.ascontiguousarray, np.asfortranarray):
             for _ in range(3):
                 x = integers(rng, (matrix.shape[1], 4), dtype)
