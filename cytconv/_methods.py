@@ -60,7 +60,7 @@ class Method(Protocol):
 
     def repeat_packed(
         self, direction: Direction, x: Array, y: Array, shape: tuple[int, ...], workers: SupportsIndex | None
-    ) -> Callable[[Array], Array] | None:
+    ) -> Callable[[Array], Array | None] | None:
         """The same for the weights of this instance, which it keeps as prepared."""
 
 

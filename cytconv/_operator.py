@@ -43,7 +43,7 @@ class _Reading(LinearOperator):
     explicit = False
 
     # Vectors that came before, by whether they were multiplied in reverse, shape, strides and dtype.
-    _repeats: dict[tuple[bool | None, Shape, Shape, np.dtype[Any]], Callable[[Array], Array]]
+    _repeats: dict[tuple[bool | None, Shape, Shape, np.dtype[Any]], Callable[[Array], Array | None]]
     _transposed = _conjugated = False
 
     def __init__(self, owner: ConvTranspose, transposed: bool, conjugated: bool) -> None:
@@ -64,10 +64,10 @@ class _Reading(LinearOperator):
         return self._base
 
     def _matvec(self, x: Array) -> Array:
-        return self._apply(x, False)
+        return self._apply(_vector(x, self.shape[1]), False)
 
     def _rmatvec(self, x: Array) -> Array:
-        return self._apply(x, True)
+        return self._apply(_vector(x, self.shape[0]), True)
 
     def _matmat(self, X: Array) -> Array:
         return self._apply(X.swapaxes(-1, -2), False).swapaxes(-1, -2)
@@ -76,12 +76,13 @@ class _Reading(LinearOperator):
         return self._apply(X.swapaxes(-1, -2), True).swapaxes(-1, -2)
 
     def _apply(self, x: Array, reverse: bool) -> Array:
+        """The product with each vector along the last axis."""
         x = np.asarray(x)
         repeat = self._repeats.get((reverse, x.shape, x.strides, x.dtype))
-        if repeat is not None and x.flags.aligned:
-            return repeat(x)
-        if x.shape == (self.shape[0 if reverse else 1], 1):  # one column; a batch of vectors ends in the longer axis
-            x = x.reshape(-1)
+        if repeat is not None:
+            product = repeat(x) if x.flags.aligned else None
+            if product is not None:  # else these numbers need the long way
+                return product
         elif x.ndim == 1 or (x.ndim == 2 and self._owner()._method.abreast):
             self._remember(reverse, x, (*x.shape[:-1], self.shape[1 if reverse else 0]))
         return self._owner()._product(x, self._transposed ^ reverse, self._conjugated ^ reverse)
@@ -105,9 +106,12 @@ class _Reading(LinearOperator):
         """The operator applied: an array of shape `dims` gives one of shape `dimsd`, anything else is ``self @ x``."""
         if type(x) is np.ndarray and x.shape == self.dims:
             repeat = self._repeats.get((None, x.shape, x.strides, x.dtype))
-            if repeat is not None and x.flags.aligned:
-                return repeat(x)
-            self._remember(None, x, self.dimsd)
+            if repeat is None:
+                self._remember(None, x, self.dimsd)
+            elif x.flags.aligned:
+                product = repeat(x)
+                if product is not None:  # else these numbers need the long way
+                    return product
         if not hasattr(x, "matvec") and np.shape(x) == self.dims:
             return np.asarray(self.matvec(np.asarray(x).reshape(-1))).reshape(self.dimsd)
         return self @ x
@@ -259,7 +263,7 @@ class ConvTranspose(_Reading):
 
     def _product(self, v: Array, transposed: bool, conjugated: bool) -> Array:
         """One reading applied to each vector along the last axis of `v`."""
-        v = self._vector(v)
+        v = self._typed(v)
         size = self.shape[1 if transposed else 0]
         # Columns of a matrix in C order are vectors side by side: so are those of the result, if the method likes it.
         if self._method.abreast and v.ndim == 2 and v.strides[0] < v.strides[1]:
@@ -276,7 +280,7 @@ class ConvTranspose(_Reading):
             np.conjugate(out, out=out)
         return out
 
-    def _vector(self, v: Array) -> Array:
+    def _typed(self, v: Array) -> Array:
         """`v` in the type of its product with the weights."""
         if v.dtype.kind in "biu":
             return v.astype(self.dtype)
@@ -304,7 +308,7 @@ class ConvTranspose(_Reading):
 
     def _repeat(
         self, v: Array, lead: Shape, transposed: bool, conjugated: bool, shape: Shape
-    ) -> Callable[[Array], Array] | None:
+    ) -> Callable[[Array], Array | None] | None:
         """What multiplies other numbers in arrays like `v`, whose axes `lead` count vectors, if there is a way."""
         if v.dtype != self.dtype or not v.size or 0 in shape or (self.dtype.kind == "c" and transposed != conjugated):
             return None
@@ -369,6 +373,11 @@ def _batched(geometry: Geometry, lead: Shape) -> Geometry:
         y_shape=(*lead, *geometry.y_shape),
         order=(*range(len(lead)), *(len(lead) + a for a in geometry.order)),
     )
+
+
+def _vector(x: Array, size: int) -> Array:
+    """`x`, or the one column that it is; a batch of vectors ends in the longer axis."""
+    return np.asarray(x).reshape(-1) if x.shape == (size, 1) else x
 
 
 def _parts(a: Array) -> Array:

@@ -314,7 +314,7 @@ class Sparse:
 
     def repeat_packed(
         self, direction: Direction, x: Array, y: Array, shape: tuple[int, ...], workers: SupportsIndex | None
-    ) -> Callable[[Array], Array] | None:
+    ) -> Callable[[Array], Array | None] | None:
         """For vectors side by side, their numbers and those of the results in the order of the matrix."""
         adjoint = direction == "adjoint"
         source, result = (y, x) if adjoint else (x, y)

@@ -118,6 +118,44 @@ def test_again(rng, method, dtype, w_shape, input_shape, kwargs):
                 np.testing.assert_allclose(reading(array).ravel(), expected[:, 1], atol=1e-4)
 
 
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(
+    ("w_shape", "input_shape", "kwargs"),
+    [
+        ((3, 3), (16, 16), {"stride": 2}),
+        ((5, 5), (64, 64), {}),
+        ((1, 1, 1, 5), (1, 8, 7), {"channels": "first", "stride": 2}),
+        ((20, 20, 3, 3), (20, 16, 16), {"channels": "first"}),
+    ],
+)
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_bad_numbers_again(rng, method, dtype, w_shape, input_shape, kwargs):
+    """Numbers that are not finite, or whose sums are not, take the way that they take in a first call."""
+    w = integers(rng, w_shape, dtype)
+    operator = ConvTranspose(w, input_shape, method=method, **kwargs)
+    for bad in (1, np.nan, -np.inf, np.finfo(dtype).max / 2, 1):
+        first = ConvTranspose(w, input_shape, method=method, **kwargs)
+        for reading, expected in ((operator, first), (operator.H, first.H), (operator.T, first.T)):
+            v = np.ones(reading.shape[1], dtype)
+            v[:2] = bad
+            np.testing.assert_array_equal(reading @ v, expected @ v)
+            np.testing.assert_array_equal(reading(v.reshape(reading.dims)), (expected @ v).reshape(reading.dimsd))
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_single_number(method):
+    operator = ConvTranspose(np.array([1.0, 2.0, 3.0]), 1, method=method)
+    column, row = np.array([[1.0], [2.0], [3.0]]), np.array([[1.0, 2.0, 3.0]])
+    for _ in range(2):
+        np.testing.assert_allclose(operator.matmat([[2.0]]), 2 * column)
+        np.testing.assert_allclose(operator @ np.array([[2.0]]), 2 * column)
+        np.testing.assert_allclose(operator.matvec([[2.0]]), 2 * column)
+        np.testing.assert_allclose(operator.T.rmatmat([[2.0]]), 2 * column)
+        np.testing.assert_allclose(operator.rmatmat(row.T), [[14.0]])
+        np.testing.assert_allclose(operator.H @ row.T, [[14.0]])
+
+
 def test_adjoint_of_arrays(rng):
     w, y = integers(rng, (3, 2), np.complex128), integers(rng, (9, 7), np.complex128)
     operator = ConvTranspose(w, (4, 3), stride=(2, 3), output_shape=y.shape)
