@@ -15,7 +15,7 @@ ctypedef fused index:
 
 cdef extern from *:
     """
-    /* Numbers side by side, as many as a vector holds and no more than eight. */
+    /* Numbers side by side: a vector of 32 bytes at most.  Wider ones were no faster. */
     #if VECTORS && VECTOR_BYTES > 32
       typedef real pack __attribute__((vector_size(32), aligned(sizeof(real)), may_alias));
     #else
