@@ -48,6 +48,8 @@ STAGES = {
         "WeightAdjoint_multiply",
         "tencil",
         "sum_steps",
+        "WeightLines",
+        "sum_products",
     ),
     "store": ("Correlation_store", "store_block", "zip_lines", "store_line"),
     "sums": ("Sums",),
