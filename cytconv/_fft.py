@@ -25,7 +25,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from functools import cache, lru_cache
+from functools import cache, lru_cache, wraps
 from itertools import pairwise, product
 from typing import Any, ClassVar, NamedTuple
 
@@ -50,8 +50,8 @@ Sizes = tuple[int, ...]
 PASSES = 6  # steps that copying a tile, multiplying spectra and storing results take together, for each number,
 PAIR = 4  # and to multiply the spectra of a pair of channels beside that
 CACHE = 3 * 2**17  # numbers of a tile that the caches hold with its spectrum;
-SLOW = 0.45  # beyond that, every step takes longer by this power of the excess
-ALONE = 1.4  # how many times longer one task takes, since threads share its transforms alone
+SLOW = 0.2  # beyond that, every step takes longer by this power of the excess
+ALONE = 1.1  # how many times longer one task takes, since threads share its transforms alone
 ROWS = 2  # rows of the last axis that could be transformed in the time that it takes to prepare for their length
 EACH = 120_000  # steps in the time that it takes to copy a tile from or to its place, beside the copying itself,
 CALL = 500_000  # and to begin with a task, or with one of its classes
@@ -62,6 +62,17 @@ WASTE = 16  # how many steps may stand for one product of the definition,
 LITTLE = 8 * 10**7  # and how many are no waste worth avoiding
 MOST = 2**28  # bytes of the spectra of weights that are kept, and of those that are summed up at once
 THREAD = 10**7  # steps that must lie between one wait of threads for each other and the next
+
+
+def _quietly(f: Callable[..., Any]) -> Callable[..., Any]:
+    """The same without warnings of numbers that overflow; each thread has a state of its own."""
+
+    @wraps(f)
+    def quiet(*arguments: Any) -> Any:
+        with np.errstate(all="ignore"):
+            return f(*arguments)
+
+    return quiet
 
 
 class Fft:
@@ -107,6 +118,7 @@ class Fft:
     def repeat_packed(self, *_: Any) -> None:
         """There is no short way."""
 
+    @_quietly
     def _forward(self, plan: Plan, x: Array, bias: Array | None, y: Array, workers: int) -> bool:
         source, result = _flat(x, plan.d), _flat(y, plan.d)
         offset = None if bias is None else bias.reshape(*bias.shape, *(1,) * plan.d)
@@ -129,10 +141,11 @@ class Fft:
 
             with scratch() as memory:
                 spectrum = _spectrum(source, task, plan, None, memory, team)
-                return all(list(side_by_side(_quietly(phase), plan.classes)))
+                return all(list(side_by_side(phase, plan.classes)))
 
         return _finish(y, result, all(_each(run, plan, len(source), team)))
 
+    @_quietly
     def _adjoint(self, plan: Plan, y: Array, bias: Array | None, x: Array, workers: int) -> bool:
         source, result = _flat(y, plan.d), _flat(x, plan.d)
         offset = None if bias is None else bias.reshape(*bias.shape, *(1,) * plan.d)
@@ -179,6 +192,7 @@ class Fft:
         return spectrum
 
 
+@_quietly
 def _weight_adjoint(plan: Plan, x: Array, y: Array, w: Array, workers: int) -> bool:
     samples, outputs = _flat(x, plan.d), _flat(y, plan.d)
     w[...] = 0
@@ -199,9 +213,8 @@ def _weight_adjoint(plan: Plan, x: Array, y: Array, w: Array, workers: int) -> b
             if totals is None:
                 totals = parts
             else:
-                with np.errstate(all="ignore"):
-                    for total, part in zip(totals, parts, strict=True):
-                        total += part
+                for total, part in zip(totals, parts, strict=True):
+                    total += part
         for c, total in zip(chosen, totals or [], strict=True):
             taps = plan.w_view(w, c)
             with scratch() as memory:
@@ -472,6 +485,7 @@ class Team(NamedTuple):
             yield from map(f, items)
             return
 
+        @_quietly
         def work(queue: deque[tuple[int, Any]], results: list[Any]) -> None:
             while queue:
                 try:
@@ -517,18 +531,8 @@ def _each(run: Callable[[Task, Team], Any], plan: Plan, batch: int, team: Team) 
     """Run every task; what they return, in order.  Tasks side by side, and threads inside of those that are left."""
     tasks = plan.tasks(batch)
     even = len(tasks) - len(tasks) % team.threads
-    yield from team.map(_quietly(lambda task: run(task, Team())), tasks[:even])
-    yield from map(_quietly(lambda task: run(task, team)), tasks[even:])
-
-
-def _quietly(f: Callable[..., Any]) -> Callable[..., Any]:
-    """The same without warnings of numbers that overflow, on any thread: each has a state of its own."""
-
-    def quiet(*arguments: Any) -> Any:
-        with np.errstate(all="ignore"):
-            return f(*arguments)
-
-    return quiet
+    yield from team.map(lambda task: run(task, Team()), tasks[:even])
+    yield from (run(task, team) for task in tasks[even:])
 
 
 def _flat(a: Array, d: int) -> Array:
@@ -608,10 +612,9 @@ def _by_rows(transform: Callable[..., Array], a: Array, n: int, to: Array, team:
     """Along the last axis, to length n.  numpy writes where it is told to, which `scipy.fft` does not."""
 
     def some(part: Index) -> None:
-        with np.errstate(all="ignore"):
-            transform(a[part], n, out=to[part])
+        transform(a[part], n, out=to[part])
 
-    axis = int(np.argmax(a.shape[:-1]))
+    axis = a.shape.index(max(a.shape[:-1]))
     cuts = [a.shape[axis] * t // team.threads for t in range(team.threads + 1)]
     list(team.map(some, [(*[slice(None)] * axis, slice(*cut)) for cut in pairwise(cuts) if cut[0] < cut[1]]))
 

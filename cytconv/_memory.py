@@ -101,15 +101,13 @@ class Scratch:
 
     def __init__(self) -> None:
         self._kept: dict[str, NDArray[np.uint8]] = {}
-
-    @property
-    def nbytes(self) -> int:
-        return sum(memory.nbytes for memory in self._kept.values())
+        self.nbytes = 0
 
     def take(self, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
         size, memory = math.prod(shape) * dtype.itemsize, self._kept.get(name)
         if memory is None or memory.nbytes < size:
             memory = self._kept[name] = roomy((size,), np.dtype(np.uint8))
+            self.nbytes = sum(kept.nbytes for kept in self._kept.values())
         return memory[:size].view(dtype).reshape(shape)
 
 
@@ -121,7 +119,7 @@ def scratch() -> Iterator[Scratch]:
     except IndexError:
         some = Scratch()
     yield some
-    if sum(other.nbytes for other in list(_idle)) + some.nbytes <= IDLE:
+    if sum([other.nbytes for other in list(_idle)], some.nbytes) <= IDLE:
         _idle.append(some)
 
 
