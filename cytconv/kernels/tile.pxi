@@ -56,6 +56,24 @@ cdef extern from *:
       #define FETCH(p)
     #endif
 
+    /* Tiles of few rows load each vector of b once and hold the weights in registers, where these are enough: GCC would
+       rather load a vector again for each product.  */
+    #if defined(__AVX512F__) && VECTORS
+      #define ONCE_ROWS 3
+      #define TWO_TAPS 2
+    #elif defined(__AVX2__) && VECTORS
+      #define ONCE_ROWS 2
+      #define TWO_TAPS 2
+    #else
+      #define ONCE_ROWS 0
+      #define TWO_TAPS 0
+    #endif
+    #if ONCE_ROWS
+      #define ONCE(v) __asm__("" : "+v"(v))
+    #else
+      #define ONCE(v)
+    #endif
+
     #if defined(__AVX512F__)
       #define REGISTERS 32
     #else
@@ -65,9 +83,10 @@ cdef extern from *:
     # Cython only needs to know that vectors add and multiply; it takes them for scalars.
     ctypedef real vec
     const Py_ssize_t LANES
-    const int REGISTERS
+    const int REGISTERS, ONCE_ROWS, TWO_TAPS
     const vec ZEROS
     void FETCH(const real* p) noexcept nogil
+    void ONCE(vec v) noexcept nogil
     ctypedef struct Segment:
         Py_ssize_t a, b, n
 
@@ -80,6 +99,8 @@ cdef inline void tile "tile" (
     cdef vec acc[12]
     cdef vec second[12]
     cdef vec bv[8]
+    cdef vec av[6]
+    cdef vec row
     cdef const real* ak
     cdef const real* bk
     cdef vec* cv
@@ -99,18 +120,49 @@ cdef inline void tile "tile" (
             ak = a + segments[s].a
             bk = b + segments[s].b
             n = segments[s].n
+            if MR <= TWO_TAPS and not PAIRS and ldb == 1:
+                while n >= 2 * LANES:
+                    for k in range(LANES):
+                        for i in range(2 * MR):
+                            av[i] = ZEROS + ak[i // MR * LANES * MR + i % MR]
+                            ONCE(av[i])
+                        for i in range(MR * (NV + 1)):
+                            if i % MR == 0:
+                                row = (<const vec*> bk)[i // MR]
+                                ONCE(row)
+                            if i < MR * NV:
+                                acc[i % MR * NV + i // MR] = acc[i % MR * NV + i // MR] + av[i % MR] * row
+                            if i >= MR:
+                                acc[i % MR * NV + i // MR - 1] = acc[i % MR * NV + i // MR - 1] + av[MR + i % MR] * row
+                        ak += MR
+                        bk += 1
+                    ak += LANES * MR
+                    bk += LANES
+                    n -= 2 * LANES
             for k in range(n):
                 # What the next panels begin with is too far away for the CPU to expect it.
                 FETCH(ak + (2 if PAIRS else 1) * panel)
                 if PAIRS:
                     FETCH(ak + 3 * panel)
-                for v in range(NV):
-                    bv[v] = (<const vec*> bk)[v]
-                for i in range(MR * NV):
-                    acc[i] = acc[i] + ak[i // NV] * bv[i % NV]
-                if PAIRS:
+                if (2 * MR if PAIRS else MR) > 1 and MR <= ONCE_ROWS:
+                    for i in range(2 * MR if PAIRS else MR):
+                        av[i] = ZEROS + ak[i // MR * panel + i % MR]
+                        ONCE(av[i])
                     for i in range(MR * NV):
-                        second[i] = second[i] + ak[panel + i // NV] * bv[i % NV]
+                        if i % MR == 0:
+                            row = (<const vec*> bk)[i // MR]
+                            ONCE(row)
+                        acc[i % MR * NV + i // MR] = acc[i % MR * NV + i // MR] + av[i % MR] * row
+                        if PAIRS:
+                            second[i % MR * NV + i // MR] = second[i % MR * NV + i // MR] + av[MR + i % MR] * row
+                else:
+                    for v in range(NV):
+                        bv[v] = (<const vec*> bk)[v]
+                    for i in range(MR * NV):
+                        acc[i] = acc[i] + ak[i // NV] * bv[i % NV]
+                    if PAIRS:
+                        for i in range(MR * NV):
+                            second[i] = second[i] + ak[panel + i // NV] * bv[i % NV]
                 ak += MR
                 bk += ldb
         if accumulate:
