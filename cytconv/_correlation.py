@@ -38,13 +38,13 @@ from ._boxes import (
 from ._geometry import Axis
 from ._machine import COPIED, FETCHES, L1_BYTES, L2_BYTES, PER_CYCLE, WIDE
 from ._phases import Direction, Index, Pattern, Run, Split, fold, split_axis, spread, spread_phases
-from ._runtime import workers_for
+from ._runtime import ISA, workers_for
 from ._taps import products
 from ._winograd import BLOCKS, mixing_cost, mixtures, plane_terms, read_places, result_terms, tap_terms
 from .kernels.tables import best_box, blocks
 
 # How near to the peak each register tile was seen to come, by its number of rows (kernels/tile.pxi).
-TILES = {6: 1.0, 4: 1.0, 3: 0.8, 2: 0.7, 1: 0.5}
+TILES = {6: 1.0, 4: 1.0, 3: 0.92, 2: 0.92, 1: 0.5} if ISA == "avx512" else {6: 1.0, 4: 1.0, 3: 0.8, 2: 0.8, 1: 0.5}
 
 STRIP_BYTES = L1_BYTES * 3 // 4  # of the source, that a tile reads before it passes its sums on: in L1
 ROWS = max(144, 288 * L2_BYTES // 2**21)  # of results in one task: what they multiply such a strip with stays in L2

@@ -212,6 +212,15 @@ def test_every_number_of_taps(rng, taps, dtype):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+def test_long_kernels(rng, channels, dtype):
+    """Of one axis: more taps in each phase than two vectors have lanes, of few rows."""
+    for taps, stride in ((16, 1), (33, 1), (67, 2), (130, 3)):
+        check(rng, (1, 90), (1, channels, taps), stride=stride, dtype=dtype, channels="first")
+        check(rng, (channels, 7), (channels, 1, taps), stride=stride, padding=5, dtype=dtype, channels="first")
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("c_out", [*range(1, 9), 11, 12, 13, 23, 24, 25, 143, 144, 145, 161])
 def test_numbers_of_output_channels(rng, c_out, dtype):
     check(rng, (3, 19), (3, c_out, 3), dtype=dtype, channels="first", biased=True)

@@ -14,6 +14,7 @@ from cytconv import _runtime
 HERE = Path(__file__).parent
 SUBSET = [
     "test_definition.py::test_every_length_of_tail",
+    "test_definition.py::test_long_kernels",
     "test_definition.py::test_numbers_of_output_channels",
     "test_definition.py::test_blocked_in_channels",
     "test_arrays.py::test_out_of_every_length",
