@@ -11,8 +11,13 @@
 # A segment is a run of channels under one tap, or of taps within one channel.
 # A call does several *panels* of a, `panel` apart, with the same b, which stays in L1; where there are registers for
 # their sums, two panels at a time, so that each row of b is loaded once for both.  For many panels the rows of b are
-# first copied side by side: there they begin on cache lines, and do not lie on a page each.  MR, NV and PAIRS are
-# literals wherever `tile` is called, so that the compiler unrolls the loops over them.
+# first copied side by side: there they begin on cache lines, and do not lie on a page each.  Where the loads of b would
+# take longer than the multiplications, few rows of long runs of taps do two taps at a time: if rows of b begin one
+# number after the other, that of tap k + LANES is that of tap k, one vector further on.
+#
+#     b    .  [ v0 ][ v1 ][ v2 ]          acc[v] += a[k] * b[k, v]  +  a[k + LANES] * b[k, v + 1]
+#
+# MR, NV and PAIRS are literals wherever `tile` is called, so that the compiler unrolls the loops over them.
 
 cdef extern from *:
     """
@@ -56,28 +61,28 @@ cdef extern from *:
       #define FETCH(p)
     #endif
 
-    /* Tiles of few rows load each vector of b once and hold the weights in registers, where these are enough: GCC would
-       rather load a vector again for each product.  */
-    #if defined(__AVX512F__) && VECTORS
-      #define ONCE_ROWS 3
-      #define TWO_TAPS 2
-    #elif defined(__AVX2__) && VECTORS
-      #define ONCE_ROWS 2
-      #define TWO_TAPS 2
+    /* A vector that is used several times is to be loaded once: GCC would rather load it again for each use.  Where
+       registers are few, or nothing waits for loads, that is no loss. */
+    #if VECTORS && defined(__AVX512F__)
+      #define IN_REGISTER(v) __asm__("" : "+v"(v))
+    #elif VECTORS && defined(__SSE2__)
+      #define IN_REGISTER(v) __asm__("" : "+x"(v))
     #else
-      #define ONCE_ROWS 0
-      #define TWO_TAPS 0
-    #endif
-    #if ONCE_ROWS
-      #define ONCE(v) __asm__("" : "+v"(v))
-    #else
-      #define ONCE(v)
+      #define IN_REGISTER(v)
     #endif
 
     #if defined(__AVX512F__)
       #define REGISTERS 32
-    #else
+      #define ONCE_ROWS 3  /* tiles of so many rows, or fewer, have registers to hold the weights of a step, */
+      #define TWO_TAPS 2  /* and those of two */
+    #elif defined(__AVX2__)
       #define REGISTERS 16
+      #define ONCE_ROWS 2
+      #define TWO_TAPS 2
+    #else  /* the same, and some are needed for products that wait to be added */
+      #define REGISTERS 16
+      #define ONCE_ROWS 0
+      #define TWO_TAPS 0
     #endif
     """
     # Cython only needs to know that vectors add and multiply; it takes them for scalars.
@@ -86,7 +91,7 @@ cdef extern from *:
     const int REGISTERS, ONCE_ROWS, TWO_TAPS
     const vec ZEROS
     void FETCH(const real* p) noexcept nogil
-    void ONCE(vec v) noexcept nogil
+    void IN_REGISTER(vec v) noexcept nogil
     ctypedef struct Segment:
         Py_ssize_t a, b, n
 
@@ -120,16 +125,16 @@ cdef inline void tile "tile" (
             ak = a + segments[s].a
             bk = b + segments[s].b
             n = segments[s].n
-            if MR <= TWO_TAPS and not PAIRS and ldb == 1:
+            if MR <= TWO_TAPS and not PAIRS and ldb == 1:  # two taps at a time
                 while n >= 2 * LANES:
                     for k in range(LANES):
                         for i in range(2 * MR):
                             av[i] = ZEROS + ak[i // MR * LANES * MR + i % MR]
-                            ONCE(av[i])
+                            IN_REGISTER(av[i])
                         for i in range(MR * (NV + 1)):
                             if i % MR == 0:
                                 row = (<const vec*> bk)[i // MR]
-                                ONCE(row)
+                                IN_REGISTER(row)
                             if i < MR * NV:
                                 acc[i % MR * NV + i // MR] = acc[i % MR * NV + i // MR] + av[i % MR] * row
                             if i >= MR:
@@ -144,14 +149,14 @@ cdef inline void tile "tile" (
                 FETCH(ak + (2 if PAIRS else 1) * panel)
                 if PAIRS:
                     FETCH(ak + 3 * panel)
-                if (2 * MR if PAIRS else MR) > 1 and MR <= ONCE_ROWS:
+                if (2 * MR if PAIRS else MR) > 1 and MR <= ONCE_ROWS:  # each vector is loaded once
                     for i in range(2 * MR if PAIRS else MR):
                         av[i] = ZEROS + ak[i // MR * panel + i % MR]
-                        ONCE(av[i])
+                        IN_REGISTER(av[i])
                     for i in range(MR * NV):
                         if i % MR == 0:
                             row = (<const vec*> bk)[i // MR]
-                            ONCE(row)
+                            IN_REGISTER(row)
                         acc[i % MR * NV + i // MR] = acc[i % MR * NV + i // MR] + av[i % MR] * row
                         if PAIRS:
                             second[i % MR * NV + i // MR] = second[i % MR * NV + i // MR] + av[MR + i % MR] * row

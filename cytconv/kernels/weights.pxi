@@ -26,15 +26,6 @@ cdef extern from *:
           const Py_ssize_t *, real *, Ahead *);
     #endif
 
-    /* A vector that is used several times is to be loaded once: GCC would rather load it again for each use. */
-    #if VECTORS && defined(__AVX512F__)
-      #define IN_REGISTER(v) __asm__("" : "+v"(v))
-    #elif VECTORS && defined(__SSE2__)
-      #define IN_REGISTER(v) __asm__("" : "+x"(v))
-    #else
-      #define IN_REGISTER(v)
-    #endif
-
     /* The sums over the lanes of n vectors, by halves: two vectors become one that holds both, half as wide each.
 
            a a a a   b b b b   c c c c   d d d d
@@ -72,7 +63,6 @@ cdef extern from *:
       }
     #endif
     """
-    void IN_REGISTER(vec v) noexcept nogil
     void add_lanes(int n, vec* v, real* sums) noexcept nogil
 
 
