@@ -101,7 +101,7 @@ class Scratch:
 
     def __init__(self) -> None:
         self._kept: dict[str, NDArray[np.uint8]] = {}
-        self.nbytes = 0
+        self.nbytes = 0  # of all of them
 
     def take(self, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
         size, memory = math.prod(shape) * dtype.itemsize, self._kept.get(name)
