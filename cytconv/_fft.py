@@ -50,7 +50,8 @@ Sizes = tuple[int, ...]
 PASSES = 6  # steps that copying a tile, multiplying spectra and storing results take together, for each number,
 PAIR = 4  # and to multiply the spectra of a pair of channels beside that
 CACHE = 3 * 2**17  # numbers of a tile that the caches hold with its spectrum;
-SLOW = 0.2  # beyond that, every step takes longer by this power of the excess
+SLOW = 0.2  # beyond that, every step takes longer by this power of the excess,
+SLOW_CHANNELS = 0.45  # or this one where products are sums over channels, or there are several
 ALONE = 1.1  # how many times longer one task takes, since threads share its transforms alone
 ROWS = 2  # rows of the last axis that could be transformed in the time that it takes to prepare for their length
 EACH = 120_000  # steps in the time that it takes to copy a tile from or to its place, beside the copying itself,
@@ -423,6 +424,7 @@ def plan_of(reading: Reading, axes: tuple[Axis, ...], x_shape: Sizes, w_shape: S
     if products == 0 or parts * CALL > allowed:
         return None
     channels = groups * max(inputs, outputs)
+    slow = SLOW if channels == 1 else SLOW_CHANNELS
     sources = groups * batch * (inputs + outputs * classes)
     whole = [p.whole(reading) for p in pieces]
 
@@ -433,7 +435,7 @@ def plan_of(reading: Reading, axes: tuple[Axis, ...], x_shape: Sizes, w_shape: S
         tasks = _ceil(tiles, together) * _ceil(batch, items)
         tiles = _ceil(tiles, together) * together * math.prod(p.samples for p in pieces)
         rows = together * items * channels * size // lengths[-1][0]
-        steps = size * (math.log2(size) + PASSES) * math.pow(max(1, size * channels / CACHE), SLOW) * (1 + ROWS / rows)
+        steps = size * (math.log2(size) + PASSES) * math.pow(max(1, size * channels / CACHE), slow) * (1 + ROWS / rows)
         calls = tiles * (EACH * (1 + classes) + CALL * classes / together)
         sums = PAIR * size * tiles * groups * batch * inputs * outputs * classes
         total = tiles * sources * steps + calls + groups * inputs * outputs * classes * steps / 2 + sums
