@@ -11,9 +11,9 @@
 # A segment is a run of channels under one tap, or of taps within one channel.
 # A call does several *panels* of a, `panel` apart, with the same b, which stays in L1; where there are registers for
 # their sums, two panels at a time, so that each row of b is loaded once for both.  For many panels the rows of b are
-# first copied side by side: there they begin on cache lines, and do not lie on a page each.  With few rows the loads of b
-# take longer than the multiplications.  Then long runs of taps are done two at a time: where rows of b begin one number
-# after the other, that of tap k + LANES is that of tap k, one vector further on.
+# first copied side by side: there they begin on cache lines, and do not lie on a page each.  With few rows the loads of
+# b take longer than the multiplications.  Then long runs of taps are done two at a time: where rows of b begin one
+# number after the other, that of tap k + LANES is that of tap k, one vector further on.
 #
 #     b    .  [ v0 ][ v1 ][ v2 ]          acc[v] += a[k] * b[k, v]  +  a[k + LANES] * b[k, v + 1]
 #
