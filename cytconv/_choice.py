@@ -32,6 +32,7 @@ from numpy.typing import ArrayLike, NDArray
 from . import __version__, _taps
 from ._api import coerce, conv_transpose
 from ._auto import DEFINITION
+from ._diagonals import are_long
 from ._direct import is_better_swapped, plan_of, swapped
 from ._fft import plan_of as fft_plan
 from ._geometry import Channels, Geometry, Ints, Padding
@@ -172,7 +173,7 @@ def amounts_of(geometry: Geometry, dtype: np.dtype[Any], workers: int) -> dict[s
     return {
         "direct": direct,
         "fft": fft,
-        "sparse": [1.0, (entries * (dtype.itemsize + 4) + rows * 4) / threads],
+        "sparse": [1.0, (entries * dtype.itemsize + (0 if are_long(axes) else 4 * (entries + rows))) / threads],
     }
 
 

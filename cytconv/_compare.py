@@ -550,8 +550,8 @@ def compare_methods(
     plans of the work, is there from the first round on and not counted.  A method that refuses the geometry, runs
     out of memory or gives other numbers than "direct" is a row with the reason in place of times.
 
-    The set-up of "scipy.sparse" is `conv_transpose_matrix`, as that of "sparse" is; for matrices of a GiB and more it
-    is mostly the time in which the system hands out memory.
+    The set-up of "scipy.sparse" is `conv_transpose_matrix`, and that of "sparse" much the same, without the indices
+    where it needs none; for matrices of a GiB and more it is mostly the time in which the system hands out memory.
 
     Memory is what ``tracemalloc`` sees of it, in a round of its own without a clock: arrays, not the scratch that
     compiled code takes for itself.

@@ -26,7 +26,7 @@ from ._memory import empties, physical
 from ._runtime import resolve_workers, team
 from .kernels.matrix import fill
 
-__all__ = ["FORMATS", "entries_of", "matrix"]
+__all__ = ["FORMATS", "check_size", "entries_of", "matrix"]
 
 Array = NDArray[Any]
 Indices = NDArray[np.intp]
@@ -70,7 +70,7 @@ def matrix(
     pointers = count if format == "coo" else rows + 1
     by_samples = transposed != (format == "csc")  # or by outputs, whose phases take a table
     table = 0 if by_samples else PHASE * sum(min(axis.stride, axis.m) for axis in geometry.axes)
-    _check_size(
+    check_size(
         entries * w.itemsize + (count + pointers) * index.itemsize + table,
         f"input_shape={geometry.x_shape} with w of shape {geometry.w_shape} gives a matrix of shape {shape} "
         f"with {entries} entries",
@@ -128,7 +128,7 @@ def entries_of(geometry: Geometry) -> int:
     return math.prod([*geometry.batch, geometry.channels_in, geometry.channels_out // geometry.groups, *triples])
 
 
-def _check_size(size: int, what: str) -> None:
+def check_size(size: int, what: str) -> None:
     """Refuse what cannot fit, before anything is allocated."""
     if size > sys.maxsize:
         raise ValueError(f"{what}: its {size} bytes must fit the address space, {sys.maxsize}")

@@ -1,38 +1,37 @@
 """The relation as a sparse matrix: the public matrices, and method "sparse", which multiplies by one.
 
-The entries come from `_matrix`.  Products run in parallel, on several vectors at a time: those by the adjoint too,
-which needs no second matrix.  There, each worker adds up a share of the results, from the rows that have entries in its
-columns, one after the other; so results are the same for every number of workers.
+The method keeps its matrix in one of two ways, `_diagonals` and `_rows`.  With either, products run in parallel, on
+several vectors at a time, and those by the adjoint need no second matrix: each worker adds up a share of the results.
+Every result is added up in the same order, whatever the number of workers.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from itertools import pairwise
 from typing import Any, ClassVar, SupportsIndex
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from ._diagonals import are_long, diagonals
 from ._geometry import Axis, Channels, Geometry, Ints, Padding, _ints
-from ._matrix import FORMATS, NUMBERS, matrix
+from ._matrix import FORMATS, MAX_TASKS, NUMBERS, check_size, matrix
 from ._memory import LINE, empty, scratch
 from ._phases import Direction
-from ._runtime import kernels, resolve_workers, team
+from ._rows import TOGETHER, Rows
+from ._runtime import resolve_workers, team
+from ._taps import products
 from .kernels.matrix import copyto
 
 __all__ = ["Sparse", "check_format", "conv_matrix", "conv_transpose_matrix", "whole_shape"]
 
 Array = NDArray[Any]
 
-TOGETHER = 2**12  # rows of a product that are a task
 ABREAST = 16  # vectors that are laid side by side at a time, at most
-TWICE = 0.15  # part of the rows that workers may visit once more, or of its share of the channels that one may get more
 WAY = 2**12  # bytes after which addresses share the lines of the nearest cache again,
 CROWD = 4  # and how many planes may do so
 MANY = 64  # entries in a column, on the average, that make up for copying its number to planes further apart
-PIECE = 2**15  # indices that are moved at a time
 ENTRY = 4  # multiplications in the time that an entry takes to read and multiply
 
 
@@ -263,30 +262,21 @@ class Sparse:
 
     def __init__(self, axes: tuple[Axis, ...], w: Array) -> None:
         groups, c_in, c_out = w.shape[:3]
-        item = Geometry(
-            x_shape=(groups * c_in, *(axis.n for axis in axes)),
-            w_shape=(groups * c_in, c_out, *(axis.taps for axis in axes)),
-            y_shape=(groups * c_out, *(axis.m for axis in axes)),
-            axes=axes,
-            groups=groups,
-            channels="first",
-            order=tuple(range(len(axes) + 1)),
-        )
-        built, size = matrix(item, w), math.prod(axis.n for axis in axes)
-        self._shape, self._spatial = built.shape, len(axes)
-        self._entries, self._real, self._parts = built.nnz, w.real.dtype, 2 if w.dtype.kind == "c" else 1
-        self._arrays = built.indptr, built.indices, built.data.view(self._real)
-        self._channels = c_in  # that each row meets
+        size, outputs = (math.prod(getattr(axis, side) for axis in axes) for side in ("n", "m"))
+        self._shape, self._spatial = (groups * c_out * outputs, groups * c_in * size), len(axes)
+        self._entries, self._real = groups * c_in * c_out * products(axes), w.real.dtype
         # Numbers of a channel, and from one to the next: in the columns of the matrix, but not in x.
-        self._size, self._plane = size, size
-        if built.nnz >= MANY * groups * c_in * size:
-            plane = _plane(size, c_in, w.itemsize)
-            if size < plane <= np.iinfo(built.indices.dtype).max // (groups * c_in):
-                _move(built.indices, size, plane - size)
-                self._plane = plane
+        self._size = self._plane = size
+        if self._entries >= MANY * self._shape[1]:
+            self._plane = _plane(size, c_in, w.itemsize)
+        if are_long(axes):
+            what = f"method='sparse' keeps a matrix of shape {self._shape} with {self._entries} entries"
+            check_size(self._entries * w.itemsize, what)
+            self._matrix = diagonals(axes, w, self._plane, team(resolve_workers(None), MAX_TASKS, self._entries))
+        else:
+            self._matrix = Rows(axes, w, self._plane)
+            self._plane = self._matrix.plane
         self._columns = groups * c_in * self._plane
-        self._block = math.prod(axis.m for axis in axes), self._plane  # of the matrix, a pair of channels
-        self._shares: dict[int, NDArray[np.intp]] = {}  # by the number of workers
 
     def forward(self, x: Array, bias: Array | None, y: Array, workers: int) -> None:
         """``y[o] = bias + sum x[i] * w[k]``."""
@@ -373,68 +363,14 @@ class Sparse:
 
     def _product(self, x: Array, y: Array, adjoint: bool, workers: int) -> None:
         """The same with the columns as far apart as those of the matrix are."""
-        work = ENTRY * self._entries * x.shape[1]
-        if adjoint:
-            workers = team(workers, len(y), work)
-            kernels(x.dtype).multiply_adjoint(*self._arrays, self._parts, self._shares_of(workers), x, y, workers)
-        else:
-            workers = team(workers, -(-len(y) // TOGETHER), work)
-            kernels(x.dtype).multiply(*self._arrays, self._parts, x, y, TOGETHER, workers)
-
-    def _shares_of(self, workers: int) -> NDArray[np.intp]:
-        """A row for each worker's share, as `kernels/products.pxi` has it.
-
-        It is some columns of all blocks, which are the pairs of channels.  Where too many rows would meet several
-        shares, it is some blocks side by side, or some columns of the whole matrix as one block.
-        """
-        table = self._shares.get(workers)
-        if table is None:  # two threads may both find it at first: no harm
-            ends, indices, _ = self._arrays
-            rows, columns = self._shape[0], self._columns
-            (height, width), channels = self._block, self._channels
-            cut = _shares(ends[: height + 1], indices[: ends[height]] % width, width, workers)
-            blocks = np.broadcast_to((0, channels), (workers, 2))
-            if (cut[:, 3] - cut[:, 2]).sum() > (1 + TWICE) * height:
-                if workers * -(-channels // workers) <= (1 + TWICE) * channels:  # about as many for each
-                    blocks = np.array(list(pairwise(np.arange(workers + 1) * channels // workers)))
-                    cut = np.broadcast_to((0, width, *(0, height) * 2), (workers, 6))
-                else:
-                    height, width, channels = rows, columns, 1
-                    cut, blocks = _shares(ends, indices, width, workers), np.broadcast_to((0, 1), (workers, 2))
-            sizes = np.broadcast_to((width, height, columns, rows, channels), (workers, 5))
-            table = self._shares[workers] = np.column_stack([sizes, blocks, cut]).astype(np.intp)
-        return table
+        workers = team(workers, len(y), ENTRY * self._entries * x.shape[1])
+        (self._matrix.multiply_adjoint if adjoint else self._matrix.multiply)(x, y, workers)
 
 
 def _plane(size: int, channels: int, itemsize: int) -> int:
     """Numbers from one channel to the next: `size`, or a line of the cache more if they would share few lines of it."""
     common = math.gcd(size * itemsize, WAY)
     return size + LINE // itemsize if size and channels * common >= CROWD * WAY else size
-
-
-def _move(indices: NDArray[Any], size: int, by: int) -> None:
-    """To columns of planes that are so much further apart."""
-    for first in range(0, len(indices), PIECE):
-        some = indices[first : first + PIECE]
-        some += some // size * by
-
-
-def _shares(ends: Array, columns: Array, width: int, count: int) -> NDArray[np.intp]:
-    """Cut the columns of a CSR array into about equal shares.
-
-    Returns ``(column, past the last, row, past the last, whole, past the last)``, where the rows have entries in these
-    columns, and the whole ones have no others.
-    """
-    rows = np.flatnonzero(np.diff(ends))
-    cuts = np.arange(count + 1) * width // count
-    # Of the rows so far, the last column; of those from here on, the first: both in order, so they can be searched.
-    last = np.maximum.accumulate(columns[ends[rows + 1] - 1])
-    first = np.minimum.accumulate(columns[ends[rows]][::-1])[::-1]
-    start, stop = np.searchsorted(last, cuts[:-1]), np.searchsorted(first, cuts[1:])
-    whole, past = np.searchsorted(first, cuts[:-1]), np.searchsorted(last, cuts[1:])
-    past = np.maximum(whole, past)
-    row, after = np.append(rows, len(ends) - 1), np.append(0, rows + 1)
-    return np.stack([cuts[:-1], cuts[1:], row[start], after[stop], row[whole], after[past]], axis=-1, dtype=np.intp)
 
 
 def _is_abreast(a: Array) -> bool:

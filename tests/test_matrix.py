@@ -12,8 +12,19 @@ import scipy.sparse
 from reference import DTYPES, integers, uniform
 
 import cytconv
-from cytconv import _matrix, _memory, _runtime, _sparse, conv, conv_matrix, conv_transpose, conv_transpose_matrix
-from cytconv._geometry import Geometry
+from cytconv import (
+    _diagonals,
+    _matrix,
+    _memory,
+    _rows,
+    _runtime,
+    _sparse,
+    conv,
+    conv_matrix,
+    conv_transpose,
+    conv_transpose_matrix,
+)
+from cytconv._geometry import Axis, Geometry
 
 # input_shape, shape of w, the rest
 CASES = {
@@ -381,6 +392,60 @@ class TestErrors:
 # ---- the method --------------------------------------------------------------------------------------
 
 
+@pytest.fixture(params=["rows", "diagonals"])
+def kept(request, monkeypatch):
+    """The way in which the method keeps its matrix, whatever the lines are like."""
+    monkeypatch.setattr(_sparse, "are_long", lambda axes: request.param == "diagonals")
+    return request.param
+
+
+@cases
+@pytest.mark.parametrize("rows", [2, 64])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_method(monkeypatch, rng, kept, input_shape, w_shape, kwargs, rows, dtype):
+    """All readings, exact, whatever the way in which the matrix is kept."""
+    monkeypatch.setattr(_diagonals, "ROWS", rows)
+    shape = (input_shape,) if isinstance(input_shape, int) else input_shape
+    x, w = integers(rng, shape, dtype), integers(rng, w_shape, dtype)
+    expected = reference.conv_transpose(x, w, **kwargs)
+    y = integers(rng, expected.shape, dtype)
+    np.testing.assert_array_equal(conv_transpose(x, w, method="sparse", **kwargs), expected)
+    options = {key: value for key, value in kwargs.items() if key not in ("output_padding", "output_shape")}
+    samples = tuple(axis.n for axis in Geometry.forward(shape, w_shape, **kwargs).axes)
+    np.testing.assert_array_equal(
+        cytconv.conv_transpose_adjoint(y, w, input_shape=samples, method="sparse", **options),
+        reference.conv_transpose_adjoint(y, w, input_shape=samples, **options),
+    )
+    kernel_shape = w_shape[2 if "channels" in kwargs else 0 :]
+    np.testing.assert_array_equal(
+        cytconv.conv_transpose_weight_adjoint(x, y, kernel_shape=kernel_shape, method="sparse", **options),
+        reference.conv_transpose_weight_adjoint(x, y, kernel_shape=kernel_shape, **options),
+    )
+
+
+@pytest.mark.parametrize(
+    ("axis", "long"),
+    [
+        (Axis(400, 9, 808, stride=2), True),
+        (Axis(40, 3, 42), True),  # 38 rows of three taps, and two of one and of two
+        (Axis(40, 30, 69), False),  # most rows meet other taps than the one before
+        (Axis(400, 1, 4, low=400), False),  # without entries
+    ],
+)
+def test_are_long(axis, long):
+    assert _diagonals.are_long((Axis(3, 3, 5), axis)) == long
+    assert type(_sparse.Sparse((axis,), np.ones((1, 1, 1, axis.taps)))._matrix).__name__ == (
+        "Diagonals" if long else "Rows"
+    )
+
+
+@pytest.mark.skipif(_memory.physical() is None, reason="the system does not say how much memory there is")
+@pytest.mark.usefixtures("kept")
+def test_method_too_large_for_memory():
+    with pytest.raises(MemoryError, match=r"entries: its .* GiB are more than .*ConvTranspose"):
+        _sparse.Sparse((Axis(2**50, 9, 2**50),), np.ones((1, 1, 1, 9)))
+
+
 def test_method_with_int64_indices(monkeypatch, rng):
     w, x = uniform(rng, (3, 2), np.float64), uniform(rng, (2, 4, 5), np.float64)
     expected = conv_transpose(x, w, stride=2, method="sparse")
@@ -389,6 +454,7 @@ def test_method_with_int64_indices(monkeypatch, rng):
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
+@pytest.mark.usefixtures("kept")
 def test_exact_windows(bad):
     """One sample that is not finite reaches the outputs that hold it, in all three readings."""
     geometry = {"stride": 2, "dilation": 3, "padding": 1}
@@ -419,10 +485,12 @@ def test_exact_windows(bad):
     ("workers", "together", "twice", "crowd"),
     [(1, 2**12, 0.15, 0), (2, 5, 9, 4), (2, 2**12, 0, 0), (3, 1, 0.15, 4), (7, 2, 9, 0), (7, 2, 0, 4)],
 )
+@pytest.mark.usefixtures("kept")
 def test_products(monkeypatch, rng, dtype, vectors, workers, together, twice, crowd):
     """Of any number of vectors, by matrices cut into any shares, with rows and columns that have no entry."""
-    monkeypatch.setattr(_sparse, "TOGETHER", together)
-    monkeypatch.setattr(_sparse, "TWICE", twice)
+    monkeypatch.setattr(_rows, "TOGETHER", together)
+    monkeypatch.setattr(_rows, "TWICE", twice)
+    monkeypatch.setattr(_diagonals, "ROWS", min(3 + together, 64))
     monkeypatch.setattr(_sparse, "CROWD", crowd)
     monkeypatch.setattr(_sparse, "MANY", 0)
     monkeypatch.setattr(_runtime, "WORK_PER_THREAD", 1)
@@ -433,13 +501,19 @@ def test_products(monkeypatch, rng, dtype, vectors, workers, together, twice, cr
         ((2, 3), (3, 3), {"padding": 5, "output_shape": 2}),
         ((9, 1, 3), (9, 7), {"channels": "first", "stride": 2}),
         ((10, 2, 2, 2), (10, 3, 4), {"channels": "first", "groups": 2, "padding": (0, 1)}),
+        ((2, 1, 11), (2, 47), {"channels": "first", "stride": 2}),
     ):
         w = integers(rng, w_shape, dtype)
         operator = cytconv.ConvTranspose(w, shape, method="sparse", workers=workers, **kwargs)
         matrix = operator.tosparse().toarray()
         x, y = (integers(rng, (size, vectors), dtype) for size in matrix.shape[::-1])
         adjoint, transpose = operator.H, operator.T
-        for lie in (np.ascontiguousarray, np.asfortranarray, spread_out):  # side by side, one by one, neither
+        for lie in (
+            np.ascontiguousarray,
+            np.asfortranarray,
+            spread_out,
+            backwards,
+        ):  # side by side, one by one, neither
             for sign in (1, -1):  # once more: the short way
                 np.testing.assert_array_equal(operator @ lie(sign * x), matrix @ (sign * x))
                 np.testing.assert_array_equal(adjoint @ lie(sign * y), matrix.conj().T @ (sign * y))
@@ -448,13 +522,15 @@ def test_products(monkeypatch, rng, dtype, vectors, workers, together, twice, cr
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("vectors", [1, 2, 3, 4, 8, 16])
+@pytest.mark.usefixtures("kept")
 def test_products_by_any_number_of_workers(monkeypatch, rng, dtype, vectors):
     """The same bits: rows that two workers share are added up like any others."""
     monkeypatch.setattr(_runtime, "WORK_PER_THREAD", 1)
-    monkeypatch.setattr(_sparse, "TOGETHER", 7)
+    monkeypatch.setattr(_rows, "TOGETHER", 7)
     for w_shape, shape, kwargs in (
         ((5, 4), (6, 7), {"stride": 2}),
         ((40,), (90,), {}),
+        ((9,), (500,), {"stride": 2, "dilation": 3}),
         ((3, 2, 3, 3), (3, 6, 5), {"channels": "first"}),
     ):
         w = rng.standard_normal(w_shape).astype(dtype)
@@ -472,12 +548,16 @@ def spread_out(a):
     return wide[::2, ::3]
 
 
+def backwards(a):
+    return np.ascontiguousarray(a[::-1])[::-1]
+
+
 def test_planes_stay_within_the_index(monkeypatch):
     """Channels are not moved apart where their columns would no longer fit into 32 bits."""
     monkeypatch.setattr(_sparse, "MANY", 0)
     channels = 2**21 - 1
     w = np.ones((channels, 1, 1), np.float32)
     geometry = Geometry.forward((channels, 1024), w.shape, channels="first", padding=[(0, 1023)])
-    _, indices, _ = _sparse.Sparse(geometry.axes, geometry.split_w(w))._arrays
+    _, indices, _ = _sparse.Sparse(geometry.axes, geometry.split_w(w))._matrix._arrays
     assert indices.dtype == np.int32
     np.testing.assert_array_equal(indices, 1024 * np.arange(channels))

@@ -19,7 +19,9 @@ include "lines.pxi"
 include "stencil.pxi"
 include "weights.pxi"
 include "weight_lines.pxi"
-include "products.pxi"
+include "packs.pxi"
+include "rows.pxi"
+include "diagonals.pxi"
 
 lanes = LANES  # how many numbers a vector holds
 vector_bytes = sizeof(vec)

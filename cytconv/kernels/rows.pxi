@@ -1,11 +1,8 @@
-# Products by the sparse matrix.
+# Products by a sparse matrix that is kept by its rows (CSR); see `cytconv._rows`.
 #
 # Several vectors are multiplied at a time, side by side, so that an entry meets neighbours:
 #
 #     a at (row, column)   *   x[column]   v0 v1 v2 v3    added to   y[row]   v0 v1 v2 v3
-#
-# A complex number is real ones in two `parts`.  Each part of an entry multiplies both of x, so that the loops are the
-# same; the part i is turned afterwards:  (a + i*b) * x = a*x + i*(b*x).
 
 from libc.stdint cimport int32_t, int64_t
 
@@ -13,45 +10,7 @@ ctypedef fused index:
     int32_t
     int64_t
 
-cdef extern from *:
-    """
-    /* Numbers side by side: a vector of 32 bytes at most.  Wider ones were no faster. */
-    #if VECTORS && VECTOR_BYTES > 32
-      typedef real pack __attribute__((vector_size(32), aligned(sizeof(real)), may_alias));
-    #else
-      typedef vec pack;
-    #endif
-    #define PACK ((Py_ssize_t) (sizeof(pack) / sizeof(real)))
-    #define EMPTY_PACK ((pack){0})
-
-    static inline pack minus_i_times(pack a) {  /* of pairs: a pack must have some */
-      pack turned = EMPTY_PACK;
-      for (int i = 0; i + 1 < (int) PACK; i += 2) {
-        ((real *) &turned)[i] = ((real *) &a)[i + 1];
-        ((real *) &turned)[i + 1] = -((real *) &a)[i];
-      }
-      return turned;
-    }
-
-    #ifdef __GNUC__
-      /* What returns that is copied to each of its calls, where literal arguments are literals. */
-      #define inlined __attribute__((always_inline)) void
-      /* GCC makes vectors of products that it then adds up one by one: slower than numbers all the way. */
-      #define KEEP_SCALAR(j) __asm__("" : "+r"(j))
-    #else
-      #define inlined void
-      #define KEEP_SCALAR(j)
-    #endif
-    """
-    ctypedef void inlined
-    ctypedef real pack
-    const Py_ssize_t PACK
-    const pack EMPTY_PACK
-    pack minus_i_times(pack) noexcept nogil
-    void KEEP_SCALAR(Py_ssize_t) noexcept nogil
-
 cdef enum:
-    SUMS = 16  # numbers of vectors that meet an entry at a time, at most: `_sparse.ABREAST` real ones
     LONG = 16  # neighbours that are worth adding up as vectors: others wait for what the row before them has stored
     NEAR = 64  # rows that meet other vectors next, while the nearest cache still has them
 
@@ -121,7 +80,7 @@ cdef inline inlined gather(
     Py_ssize_t first, Py_ssize_t last, int parts, int width, const index* ends, const index* columns,
     const real* data, const real* x, Py_ssize_t x_pitch, real* y, Py_ssize_t y_pitch,
 ) noexcept nogil:
-    if PACK > 1 and width % PACK == 0:
+    if are_packs(width):
         gather_packs(first, last, parts, width // PACK, ends, columns, data, x, x_pitch, y, y_pitch)
     else:
         gather_numbers(first, last, parts, width, ends, columns, data, x, x_pitch, y, y_pitch)
@@ -158,7 +117,7 @@ cdef inline inlined gather_packs(
             j += 1
         for i in range(packs):
             if parts == 2:
-                sums[i] = sums[i] - minus_i_times(turned[i])
+                sums[i] = sums[i] + i_times(turned[i], 1)
             (<pack*> (y + y_pitch * row))[i] = sums[i]
 
 
@@ -345,7 +304,7 @@ cdef inline inlined scatter(
     const Share* share, bint whole, Py_ssize_t rows, const index* starts, const index* stops, int parts, int width,
     const index* columns, const real* data, const real* x, Py_ssize_t x_pitch, real* y, Py_ssize_t y_pitch,
 ) noexcept nogil:
-    if PACK > 1 and width % PACK == 0:
+    if are_packs(width):
         scatter_packs(
             share, whole, rows, starts, stops, parts, width // PACK, columns, data, x, x_pitch, y, y_pitch
         )
@@ -365,7 +324,7 @@ cdef inline inlined scatter_packs(
     for row in range(rows):
         for i in range(packs):
             factors[i] = (<const pack*> (x + x_pitch * row))[i]
-            turned[i] = minus_i_times(factors[i])  # conj(a + i*b) * x = a*x + b*(-i*x)
+            turned[i] = i_times(factors[i], -1)  # conj(a + i*b) * x = a*x + b*(-i*x)
         for j in range(starts[row], stops[row]):
             if whole or has(share, columns[j]):
                 at = <pack*> (y + y_pitch * <Py_ssize_t> columns[j])

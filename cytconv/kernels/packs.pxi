@@ -1,0 +1,62 @@
+# Numbers side by side, for products by the sparse matrix.
+#
+# A complex number is real ones in two `parts`.  Each part of an entry multiplies both of x, so that the loops are the
+# same; the part i is turned afterwards:  (a + i*b) * x = a*x + i*(b*x).
+
+cdef extern from *:
+    """
+    /* Numbers side by side: a vector of 32 bytes at most.  Wider ones were no faster. */
+    #if VECTORS && VECTOR_BYTES > 32
+      typedef real pack __attribute__((vector_size(32), aligned(sizeof(real)), may_alias));
+    #else
+      typedef vec pack;
+    #endif
+    #define PACK ((Py_ssize_t) (sizeof(pack) / sizeof(real)))
+    #define EMPTY_PACK ((pack){0})
+    #define are_packs(width) (PACK > 1 && (width) % PACK == 0)
+
+    /* Of all pairs (a, b) of a pack: (a, a), (b, b) or (b, a), and i times a pair, (-b, a), or -i times. */
+    static inline pack pairs_of(pack v, int even, int odd) {
+    #if SHUFFLES
+      typedef lane_number pack_numbers __attribute__((vector_size(sizeof(pack))));
+      pack_numbers which;
+      for (int i = 0; i < (int) PACK; i++) which[i] = i / 2 * 2 + (i % 2 ? odd : even);
+      return __builtin_shuffle(v, which);
+    #else
+      pack to = EMPTY_PACK;
+      for (int i = 0; i < (int) PACK; i++) ((real *) &to)[i] = ((real *) &v)[i / 2 * 2 + (i % 2 ? odd : even)];
+      return to;
+    #endif
+    }
+    static inline pack i_times(pack v, int sign) {
+      pack signs = EMPTY_PACK;
+      for (int i = 0; i < (int) PACK; i++) ((real *) &signs)[i] = i % 2 ? sign : -sign;
+      return pairs_of(v, 1, 0) * signs;
+    }
+
+    #ifdef __GNUC__
+      /* What returns that is copied to each of its calls, where literal arguments are literals. */
+      #define inlined __attribute__((always_inline)) void
+      /* GCC makes vectors of products that it then adds up one by one: slower than numbers all the way. */
+      #define KEEP_SCALAR(j) __asm__("" : "+r"(j))
+      /* An address that GCC knows nothing of: for pairs of numbers it would read what is one step further (GCC 12). */
+      #define KEEP_ADDRESS(p) __asm__("" : "+r"(p))
+    #else
+      #define inlined void
+      #define KEEP_SCALAR(j)
+      #define KEEP_ADDRESS(p)
+    #endif
+    """
+    ctypedef void inlined
+    void KEEP_SCALAR(Py_ssize_t) noexcept nogil
+    void KEEP_ADDRESS(const real*) noexcept nogil
+    ctypedef real pack
+    const Py_ssize_t PACK
+    const pack EMPTY_PACK
+    bint are_packs(int width) noexcept nogil
+    pack pairs_of(pack, int even, int odd) noexcept nogil
+    pack i_times(pack, int sign) noexcept nogil
+
+cdef enum:
+    ALONE = 0  # in place of a width: one vector by itself
+    SUMS = 16  # numbers of vectors that meet an entry at a time, at most: `_sparse.ABREAST` real ones
