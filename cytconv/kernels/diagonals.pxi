@@ -317,6 +317,11 @@ cdef inline inlined add_block(
         first = (start - group) // matrix.plane_columns * of_channel
     if stop - group < matrix.inputs * matrix.plane_columns:
         last = ((stop - group - 1) // matrix.plane_columns + 1) * of_channel
+    # Of a small share most blocks have no column, from the first of their first path to the last of their last one.
+    if b.column + b.paths[first].column >= stop:
+        return
+    if b.column + b.paths[last - 1].column + (b.taps - 1) * matrix.column_step + b.rows <= start:
+        return
     x += x_pitch * b.row
     if width == ALONE and pitch != parts:
         for t in range(b.rows):
