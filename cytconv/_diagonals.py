@@ -42,14 +42,21 @@ __all__ = ["are_long", "diagonals"]
 Array = NDArray[Any]
 Indices = NDArray[np.intp]
 
-ROWS = 64  # of a piece, at most: the kernels have room for as many, `MOST_ROWS`
+ROWS = {4: 64, 8: 48, 16: 32}  # of a piece, at most, by the bytes of a number: not so many that L1 has lost the first
+PHASES = 2**12  # of the stride, at most: of so many, few rows are in each
 LONG = 12  # entries of a diagonal, in the mean, that make up for taking it up
 
 
 def are_long(axes: tuple[Axis, ...]) -> bool:
-    """Whether diagonals are long enough for products by them to be fast."""
-    taps, rows = _pieces(_spread(axes[-1], 1))[:, 4:].T
-    return bool((taps * rows).sum() >= LONG * taps.sum() > 0)
+    """Whether diagonals are long enough for products by them to be fast; without looking at each row."""
+    if min(axes[-1].stride, axes[-1].m) > PHASES:
+        return False
+    factor = _spread(axes[-1], 1)
+    _, first, last = _whole(factor)
+    count, entries = factor.phases[:, 2], int(factor.before(factor.rows))
+    in_pieces = int((count * (last - first)).sum())  # others are a diagonal each
+    diagonals = int((count * -(-(last - first) // ROWS[8])).sum()) + entries - in_pieces
+    return entries >= LONG * diagonals > 0
 
 
 def diagonals(axes: tuple[Axis, ...], w: Array, plane: int, workers: int) -> Any:
@@ -69,7 +76,7 @@ def diagonals(axes: tuple[Axis, ...], w: Array, plane: int, workers: int) -> Any
     groups, c_in, c_out = w.shape[:3]
     taps = math.prod(w.shape[3:])
     factors = [_spread(axis, math.prod(w.shape[4 + a :])) for a, axis in enumerate(axes)]
-    last, pieces = factors[-1], _pieces(factors[-1])
+    last, pieces = factors[-1], _pieces(factors[-1], ROWS[w.itemsize])
     along = int((pieces[:, 4] * pieces[:, 5]).sum())
     channels = np.arange(c_in)[:, None] * (plane, c_out * taps)
     lines, paths = _lines(factors[:-1], (last.rows, last.columns, along), channels)
@@ -102,14 +109,23 @@ def _met(factor: Factor, phase: Indices, u: Indices) -> tuple[Indices, Indices, 
     return np.where(count, column, 0), np.where(count, place, 0), count
 
 
-def _pieces(factor: Factor) -> Indices:
-    """``(row, column, entries before, place, taps, rows)`` of the pieces of a line, in the order of their rows."""
+def _whole(factor: Factor) -> tuple[Indices, Indices, Indices]:
+    """Of each phase, how many rows it has, and from which to which of them every tap meets a sample."""
     base, _, count = factor.phases.T
-    phases = np.arange(factor.period)
-    rows = (factor.rows - 1 - phases) // factor.period + 1  # of each phase; from `first` to `last` they meet all taps
+    rows = (factor.rows - 1 - np.arange(factor.period)) // factor.period + 1
     first = np.where(count, np.clip(-base, 0, rows), 0)
     last = np.where(count, np.clip(factor.columns - (count - 1) * factor.column_step - base, first, rows), rows)
-    alone, parts = first + rows - last, -(-(last - first) // ROWS)
+    return rows, first, last
+
+
+def _pieces(factor: Factor, most: int) -> Indices:
+    """``(row, column, entries before, place, taps, rows)`` of the pieces of a line, in the order of their rows.
+
+    None has more than `most` rows.
+    """
+    phases = np.arange(factor.period)
+    rows, first, last = _whole(factor)
+    alone, parts = first + rows - last, -(-(last - first) // most)
 
     phase, i = np.repeat(phases, alone), _counted(alone)
     u = np.where(i < first[phase], i, i - first[phase] + last[phase])

@@ -128,15 +128,15 @@ def entries_of(geometry: Geometry) -> int:
     return math.prod([*geometry.batch, geometry.channels_in, geometry.channels_out // geometry.groups, *triples])
 
 
-def check_size(size: int, what: str) -> None:
-    """Refuse what cannot fit, before anything is allocated."""
+def check_size(size: int, what: str, instead: str = "ConvTranspose applies it without storing it") -> None:
+    """Refuse what cannot fit, before anything is allocated, and say what to do `instead`."""
     if size > sys.maxsize:
         raise ValueError(f"{what}: its {size} bytes must fit the address space, {sys.maxsize}")
     limit = physical()
     if limit is not None and size > limit:
         raise MemoryError(
             f"{what}: its {size / 2**30:.1f} GiB are more than the memory of this machine, {limit / 2**30:.1f} GiB; "
-            "ConvTranspose applies it without storing it"
+            f"{instead}"
         )
 
 

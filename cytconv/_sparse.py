@@ -2,7 +2,8 @@
 
 The method keeps its matrix in one of two ways, `_diagonals` and `_rows`.  With either, products run in parallel, on
 several vectors at a time, and those by the adjoint need no second matrix: each worker adds up a share of the results.
-Every result is added up in the same order, whatever the number of workers.
+Every result is added up in the same order, whatever the number of workers (but in another one by itself than among
+other vectors).
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ ABREAST = 16  # vectors that are laid side by side at a time, at most
 WAY = 2**12  # bytes after which addresses share the lines of the nearest cache again,
 CROWD = 4  # and how many planes may do so
 MANY = 64  # entries in a column, on the average, that make up for copying its number to planes further apart
+LINE_TABLE = 40  # bytes that the tables take for each line of a plane
 ENTRY = 4  # multiplications in the time that an entry takes to read and multiply
 
 
@@ -269,9 +271,12 @@ class Sparse:
         self._size = self._plane = size
         if self._entries >= MANY * self._shape[1]:
             self._plane = _plane(size, c_in, w.itemsize)
+        check_size(
+            self._entries * w.itemsize + LINE_TABLE * math.prod(axis.m for axis in axes[:-1]),
+            f"method='sparse' keeps a matrix of shape {self._shape} with {self._entries} entries",
+            "method='direct' needs none",
+        )
         if are_long(axes):
-            what = f"method='sparse' keeps a matrix of shape {self._shape} with {self._entries} entries"
-            check_size(self._entries * w.itemsize, what)
             self._matrix = diagonals(axes, w, self._plane, team(resolve_workers(None), MAX_TASKS, self._entries))
         else:
             self._matrix = Rows(axes, w, self._plane)

@@ -404,7 +404,7 @@ def kept(request, monkeypatch):
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_method(monkeypatch, rng, kept, input_shape, w_shape, kwargs, rows, dtype):
     """All readings, exact, whatever the way in which the matrix is kept."""
-    monkeypatch.setattr(_diagonals, "ROWS", rows)
+    monkeypatch.setattr(_diagonals, "ROWS", dict.fromkeys(_diagonals.ROWS, rows))
     shape = (input_shape,) if isinstance(input_shape, int) else input_shape
     x, w = integers(rng, shape, dtype), integers(rng, w_shape, dtype)
     expected = reference.conv_transpose(x, w, **kwargs)
@@ -430,10 +430,14 @@ def test_method(monkeypatch, rng, kept, input_shape, w_shape, kwargs, rows, dtyp
         (Axis(40, 3, 42), True),  # 38 rows of three taps, and two of one and of two
         (Axis(40, 30, 69), False),  # most rows meet other taps than the one before
         (Axis(400, 1, 4, low=400), False),  # without entries
+        (Axis(10**12, 9, 10**12), True),  # no row by itself
+        (Axis(10**4, 9, 10**12, stride=10**8), False),
     ],
 )
 def test_are_long(axis, long):
     assert _diagonals.are_long((Axis(3, 3, 5), axis)) == long
+    if axis.m > 1000:
+        return
     assert type(_sparse.Sparse((axis,), np.ones((1, 1, 1, axis.taps)))._matrix).__name__ == (
         "Diagonals" if long else "Rows"
     )
@@ -442,8 +446,9 @@ def test_are_long(axis, long):
 @pytest.mark.skipif(_memory.physical() is None, reason="the system does not say how much memory there is")
 @pytest.mark.usefixtures("kept")
 def test_method_too_large_for_memory():
-    with pytest.raises(MemoryError, match=r"entries: its .* GiB are more than .*ConvTranspose"):
-        _sparse.Sparse((Axis(2**50, 9, 2**50),), np.ones((1, 1, 1, 9)))
+    for axes in [(Axis(2**50, 9, 2**50),), (Axis(3, 3, 2**50, stride=2**49), Axis(100, 3, 102))]:
+        with pytest.raises(MemoryError, match=r"entries: its .* GiB are more than .*method='direct' needs none"):
+            _sparse.Sparse(axes, np.ones((1, 1, 1, *(axis.taps for axis in axes))))
 
 
 def test_method_with_int64_indices(monkeypatch, rng):
@@ -490,7 +495,7 @@ def test_products(monkeypatch, rng, dtype, vectors, workers, together, twice, cr
     """Of any number of vectors, by matrices cut into any shares, with rows and columns that have no entry."""
     monkeypatch.setattr(_rows, "TOGETHER", together)
     monkeypatch.setattr(_rows, "TWICE", twice)
-    monkeypatch.setattr(_diagonals, "ROWS", min(3 + together, 64))
+    monkeypatch.setattr(_diagonals, "ROWS", dict.fromkeys(_diagonals.ROWS, min(3 + together, 64)))
     monkeypatch.setattr(_sparse, "CROWD", crowd)
     monkeypatch.setattr(_sparse, "MANY", 0)
     monkeypatch.setattr(_runtime, "WORK_PER_THREAD", 1)
@@ -550,6 +555,19 @@ def spread_out(a):
 
 def backwards(a):
     return np.ascontiguousarray(a[::-1])[::-1]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("vectors", [2, 3, 5, 7, 13])
+@pytest.mark.usefixtures("kept")
+def test_products_of_vectors_that_overlap(rng, dtype, vectors):
+    """Windows of one array, each a number further: from row to row it is as far as from one vector to the next."""
+    operator = cytconv.ConvTranspose(integers(rng, (3,), dtype), 100, method="sparse")
+    for transposed in (operator, operator.H):
+        windows = np.lib.stride_tricks.sliding_window_view(
+            integers(rng, (transposed.shape[1] + vectors - 1,), dtype), vectors
+        )
+        np.testing.assert_array_equal(transposed @ windows, transposed.tosparse() @ windows)
 
 
 def test_planes_stay_within_the_index(monkeypatch):

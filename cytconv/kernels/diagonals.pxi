@@ -21,7 +21,7 @@
 # other.
 
 cdef enum:
-    MOST_ROWS = 64  # of a piece: `_diagonals.ROWS`
+    MOST_ROWS = 64  # of a piece, the most in `_diagonals.ROWS`
     TASKS = 8  # for each worker
 
 cdef struct Line:  # of outputs along the last axis: a row of the table `lines`
@@ -73,6 +73,9 @@ cdef class Diagonals:
         self.lines = <const Line*> &self.line_table[0, 0] if self.line_count else NULL
         self.pieces = <const Piece*> &self.piece_table[0, 0] if self.piece_count else NULL
         self.paths = <const Path*> &self.path_table[0, 0]
+        for i in range(self.piece_count):
+            if self.pieces[i].rows > MOST_ROWS:
+                raise ValueError(f"a piece of {self.pieces[i].rows} rows must have at most {MOST_ROWS}")
         self.memory = tables["entries"]
         self.entries = &self.memory[0] if self.memory.shape[0] else NULL
         self.parts, self.groups = tables["parts"], tables["groups"]
@@ -135,19 +138,19 @@ cdef class Diagonals:
         self, Block b, const real* w, Py_ssize_t group_step, Py_ssize_t channel_step, Py_ssize_t tap_step
     ) noexcept nogil:
         cdef Py_ssize_t p, j, t, at = 0
-        cdef real even, odd
+        cdef real re, im
         w += self.parts * (b.group * group_step + b.output * channel_step + b.weight)
         for p in range(b.count):
             for j in range(b.taps):
-                even = w[self.parts * (b.paths[p].place + j * tap_step)]
+                re = w[self.parts * (b.paths[p].place + j * tap_step)]
                 if self.parts == 1:
                     for t in range(b.rows):
-                        b.entries[at + t] = even
+                        b.entries[at + t] = re
                 else:
-                    odd = w[2 * (b.paths[p].place + j * tap_step) + 1]
+                    im = w[2 * (b.paths[p].place + j * tap_step) + 1]
                     for t in range(b.rows):
-                        b.entries[at + 2 * t] = even
-                        b.entries[at + 2 * t + 1] = odd
+                        b.entries[at + 2 * t] = re
+                        b.entries[at + 2 * t + 1] = im
                 at += self.parts * b.rows
 
     def multiply(self, const real[:, :] x, real[:, :] y, int workers):
@@ -203,11 +206,11 @@ cdef inline inlined multiply_blocks(
             elif of_x.width - v > parts:
                 multiply_block(matrix, &b, parts, 2, x + v, of_x.pitch, y + v, of_y.pitch)
                 v += 2
-            elif of_x.pitch != parts:
-                multiply_block(matrix, &b, parts, parts, x + v, of_x.pitch, y + v, of_y.pitch)
+            elif of_x.width == of_x.pitch == parts:
+                multiply_block(matrix, &b, parts, ALONE, x, of_x.pitch, y, of_y.pitch)
                 v += parts
             else:
-                multiply_block(matrix, &b, parts, ALONE, x, parts, y, of_y.pitch)
+                multiply_block(matrix, &b, parts, parts, x + v, of_x.pitch, y + v, of_y.pitch)
                 v += parts
 
 
@@ -295,11 +298,11 @@ cdef inline inlined add_to_columns(
             elif of_x.width - v > parts:
                 add_block(matrix, &b, start, stop, parts, 2, x + v, of_x.pitch, y + v, of_y.pitch)
                 v += 2
-            elif of_y.pitch != parts:
-                add_block(matrix, &b, start, stop, parts, parts, x + v, of_x.pitch, y + v, of_y.pitch)
+            elif of_y.width == of_y.pitch == parts:
+                add_block(matrix, &b, start, stop, parts, ALONE, x, of_x.pitch, y, of_y.pitch)
                 v += parts
             else:
-                add_block(matrix, &b, start, stop, parts, ALONE, x, of_x.pitch, y, parts)
+                add_block(matrix, &b, start, stop, parts, parts, x + v, of_x.pitch, y + v, of_y.pitch)
                 v += parts
 
 
@@ -309,14 +312,14 @@ cdef inline inlined add_block(
 ) noexcept nogil:
     """Of each diagonal, what is in the columns."""
     cdef real gathered[2 * MOST_ROWS]
-    cdef Py_ssize_t group = b.group * matrix.inputs * matrix.plane_columns, of_channel = b.count // matrix.inputs
+    cdef Py_ssize_t group = b.group * matrix.inputs * matrix.plane_columns, channel_paths = b.count // matrix.inputs
     cdef Py_ssize_t first = 0, last = b.count, p, j, t, taps, column, low, high, pitch = x_pitch * matrix.row_step
     cdef const real* a
     cdef real* at
     if start > group:  # the channels before have no columns among them
-        first = (start - group) // matrix.plane_columns * of_channel
+        first = (start - group) // matrix.plane_columns * channel_paths
     if stop - group < matrix.inputs * matrix.plane_columns:
-        last = ((stop - group - 1) // matrix.plane_columns + 1) * of_channel
+        last = ((stop - group - 1) // matrix.plane_columns + 1) * channel_paths
     # Of a small share most blocks have no column, from the first of their first path to the last of their last one.
     if b.column + b.paths[first].column >= stop:
         return
@@ -381,10 +384,10 @@ cdef inline inlined add_column(
 
 cdef inline inlined add_entry(int sign, const real* a, const real* x, real* y) noexcept nogil:
     """``y += a * x`` of complex numbers, by the conjugate of a if `sign` is -1; rounded as `add_complex` does."""
-    cdef real* odd = y + 1
-    KEEP_ADDRESS(odd)  # of both together, GCC would round products and sums by themselves
+    cdef real* im = y + 1
+    KEEP_ADDRESS(im)  # of both together, GCC would round products and sums by themselves
     y[0] = (y[0] + a[0] * x[0]) - sign * a[1] * x[1]
-    odd[0] = (odd[0] + a[0] * x[1]) + sign * a[1] * x[0]
+    im[0] = (im[0] + a[0] * x[1]) + sign * a[1] * x[0]
 
 
 cdef inline inlined add_diagonal(

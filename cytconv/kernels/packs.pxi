@@ -35,11 +35,12 @@ cdef extern from *:
     }
 
     #ifdef __GNUC__
-      /* What returns that is copied to each of its calls, where literal arguments are literals. */
+      /* For `void`: the body of such a function takes the place of each of its calls, with literals for arguments. */
       #define inlined __attribute__((always_inline)) void
       /* GCC makes vectors of products that it then adds up one by one: slower than numbers all the way. */
       #define KEEP_SCALAR(j) __asm__("" : "+r"(j))
-      /* An address that GCC knows nothing of: for pairs of numbers it would read what is one step further (GCC 12). */
+      /* An address that GCC knows nothing of.  Of pairs of numbers, a step apart, GCC 12 reads those of the next step
+         with those of this one, also where there is no next step: past the end of the array. */
       #define KEEP_ADDRESS(p) __asm__("" : "+r"(p))
     #else
       #define inlined void
@@ -58,5 +59,5 @@ cdef extern from *:
     pack i_times(pack, int sign) noexcept nogil
 
 cdef enum:
-    ALONE = 0  # in place of a width: one vector by itself
+    ALONE = 0  # in place of a width: one vector, whose numbers (x forward, y in the adjoint) are neighbours
     SUMS = 16  # numbers of vectors that meet an entry at a time, at most: `_sparse.ABREAST` real ones
