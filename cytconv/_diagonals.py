@@ -81,10 +81,12 @@ def diagonals(axes: tuple[Axis, ...], w: Array, plane: int, workers: int) -> Any
     channels = np.arange(c_in)[:, None] * (plane, c_out * taps)
     lines, paths = _lines(factors[:-1], (last.rows, last.columns, along), channels)
     entries = int((lines[:, 4] * along).sum())  # of a plane
+    some = [table[table[:, 4] > 0] for table in (lines, pieces)]  # others have no entries
     data = empty((groups * c_out * entries,), w.dtype)
     built = kernels(w.real.dtype).Diagonals(
-        lines=lines,
-        pieces=pieces,
+        lines=some[0],
+        pieces=some[1],
+        gaps=len(some[0]) < len(lines) or len(some[1]) < len(pieces),
         paths=paths,
         entries=data.view(w.real.dtype),
         parts=2 if w.dtype.kind == "c" else 1,

@@ -54,7 +54,7 @@ cdef class Diagonals:
     """A matrix of so many `groups` and `channels` of each, ``(C_in, C_out)``, whose planes have the same structure.
 
     `plane` has the numbers of rows, of columns and of entries of one channel.  `steps` are those from a row of a piece
-    to the next, and from one diagonal to the next.
+    to the next, and from one diagonal to the next.  With `gaps`, some rows are in no piece of any line.
     """
 
     cdef const Py_ssize_t[:, ::1] line_table, piece_table, path_table
@@ -66,6 +66,7 @@ cdef class Diagonals:
     cdef Py_ssize_t line_count, piece_count, groups, inputs, outputs, plane_rows, plane_columns, plane_entries
     cdef Py_ssize_t row_step, column_step
     cdef int parts
+    cdef bint gaps
 
     def __init__(self, **tables):
         self.line_table, self.piece_table, self.path_table = tables["lines"], tables["pieces"], tables["paths"]
@@ -78,7 +79,7 @@ cdef class Diagonals:
                 raise ValueError(f"a piece of {self.pieces[i].rows} rows must have at most {MOST_ROWS}")
         self.memory = tables["entries"]
         self.entries = &self.memory[0] if self.memory.shape[0] else NULL
-        self.parts, self.groups = tables["parts"], tables["groups"]
+        self.parts, self.groups, self.gaps = tables["parts"], tables["groups"], tables["gaps"]
         self.inputs, self.outputs = tables["channels"]
         self.plane_rows, self.plane_columns, self.plane_entries = tables["plane"]
         self.row_step, self.column_step = tables["steps"]
@@ -158,6 +159,8 @@ cdef class Diagonals:
         cdef Py_ssize_t blocks = self.blocks(), tasks = min(blocks, TASKS * workers), t
         cdef Vectors of_x = Vectors(x.shape[1], x.strides[0] // <Py_ssize_t> sizeof(real))
         cdef Vectors of_y = Vectors(y.shape[1], y.strides[0] // <Py_ssize_t> sizeof(real))
+        if self.gaps:
+            zero_rows(&y[0, 0], of_y, 0, y.shape[0])
         for t in prange(tasks, nogil=True, schedule="dynamic", num_threads=workers):
             if self.parts == 1:  # literals: see `inlined`
                 multiply_blocks(self, blocks * t // tasks, blocks * (t + 1) // tasks, 1, &x[0, 0], of_x, &y[0, 0], of_y)
@@ -265,26 +268,33 @@ cdef inline inlined multiply_row(
     put_sums(width, False, sums, y)
 
 
+cdef void zero_rows(real* y, Vectors of_y, Py_ssize_t start, Py_ssize_t stop) noexcept nogil:
+    cdef Py_ssize_t row
+    if of_y.pitch == of_y.width:
+        memset(y + of_y.pitch * start, 0, of_y.width * (stop - start) * sizeof(real))
+    else:
+        for row in range(start, stop):
+            memset(y + of_y.pitch * row, 0, of_y.width * sizeof(real))
+
+
 cdef inline inlined add_to_columns(
     Diagonals matrix, Py_ssize_t start, Py_ssize_t stop, int parts, const real* x, Vectors of_x, real* y, Vectors of_y
 ) noexcept nogil:
     """Those from `start` to `stop`, of all blocks that have any."""
     cdef Py_ssize_t size = matrix.inputs * matrix.plane_columns  # of a group
-    cdef Py_ssize_t planes = matrix.outputs * matrix.line_count * matrix.piece_count, column, v
+    cdef Py_ssize_t planes = matrix.outputs * matrix.line_count * matrix.piece_count, v
     cdef Spot at
     cdef Block b
     if start == stop:
         return
-    if of_y.pitch == of_y.width:
-        memset(y + of_y.pitch * start, 0, of_y.width * (stop - start) * sizeof(real))
-    else:
-        for column in range(start, stop):
-            memset(y + of_y.pitch * column, 0, of_y.width * sizeof(real))
+    zero_rows(y, of_y, start, stop)
+    if planes == 0:
+        return
     at = matrix.spot(start // size * planes)
     for _ in range(start // size * planes, ((stop - 1) // size + 1) * planes):
         b = matrix.block(at)
         matrix.advance(&at)
-        v = of_x.width if b.count * b.taps == 0 else 0
+        v = 0
         while v < of_x.width:
             if of_x.width - v >= 16:
                 add_block(matrix, &b, start, stop, parts, 16, x + v, of_x.pitch, y + v, of_y.pitch)
