@@ -4,7 +4,7 @@ The time of a call is taken to be a sum of amounts, each at a price of its own::
 
     "direct"   a call, bytes multiplied, packed, of results and of weights
     "fft"      a call, bytes of butterflies and of results
-    "sparse"   a call, bytes of the matrix, to be filled and read
+    "sparse"   a call, bytes of entries and results where the matrix is kept by diagonals, or by rows
 
 where the amounts come from the plans of the methods themselves, and those that threads share are divided by their
 number.  `calibrate` measures some calls of each method and finds the prices, non-negative, that fit them best in
@@ -170,10 +170,11 @@ def amounts_of(geometry: Geometry, dtype: np.dtype[Any], workers: int) -> dict[s
     else:
         fft = []
     rows, entries = math.prod(geometry.y_shape), entries_of(geometry)
+    by_diagonals_or_rows = (1, 0) if are_long(axes) else (0, 1)
     return {
         "direct": direct,
         "fft": fft,
-        "sparse": [1.0, (entries * dtype.itemsize + (0 if are_long(axes) else 4 * (entries + rows))) / threads],
+        "sparse": [1.0, *(kept * (entries + rows) * dtype.itemsize / threads for kept in by_diagonals_or_rows)],
     }
 
 
@@ -283,7 +284,7 @@ def _read() -> Prices | None:
         sizes = {name: len(each) for name, each in prices.items() if all(price >= 0 for price in each)}
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError):
         return None
-    return prices if sizes == {"direct": 5, "fft": 3, "sparse": 2} else None
+    return prices if sizes == {"direct": 5, "fft": 3, "sparse": 3} else None
 
 
 def _write(prices: Prices) -> None:

@@ -48,7 +48,8 @@ Sizes = tuple[int, ...]
 
 # Work is counted in steps of butterflies, one for each number of a spectrum and doubling of its length.
 PASSES = 6  # steps that copying a tile, multiplying spectra and storing results take together, for each number,
-PAIR = 4  # and to multiply the spectra of a pair of channels beside that
+PAIR = 4  # and to multiply the spectra of a pair of channels beside that,
+MATRIX = 28  # or to make a number of them an element of a matrix, once in each task, where they are multiplied so
 CACHE = 3 * 2**17  # numbers of a tile that the caches hold with its spectrum;
 SLOW = 0.2  # beyond that, every step takes longer by this power of the excess,
 SLOW_CHANNELS = 0.45  # or this one where products are sums over channels, or there are several
@@ -437,7 +438,11 @@ def plan_of(reading: Reading, axes: tuple[Axis, ...], x_shape: Sizes, w_shape: S
         rows = together * items * channels * size // lengths[-1][0]
         steps = size * (math.log2(size) + PASSES) * math.pow(max(1, size * channels / CACHE), slow) * (1 + ROWS / rows)
         calls = tiles * (EACH * (1 + classes) + CALL * classes / together)
-        sums = PAIR * size * tiles * groups * batch * inputs * outputs * classes
+        pairs = groups * inputs * outputs * size * classes
+        sums = PAIR * pairs * tiles * batch
+        spectra = (groups, inputs, outputs, size // 2)
+        if channels > groups and not _is_better_by_pairs(together * items, spectra, inputs * outputs):
+            sums += MATRIX * pairs * tasks
         total = tiles * sources * steps + calls + groups * inputs * outputs * classes * steps / 2 + sums
         if tasks > 1 or total < THREAD:
             return total

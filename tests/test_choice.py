@@ -17,7 +17,7 @@ from cytconv.__main__ import main
 from cytconv._geometry import Geometry
 from cytconv._methods import METHODS
 
-PRICES = {"direct": [1e-5, 1e-11, 1e-10, 1e-10, 0.0], "fft": [1e-4, 6e-11, 0.0], "sparse": [1e-4, 2e-10]}
+PRICES = {"direct": [1e-5, 1e-11, 1e-10, 1e-10, 0.0], "fft": [1e-4, 6e-11, 0.0], "sparse": [1e-4, 2e-10, 4e-10]}
 
 
 @pytest.fixture(autouse=True)
