@@ -443,6 +443,19 @@ def test_are_long(axis, long):
     )
 
 
+def test_are_long_counts_diagonals(rng):
+    """As they are, without making them."""
+    seen = set()
+    for _ in range(300):
+        n, taps, m, stride, dilation, low = rng.integers([1, 1, 1, 1, 1, -5], [200, 30, 400, 6, 4, 30]).tolist()
+        axis = Axis(n, taps, m, stride, dilation, low)
+        taps, rows = _diagonals._pieces(_matrix._spread(axis, 1), _diagonals.ROWS[8])[:, 4:].T
+        expected = (taps * rows).sum() >= _diagonals.LONG * taps.sum() > 0
+        assert _diagonals.are_long((axis,)) == expected
+        seen.add(bool(expected))
+    assert seen == {True, False}
+
+
 @pytest.mark.skipif(_memory.physical() is None, reason="the system does not say how much memory there is")
 @pytest.mark.usefixtures("kept")
 def test_method_too_large_for_memory():
