@@ -34,7 +34,7 @@ WAY = 2**12  # bytes after which addresses share the lines of the nearest cache 
 CROWD = 4  # and how many planes may do so
 MANY = 64  # entries in a column, on the average, that make up for copying its number to planes further apart
 LINE_TABLE = 40  # bytes that the tables take for each line of a plane
-ENTRY = 4  # multiplications in the time that an entry takes to read and multiply
+ENTRY = 16  # multiplications of method "direct" in the time that an entry takes to read and multiply, or a row to begin
 
 
 # ---- the public matrices -----------------------------------------------------------------------------
@@ -368,7 +368,7 @@ class Sparse:
 
     def _product(self, x: Array, y: Array, adjoint: bool, workers: int) -> None:
         """The same with the columns as far apart as those of the matrix are."""
-        workers = team(workers, len(y), ENTRY * self._entries * x.shape[1])
+        workers = team(workers, len(y), ENTRY * (self._entries + self._shape[0]) * x.shape[1])
         (self._matrix.multiply_adjoint if adjoint else self._matrix.multiply)(x, y, workers)
 
 
