@@ -23,6 +23,7 @@ Array = NDArray[Any]
 
 TOGETHER = 2**12  # rows of a product that are a task
 TWICE = 0.15  # part of the rows that workers may visit once more, or of its share of the channels that one may get more
+NARROW = 64  # columns of a channel for each worker: of fewer, two would often write to one line of the cache
 PIECE = 2**15  # indices that are moved at a time
 
 
@@ -64,7 +65,7 @@ class Rows:
         """A row for each worker's share, as `kernels/rows.pxi` has it.
 
         It is some columns of all blocks, which are the pairs of channels.  Where too many rows would meet several
-        shares, it is some blocks side by side, or some columns of the whole matrix as one block.
+        shares, or blocks are narrow, it is some blocks side by side, or some columns of the whole matrix as one block.
         """
         table = self._shares.get(workers)
         if table is None:  # two threads may both find it at first: no harm
@@ -73,7 +74,7 @@ class Rows:
             (height, width), channels = self._block, self._channels
             cut = _shares(ends[: height + 1], indices[: ends[height]] % width, width, workers)
             blocks = np.broadcast_to((0, channels), (workers, 2))
-            if (cut[:, 3] - cut[:, 2]).sum() > (1 + TWICE) * height:
+            if (cut[:, 3] - cut[:, 2]).sum() > (1 + TWICE) * height or width < NARROW * workers:
                 if workers * -(-channels // workers) <= (1 + TWICE) * channels:  # about as many for each
                     blocks = np.array(list(pairwise(np.arange(workers + 1) * channels // workers)))
                     cut = np.broadcast_to((0, width, *(0, height) * 2), (workers, 6))

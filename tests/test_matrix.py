@@ -508,6 +508,7 @@ def test_products(monkeypatch, rng, dtype, vectors, workers, together, twice, cr
     """Of any number of vectors, by matrices cut into any shares, with rows and columns that have no entry."""
     monkeypatch.setattr(_rows, "TOGETHER", together)
     monkeypatch.setattr(_rows, "TWICE", twice)
+    monkeypatch.setattr(_rows, "NARROW", 0)
     monkeypatch.setattr(_diagonals, "ROWS", dict.fromkeys(_diagonals.ROWS, min(3 + together, 64)))
     monkeypatch.setattr(_sparse, "CROWD", crowd)
     monkeypatch.setattr(_sparse, "MANY", 0)
