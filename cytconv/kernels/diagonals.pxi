@@ -320,7 +320,7 @@ cdef inline inlined add_block(
     Diagonals matrix, const Block* b, Py_ssize_t start, Py_ssize_t stop, int parts, int width, const real* x,
     Py_ssize_t x_pitch, real* y, Py_ssize_t y_pitch,
 ) noexcept nogil:
-    """Of each diagonal, what is in the columns."""
+    """What a block adds to the columns from `start` to `stop`."""
     cdef real gathered[2 * MOST_ROWS]
     cdef Py_ssize_t group = b.group * matrix.inputs * matrix.plane_columns, channel_paths = b.count // matrix.inputs
     cdef Py_ssize_t first = 0, last = b.count, p, j, t, taps, column, low, high, pitch = x_pitch * matrix.row_step
@@ -364,7 +364,7 @@ cdef inline inlined add_columns(
     Diagonals matrix, const Block* b, int taps, Py_ssize_t start, Py_ssize_t stop, int parts, int width, const real* a,
     const real* x, Py_ssize_t x_step, real* y, Py_ssize_t y_pitch,
 ) noexcept nogil:
-    """Those from `start` to `stop` that some diagonals meet: few of them, a literal number, in the middle all."""
+    """Columns from `start` to `stop` of a literal number of `taps`: at both ends, columns meet some of them only."""
     cdef Py_ssize_t step = matrix.column_step, span = (taps - 1) * step, q, first, last
     cdef Py_ssize_t a_step = parts * (b.rows - step)
     for q in range(max(start, 0), min(stop, b.rows + span)):
@@ -382,6 +382,7 @@ cdef inline inlined add_columns(
 cdef inline inlined add_column(
     int parts, int width, Py_ssize_t taps, const real* a, Py_ssize_t a_step, const real* x, Py_ssize_t x_step, real* y
 ) noexcept nogil:
+    """What the diagonals that a column meets add to it; `taps` may be literal."""
     cdef pack sums[SUMS]
     cdef pack turned[SUMS]
     clear_sums(width, sums, turned)

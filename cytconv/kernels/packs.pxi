@@ -1,7 +1,8 @@
 # Numbers side by side, for products by the sparse matrix.
 #
 # A complex number is real ones in two `parts`.  Each part of an entry multiplies both of x, so that the loops are the
-# same; the part i is turned afterwards:  (a + i*b) * x = a*x + i*(b*x).
+# same.  With several vectors the part i is turned after the sum is complete, (a + i*b) * x = a*x + i*(b*x); with one by
+# itself, x is turned before:  a*x + b*(i*x).
 
 cdef extern from *:
     """
