@@ -32,13 +32,13 @@ from numpy.typing import ArrayLike, NDArray
 from . import __version__, _taps
 from ._api import coerce, conv_transpose
 from ._auto import DEFINITION
-from ._diagonals import are_long
 from ._direct import is_better_swapped, plan_of, swapped
 from ._fft import plan_of as fft_plan
 from ._geometry import Channels, Geometry, Ints, Padding
 from ._matrix import entries_of
 from ._methods import METHODS
 from ._runtime import ISA, available_cpus, resolve_workers, team
+from ._sparse import has_diagonals
 
 __all__ = ["cache_file", "calibrate", "choose_method"]
 
@@ -170,7 +170,7 @@ def amounts_of(geometry: Geometry, dtype: np.dtype[Any], workers: int) -> dict[s
     else:
         fft = []
     rows, entries = math.prod(geometry.y_shape), entries_of(geometry)
-    by_diagonals_or_rows = (1, 0) if are_long(axes) else (0, 1)
+    by_diagonals_or_rows = (1, 0) if has_diagonals(axes, w.shape) else (0, 1)
     return {
         "direct": direct,
         "fft": fft,

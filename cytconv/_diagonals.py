@@ -35,20 +35,27 @@ from numpy.typing import NDArray
 from ._geometry import Axis
 from ._matrix import Factor, _spread
 from ._memory import empty
-from ._runtime import kernels
+from ._parts import ENTRY, add_up, apart, parts_of
+from ._runtime import kernels, resolve_workers, team
 
-__all__ = ["are_long", "diagonals"]
+__all__ = ["Diagonals", "are_long"]
 
 Array = NDArray[Any]
 Indices = NDArray[np.intp]
 
 ROWS = {4: 64, 8: 48, 16: 32}  # of a piece, at most, by the bytes of a number: not so many that L1 has lost the first
 PHASES = 2**12  # of the stride, at most: of so many, few rows are in each
-LONG = 12  # entries of a diagonal, in the mean, that make up for taking it up
+BLOCK = (
+    2**12
+)  # entries of all channels of a piece: of so few, or fewer, those of some channels are no stretch of memory
+LONG, LONGER = 12, 20  # entries of a diagonal, in the mean, that make up for taking it up
 
 
-def are_long(axes: tuple[Axis, ...]) -> bool:
-    """Whether diagonals are long enough for products by them to be fast; without looking at each row."""
+def are_long(axes: tuple[Axis, ...], short_rows: bool) -> bool:
+    """Whether products by diagonals are faster than by rows, or by columns, which are longer if there are `short_rows`.
+
+    Found without looking at each row.
+    """
     if min(axes[-1].stride, axes[-1].m) > PHASES:
         return False
     factor = _spread(axes[-1], 1)
@@ -56,11 +63,11 @@ def are_long(axes: tuple[Axis, ...]) -> bool:
     count, entries = factor.phases[:, 2], int(factor.before(factor.rows))
     in_pieces = int((count * (last - first)).sum())  # others are a diagonal each
     diagonals = int((count * -(-(last - first) // ROWS[8])).sum()) + entries - in_pieces
-    return entries >= LONG * diagonals > 0
+    return entries >= (LONGER if short_rows else LONG) * diagonals > 0
 
 
-def diagonals(axes: tuple[Axis, ...], w: Array, plane: int, workers: int) -> Any:
-    """The matrix with weights `w`, ready to multiply by, in kernels of its type.
+class Diagonals:
+    """The matrix with weights `w`, ready to multiply by.
 
     Parameters
     ----------
@@ -70,35 +77,76 @@ def diagonals(axes: tuple[Axis, ...], w: Array, plane: int, workers: int) -> Any
         Weights.
     plane : int
         Columns from one channel of x to the next, at least as many as it has numbers.
-    workers : int
-        Threads to fill it with.
     """
-    groups, c_in, c_out = w.shape[:3]
-    taps = math.prod(w.shape[3:])
-    factors = [_spread(axis, math.prod(w.shape[4 + a :])) for a, axis in enumerate(axes)]
-    last, pieces = factors[-1], _pieces(factors[-1], ROWS[w.itemsize])
-    along = int((pieces[:, 4] * pieces[:, 5]).sum())
-    channels = np.arange(c_in)[:, None] * (plane, c_out * taps)
-    lines, paths = _lines(factors[:-1], (last.rows, last.columns, along), channels)
-    entries = int((lines[:, 4] * along).sum())  # of a plane
-    some = [table[table[:, 4] > 0] for table in (lines, pieces)]  # others have no entries
-    data = empty((groups * c_out * entries,), w.dtype)
-    built = kernels(w.real.dtype).Diagonals(
-        lines=some[0],
-        pieces=some[1],
-        gaps=len(some[0]) < len(lines) or len(some[1]) < len(pieces),
-        paths=paths,
-        entries=data.view(w.real.dtype),
-        parts=2 if w.dtype.kind == "c" else 1,
-        groups=groups,
-        channels=(c_in, c_out),
-        plane=(math.prod(axis.m for axis in axes), plane, entries),
-        steps=(last.period, last.column_step),
-    )
-    built.fill(
-        np.ascontiguousarray(w).ravel().view(w.real.dtype), (c_in * c_out * taps, taps, last.place_step), workers
-    )
-    return built
+
+    def __init__(self, axes: tuple[Axis, ...], w: Array, plane: int) -> None:
+        groups, c_in, c_out = w.shape[:3]
+        taps = math.prod(w.shape[3:])
+        factors = [_spread(axis, math.prod(w.shape[4 + a :])) for a, axis in enumerate(axes)]
+        last, pieces = factors[-1], _pieces(factors[-1], ROWS[w.itemsize])
+        along = int((pieces[:, 4] * pieces[:, 5]).sum())
+        channels = np.arange(c_in)[:, None] * (plane, c_out * taps)
+        lines, paths = _lines(factors[:-1], (last.rows, last.columns, along), channels)
+        entries = int((lines[:, 4] * along).sum())  # of a plane
+        some = [table[table[:, 4] > 0] for table in (lines, pieces)]  # others have no entries
+        data = empty((groups * c_out * entries,), w.dtype)
+        self.plane = plane
+        self._groups, self._columns, self._entries = groups, groups * c_in * plane, data.size
+        self._numbers = w.itemsize // w.real.itemsize  # real ones of an entry
+        self._blocks = groups * c_out * len(some[0]) * len(some[1])
+        # Whether the parts of a block that belong to one worker are few, and others between them.
+        block = int(lines[:, 4].max() * (pieces[:, 4] * pieces[:, 5]).max())
+        self._mixed = c_in > 1 and groups == 1 and block <= BLOCK
+        self._portions: dict[tuple[int, int], Indices] = {}  # by the number of parts and of workers
+        self._kernel = kernels(w.real.dtype).Diagonals(
+            lines=some[0],
+            pieces=some[1],
+            gaps=len(some[0]) < len(lines) or len(some[1]) < len(pieces),
+            paths=paths,
+            entries=data.view(w.real.dtype),
+            parts=self._numbers,
+            groups=groups,
+            channels=(c_in, c_out),
+            plane=(math.prod(axis.m for axis in axes), plane, entries),
+            steps=(last.period, last.column_step),
+        )
+        self._kernel.fill(
+            np.ascontiguousarray(w).ravel().view(w.real.dtype),
+            (c_in * c_out * taps, taps, last.place_step),
+            team(resolve_workers(None), self._blocks, data.size),
+        )
+
+    def multiply(self, x: Array, y: Array, workers: int) -> None:
+        """``y = matrix @ x``, of vectors side by side as real numbers."""
+        rows, numbers = y.shape
+        self._kernel.multiply(x, y, team(workers, self._blocks, ENTRY * (self._entries + rows) * numbers))
+
+    def multiply_adjoint(self, x: Array, y: Array, workers: int) -> None:
+        """``y = matrix^H @ x``."""
+        rows, numbers = x.shape
+        parts = parts_of(self._entries, self._columns, numbers // self._numbers) if self._mixed else 1
+        workers = team(workers, parts if parts > 1 else len(y), ENTRY * (self._entries + rows) * numbers)
+        portions = self._portions_of(parts, workers if parts == 1 else 1)
+        if parts == 1:
+            self._kernel.multiply_adjoint(x, y, portions, workers)
+        else:
+            add_up(parts, y, lambda sums: self._kernel.multiply_adjoint(x, sums, portions, workers))
+
+    def _portions_of(self, parts: int, workers: int) -> Indices:
+        """The table `portions` of `kernels/diagonals.pxi`: a row for each part, or for each worker."""
+        portions = self._portions.get((parts, workers))
+        if portions is None:  # two threads may both find it at first: no harm
+            t, columns = np.arange(parts * workers), np.full(parts * workers, self._columns)
+            if parts > 1:
+                ends = self._blocks * np.arange(parts + 1) // parts
+                table = [0 * t, columns, ends[:-1], ends[1:], t * apart(self._columns)]
+            else:
+                ends = self._columns * np.arange(workers + 1) // workers
+                size = max(self._columns // self._groups, 1)
+                planes = self._blocks // self._groups
+                table = [ends[:-1], ends[1:], ends[:-1] // size * planes, -(-ends[1:] // size) * planes, 0 * t]
+            portions = self._portions[parts, workers] = np.stack(table, axis=-1, dtype=np.intp)
+        return portions
 
 
 def _met(factor: Factor, phase: Indices, u: Indices) -> tuple[Indices, Indices, Indices]:

@@ -22,11 +22,11 @@ from numpy.typing import NDArray
 from scipy.sparse import bsr_array, coo_array, csc_array, csr_array
 
 from ._geometry import Axis, Geometry
-from ._memory import empties, physical
+from ._memory import empties, empty, physical
 from ._runtime import resolve_workers, team
 from .kernels.matrix import fill
 
-__all__ = ["FORMATS", "check_size", "entries_of", "matrix"]
+__all__ = ["FORMATS", "check_size", "entries_of", "matrix", "planes"]
 
 Array = NDArray[Any]
 Indices = NDArray[np.intp]
@@ -81,7 +81,7 @@ def matrix(
     if entries:
         factors = _factors(geometry, by_samples, format == "bsr")
         weights = _blocks(geometry, w, transposed) if format == "bsr" else w
-        _fill(factors, weights, format == "coo", by_row, columns, data)
+        _fill(factors, weights, format == "coo", by_row, columns, data, (0, rows))
     if format == "coo":
         result = coo_array(shape, dtype=w.dtype)  # its constructor would look at each entry
         result.data, result.coords = data, (by_row, columns)
@@ -91,6 +91,26 @@ def matrix(
     if drop_zeros:
         result.eliminate_zeros()
     return result
+
+
+def planes(geometry: Geometry, w: Array, transposed: bool) -> tuple[Array, Array, Array]:
+    """The matrix by rows; the structure that planes of rows, one for each channel, have in common stands there once.
+
+    Channels are first, and there is no batch.  Returns the row pointer of a plane, the columns of its entries within
+    their group, and the numbers of all entries, of shape (planes, entries of each).
+    """
+    count, c_out = (geometry.channels_out, geometry.channels_in)[:: -1 if transposed else 1]
+    factors = _factors(geometry, transposed, False)
+    height = math.prod(f.rows for f in factors[1:])
+    size = entries_of(geometry) // max(count, 1)
+    columns = math.prod(f.columns for f in factors) // geometry.groups
+    index = _index_type(None, max(height, columns, size))
+    ends, indices, data = np.zeros(height + 1, index), np.empty(size, index), empty((count, size), w.dtype)
+    if data.size:
+        _fill(factors, w, False, ends, indices, data.ravel(), (0, height))
+        if count > 1:
+            _fill(factors, w, False, ends, indices[:0], data.ravel(), (height, count * height))
+    return ends, indices, data
 
 
 def _compressed(
@@ -264,9 +284,20 @@ def _blocks(geometry: Geometry, w: Array, transposed: bool) -> Array:
 # ---- filling -----------------------------------------------------------------------------------------
 
 
-def _fill(factors: list[Factor], w: Array, coordinates: bool, by_row: Array, columns: Array, data: Array) -> None:
-    """Fill the arrays of a matrix that has entries; `by_row` is the row of each, or else the row pointer."""
-    tasks = _tasks(factors)
+def _fill(
+    factors: list[Factor],
+    w: Array,
+    coordinates: bool,
+    by_row: Array,
+    columns: Array,
+    data: Array,
+    rows: tuple[int, int],
+) -> None:
+    """Fill some `rows` of a matrix that has entries; `by_row` is the row of each, or else the row pointer.
+
+    Without `columns`, fill in only the numbers.
+    """
+    tasks = _tasks(factors, *rows)
     workers = team(resolve_workers(None), len(tasks), data.size)
     starts = np.cumsum([0, *(f.phases.size for f in factors)]).tolist()
     table = [
@@ -274,15 +305,15 @@ def _fill(factors: list[Factor], w: Array, coordinates: bool, by_row: Array, col
         for f, start in zip(factors, starts, strict=False)
     ]
     paths = math.prod(int(f.phases[:, 2].max()) for f in factors[:-1])
-    number = NUMBERS[w.itemsize]
+    block, number = math.prod(data.shape[1:]), NUMBERS[w.itemsize]
     fill(
         np.array(table, np.intp),
         np.concatenate([f.phases.ravel() for f in factors]),
-        _repeated(factors, data.size // columns.size),
+        _repeated(factors, block),
         tasks,
         np.empty((workers, 2 * paths), np.intp),
         np.ascontiguousarray(w).ravel().view(number),
-        data.size // columns.size,
+        block,
         by_row if coordinates else by_row[1:],
         coordinates,
         columns,
@@ -291,21 +322,21 @@ def _fill(factors: list[Factor], w: Array, coordinates: bool, by_row: Array, col
     )
 
 
-def _tasks(factors: list[Factor]) -> Indices:
-    """``(row, past the last, entries before)`` for parts of the matrix of about equal size."""
+def _tasks(factors: list[Factor], first: int, last: int) -> Indices:
+    """``(row, past the last, entries before)`` for parts of these rows of about equal size."""
     rows, totals = math.prod(f.rows for f in factors), [int(f.before(f.rows)) for f in factors]
-    count = min(max(math.prod(totals) // TASK, 1), MAX_TASKS, rows)
-    cuts = np.array([rows * t // count for t in range(count)], np.intp)
+    count = min(max(math.prod(totals) * (last - first) // rows // TASK, 1), MAX_TASKS, last - first)
+    cuts = np.array([first + (last - first) * t // count for t in range(count)], np.intp)
     # Entries before row (p, q, ...): those of all rows before p, and within p those of all before q, and so on.
     before, along = np.zeros_like(cuts), np.ones_like(cuts)
     inner, entries = rows, math.prod(totals)
     for factor, total in zip(factors, totals, strict=True):
         inner, entries = inner // factor.rows, entries // total
         row = cuts // inner % factor.rows
-        first = factor.before(row)
-        before += along * first * entries
-        along *= factor.before(row + 1) - first
-    return np.stack([cuts, np.append(cuts[1:], rows), before], axis=-1)
+        begin = factor.before(row)
+        before += along * begin * entries
+        along *= factor.before(row + 1) - begin
+    return np.stack([cuts, np.append(cuts[1:], last), before], axis=-1)
 
 
 def _repeated(factors: list[Factor], block: int) -> Indices:

@@ -15,17 +15,17 @@ from typing import Any, ClassVar, SupportsIndex
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ._diagonals import are_long, diagonals
+from ._diagonals import Diagonals, are_long
 from ._geometry import Axis, Channels, Geometry, Ints, Padding, _ints
-from ._matrix import FORMATS, MAX_TASKS, NUMBERS, check_size, matrix
+from ._matrix import FORMATS, NUMBERS, check_size, matrix
 from ._memory import LINE, empty, scratch
 from ._phases import Direction
-from ._rows import TOGETHER, Rows
-from ._runtime import resolve_workers, team
+from ._rows import TOGETHER, Rows, has_short_rows
+from ._runtime import resolve_workers
 from ._taps import products
 from .kernels.matrix import copyto
 
-__all__ = ["Sparse", "check_format", "conv_matrix", "conv_transpose_matrix", "whole_shape"]
+__all__ = ["Sparse", "check_format", "conv_matrix", "conv_transpose_matrix", "has_diagonals", "whole_shape"]
 
 Array = NDArray[Any]
 
@@ -34,7 +34,6 @@ WAY = 2**12  # bytes after which addresses share the lines of the nearest cache 
 CROWD = 4  # and how many planes may do so
 MANY = 64  # entries in a column, on the average, that make up for copying its number to planes further apart
 LINE_TABLE = 40  # bytes that the tables take for each line of a plane
-ENTRY = 16  # multiplications of method "direct" in the time that an entry takes to read and multiply, or a row to begin
 
 
 # ---- the public matrices -----------------------------------------------------------------------------
@@ -276,11 +275,8 @@ class Sparse:
             f"method='sparse' keeps a matrix of shape {self._shape} with {self._entries} entries",
             "method='direct' needs none",
         )
-        if are_long(axes):
-            self._matrix = diagonals(axes, w, self._plane, team(resolve_workers(None), MAX_TASKS, self._entries))
-        else:
-            self._matrix = Rows(axes, w, self._plane)
-            self._plane = self._matrix.plane
+        self._matrix = (Diagonals if has_diagonals(axes, w.shape) else Rows)(axes, w, self._plane)
+        self._plane = self._matrix.plane
         self._columns = groups * c_in * self._plane
 
     def forward(self, x: Array, bias: Array | None, y: Array, workers: int) -> None:
@@ -351,8 +347,9 @@ class Sparse:
 
     def _multiply(self, x: Array, y: Array, adjoint: bool, workers: int) -> None:
         """``y = matrix @ x``, or by the adjoint, of vectors side by side as real numbers."""
+        product = self._matrix.multiply_adjoint if adjoint else self._matrix.multiply
         if self._plane == self._size:
-            self._product(x, y, adjoint, workers)
+            product(x, y, workers)
             return
         with scratch() as memory:  # what belongs to the columns is copied to or from planes further apart
             columns, width = y if adjoint else x, x.shape[1]
@@ -360,19 +357,16 @@ class Sparse:
             spread, inside = planes.reshape(-1, width), planes[:, : self._size]
             columns = columns.reshape(inside.shape)
             if adjoint:
-                self._product(x, spread, True, workers)
+                product(x, spread, workers)
                 columns[...] = inside
             else:
                 inside[...] = columns
-                self._product(spread, y, False, workers)
+                product(spread, y, workers)
 
-    def _product(self, x: Array, y: Array, adjoint: bool, workers: int) -> None:
-        """The same with the columns as far apart as those of the matrix are."""
-        work = ENTRY * (self._entries + self._shape[0]) * x.shape[1]
-        if adjoint and isinstance(self._matrix, Rows):  # most workers begin with most rows
-            work = ENTRY // 4 * self._entries * x.shape[1]
-        workers = team(workers, len(y), work)
-        (self._matrix.multiply_adjoint if adjoint else self._matrix.multiply)(x, y, workers)
+
+def has_diagonals(axes: tuple[Axis, ...], w_shape: tuple[int, ...]) -> bool:
+    """Whether the method keeps a matrix with weights of this shape by its diagonals."""
+    return are_long(axes, has_short_rows(axes, w_shape[1], w_shape[2]))
 
 
 def _plane(size: int, channels: int, itemsize: int) -> int:

@@ -392,17 +392,18 @@ class TestErrors:
 # ---- the method --------------------------------------------------------------------------------------
 
 
-@pytest.fixture(params=["rows", "diagonals"])
+@pytest.fixture(params=["rows", "columns", "diagonals"])
 def kept(request, monkeypatch):
-    """The way in which the method keeps its matrix, whatever the lines are like."""
-    monkeypatch.setattr(_sparse, "are_long", lambda axes: request.param == "diagonals")
-    return request.param
+    """The way in which the method keeps its matrix, whatever that is like."""
+    monkeypatch.setattr(_sparse, "has_diagonals", lambda *_: request.param == "diagonals")
+    monkeypatch.setattr(_rows, "TURN", 0 if request.param == "columns" else np.inf)
 
 
 @cases
 @pytest.mark.parametrize("rows", [2, 64])
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_method(monkeypatch, rng, kept, input_shape, w_shape, kwargs, rows, dtype):
+@pytest.mark.usefixtures("kept")
+def test_method(monkeypatch, rng, input_shape, w_shape, kwargs, rows, dtype):
     """All readings, exact, whatever the way in which the matrix is kept."""
     monkeypatch.setattr(_diagonals, "ROWS", dict.fromkeys(_diagonals.ROWS, rows))
     shape = (input_shape,) if isinstance(input_shape, int) else input_shape
@@ -435,7 +436,7 @@ def test_method(monkeypatch, rng, kept, input_shape, w_shape, kwargs, rows, dtyp
     ],
 )
 def test_are_long(axis, long):
-    assert _diagonals.are_long((Axis(3, 3, 5), axis)) == long
+    assert _diagonals.are_long((Axis(3, 3, 5), axis), False) == long
     if axis.m > 1000:
         return
     assert type(_sparse.Sparse((axis,), np.ones((1, 1, 1, axis.taps)))._matrix).__name__ == (
@@ -450,10 +451,11 @@ def test_are_long_counts_diagonals(rng):
         n, taps, m, stride, dilation, low = rng.integers([1, 1, 1, 1, 1, -5], [200, 30, 400, 6, 4, 30]).tolist()
         axis = Axis(n, taps, m, stride, dilation, low)
         taps, rows = _diagonals._pieces(_matrix._spread(axis, 1), _diagonals.ROWS[8])[:, 4:].T
-        expected = (taps * rows).sum() >= _diagonals.LONG * taps.sum() > 0
-        assert _diagonals.are_long((axis,)) == expected
-        seen.add(bool(expected))
-    assert seen == {True, False}
+        for short_rows, least in ((False, _diagonals.LONG), (True, _diagonals.LONGER)):
+            expected = (taps * rows).sum() >= least * taps.sum() > 0
+            assert _diagonals.are_long((axis,), short_rows) == expected
+            seen.add((short_rows, bool(expected)))
+    assert len(seen) == 4
 
 
 @pytest.mark.skipif(_memory.physical() is None, reason="the system does not say how much memory there is")
@@ -500,15 +502,17 @@ def test_exact_windows(bad):
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("vectors", [1, 2, 7, 8, 15, 17, 35])
 @pytest.mark.parametrize(
-    ("workers", "together", "twice", "crowd"),
-    [(1, 2**12, 0.15, 0), (2, 5, 9, 4), (2, 2**12, 0, 0), (3, 1, 0.15, 4), (7, 2, 9, 0), (7, 2, 0, 4)],
+    ("workers", "together", "parts", "crowd"),
+    [(1, 2**12, 1, 0), (2, 5, 1, 4), (2, 2**12, 3, 0), (3, 1, 1, 4), (7, 2, 1, 0), (7, 2, 16, 4)],
 )
 @pytest.mark.usefixtures("kept")
-def test_products(monkeypatch, rng, dtype, vectors, workers, together, twice, crowd):
-    """Of any number of vectors, by matrices cut into any shares, with rows and columns that have no entry."""
+def test_products(monkeypatch, rng, dtype, vectors, workers, together, parts, crowd):
+    """Of any number of vectors, by matrices cut in any way, with rows and columns that have no entry."""
     monkeypatch.setattr(_rows, "TOGETHER", together)
-    monkeypatch.setattr(_rows, "TWICE", twice)
+    monkeypatch.setattr(_rows, "GAIN", 0)
     monkeypatch.setattr(_rows, "NARROW", 0)
+    for module in (_rows, _diagonals):
+        monkeypatch.setattr(module, "parts_of", lambda *_: parts)
     monkeypatch.setattr(_diagonals, "ROWS", dict.fromkeys(_diagonals.ROWS, min(3 + together, 64)))
     monkeypatch.setattr(_sparse, "CROWD", crowd)
     monkeypatch.setattr(_sparse, "MANY", 0)
@@ -541,9 +545,13 @@ def test_products(monkeypatch, rng, dtype, vectors, workers, together, twice, cr
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("vectors", [1, 2, 3, 4, 8, 16])
+@pytest.mark.parametrize("parts", [1, 5])
 @pytest.mark.usefixtures("kept")
-def test_products_by_any_number_of_workers(monkeypatch, rng, dtype, vectors):
-    """The same bits: rows that two workers share are added up like any others."""
+def test_products_by_any_number_of_workers(monkeypatch, rng, dtype, vectors, parts):
+    """The same bits: rows that two workers share are added up like any others, and parts do not depend on workers."""
+    monkeypatch.setattr(_rows, "GAIN", 0)
+    for module in (_rows, _diagonals):
+        monkeypatch.setattr(module, "parts_of", lambda *_: parts)
     monkeypatch.setattr(_runtime, "WORK_PER_THREAD", 1)
     monkeypatch.setattr(_rows, "TOGETHER", 7)
     for w_shape, shape, kwargs in (

@@ -45,6 +45,11 @@ cdef struct Block:  # a piece of a line of a plane
     real* entries
     Py_ssize_t output, group, weight  # which channel of which group, and the place of its first weight
 
+cdef struct Portion:  # of a product by the adjoint: a row of the table `portions`
+    Py_ssize_t start, stop  # the columns,
+    Py_ssize_t first, last  # the blocks that may meet them,
+    Py_ssize_t into  # and the result that belongs to column 0
+
 cdef struct Vectors:  # so many numbers side by side, and from one row to the next
     Py_ssize_t width, pitch
 
@@ -167,23 +172,16 @@ cdef class Diagonals:
             else:
                 multiply_blocks(self, blocks * t // tasks, blocks * (t + 1) // tasks, 2, &x[0, 0], of_x, &y[0, 0], of_y)
 
-    def multiply_adjoint(self, const real[:, :] x, real[:, :] y, int workers):
-        """``y = matrix^H @ x``: each worker adds up a share of the results, in the order of the rows.
-
-        So the bits of a result do not depend on how many workers there are.
-        """
-        cdef Py_ssize_t columns = self.groups * self.inputs * self.plane_columns, t
+    def multiply_adjoint(self, const real[:, :] x, real[:, :] y, const Py_ssize_t[:, ::1] portions, int workers):
+        """``y = matrix^H @ x``: results are added up in the order of the rows, those of each portion by themselves."""
         cdef Vectors of_x = Vectors(x.shape[1], x.strides[0] // <Py_ssize_t> sizeof(real))
         cdef Vectors of_y = Vectors(y.shape[1], y.strides[0] // <Py_ssize_t> sizeof(real))
-        for t in prange(workers, nogil=True, schedule="static", num_threads=workers):
+        cdef Py_ssize_t t
+        for t in prange(portions.shape[0], nogil=True, schedule="dynamic", num_threads=workers):
             if self.parts == 1:
-                add_to_columns(
-                    self, columns * t // workers, columns * (t + 1) // workers, 1, &x[0, 0], of_x, &y[0, 0], of_y
-                )
+                add_to_columns(self, <const Portion*> &portions[t, 0], 1, &x[0, 0], of_x, &y[0, 0], of_y)
             else:
-                add_to_columns(
-                    self, columns * t // workers, columns * (t + 1) // workers, 2, &x[0, 0], of_x, &y[0, 0], of_y
-                )
+                add_to_columns(self, <const Portion*> &portions[t, 0], 2, &x[0, 0], of_x, &y[0, 0], of_y)
 
 
 cdef inline inlined multiply_blocks(
@@ -278,20 +276,19 @@ cdef void zero_rows(real* y, Vectors of_y, Py_ssize_t start, Py_ssize_t stop) no
 
 
 cdef inline inlined add_to_columns(
-    Diagonals matrix, Py_ssize_t start, Py_ssize_t stop, int parts, const real* x, Vectors of_x, real* y, Vectors of_y
+    Diagonals matrix, const Portion* portion, int parts, const real* x, Vectors of_x, real* y, Vectors of_y
 ) noexcept nogil:
-    """Those from `start` to `stop`, of all blocks that have any."""
-    cdef Py_ssize_t size = matrix.inputs * matrix.plane_columns  # of a group
-    cdef Py_ssize_t planes = matrix.outputs * matrix.line_count * matrix.piece_count, v
+    cdef Py_ssize_t start = portion.start, stop = portion.stop, v
     cdef Spot at
     cdef Block b
     if start == stop:
         return
+    y += of_y.pitch * portion.into
     zero_rows(y, of_y, start, stop)
-    if planes == 0:
+    if portion.first == portion.last:
         return
-    at = matrix.spot(start // size * planes)
-    for _ in range(start // size * planes, ((stop - 1) // size + 1) * planes):
+    at = matrix.spot(portion.first)
+    for _ in range(portion.first, portion.last):
         b = matrix.block(at)
         matrix.advance(&at)
         v = 0
@@ -408,6 +405,7 @@ cdef inline inlined add_diagonal(
     cdef Py_ssize_t t = 0
     if parts == 1:
         while t + PACK <= rows:
+            FETCH(a + t + AHEAD)
             (<pack*> (y + t))[0] = (<pack*> (y + t))[0] + (<const pack*> (a + t))[0] * (<const pack*> (x + t))[0]
             t += PACK
         for t in range(t, rows):
@@ -415,6 +413,7 @@ cdef inline inlined add_diagonal(
         return
     if PACK > 1:
         while t + PACK // 2 <= rows:
+            FETCH(a + 2 * t + AHEAD)
             add_complex(sign, (<const pack*> (a + 2 * t))[0], (<const pack*> (x + 2 * t))[0], <pack*> (y + 2 * t))
             t += PACK // 2
     for t in range(t, rows):

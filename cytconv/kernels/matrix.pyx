@@ -53,6 +53,8 @@ def fill(
 ):
     """Columns and numbers of all entries; and the row of each if `coordinates`, else where each row ends.
 
+    Numbers alone, if there are no `columns`.
+
     A number is a `block` of neighbours in `w`, and its place counts blocks.  A task is ``(row, past the last, entries
     before)``.  `repeated` says in rows of the matrix how long the repeated axis and one of its periods are, between
     which rows of an axis they repeat, and by how many columns they move.
@@ -61,7 +63,8 @@ def fill(
     for t in prange(tasks.shape[0], nogil=True, schedule="dynamic", num_threads=workers):
         fill_rows(
             <const Factor*> &factors[0, 0], factors.shape[0], &phases[0], &repeated[0], &tasks[t, 0],
-            &scratch[thread_number(), 0], &w[0], block, &rows[0], coordinates, &columns[0], &data[0],
+            &scratch[thread_number(), 0], &w[0], block, &rows[0], coordinates,
+            &columns[0] if columns.shape[0] else NULL, &data[0],
         )
 
 
@@ -88,12 +91,13 @@ cdef void fill_rows(
                 n = min(n, max(1, COPIED // max(entries * block, 1)))
                 if n:
                     copied = n * entries
-                    shift(columns + at - copied, copied, n * repeated[4], columns + at)
                     memcpy(data + at * block, data + (at - copied) * block, copied * block * sizeof(bits))
-                    if coordinates:
-                        shift(rows + at - copied, copied, n * period, rows + at)
-                    else:
-                        shift(rows + row - n * period, n * period, copied, rows + row)
+                    if columns != NULL:
+                        shift(columns + at - copied, copied, n * repeated[4], columns + at)
+                        if coordinates:
+                            shift(rows + at - copied, copied, n * period, rows + at)
+                        else:
+                            shift(rows + row - n * period, n * period, copied, rows + row)
                     at += copied
                     row += n * period
                     behind += n * period
@@ -104,13 +108,13 @@ cdef void fill_rows(
             paths = multiply_out(factors, count - 1, phases, outer, factors[count - 1].columns, scratch)
         n = fill_row(
             factors[count - 1], run_of(factors + count - 1, phases, row % factors[count - 1].rows), paths, scratch,
-            w, block, columns + at, data + at * block,
+            w, block, columns + at if columns != NULL else NULL, data + at * block,
         )
         if coordinates:
             for place in range(at, at + n):
                 rows[place] = <index> row
         at += n
-        if not coordinates:
+        if columns != NULL and not coordinates:
             rows[row] = <index> at
         row += 1
 
@@ -165,7 +169,8 @@ cdef Py_ssize_t fill_row(
         column = path[2 * p] + run.column
         place = path[2 * p + 1] + run.place
         for j in range(run.count):
-            columns[at] = <index> (column + j * last.column_step)
+            if columns != NULL:
+                columns[at] = <index> (column + j * last.column_step)
             if block == 1:
                 data[at] = w[place + j * last.place_step]
             else:

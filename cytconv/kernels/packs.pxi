@@ -14,6 +14,7 @@ cdef extern from *:
     #endif
     #define PACK ((Py_ssize_t) (sizeof(pack) / sizeof(real)))
     #define EMPTY_PACK ((pack){0})
+    #define AHEAD (16 * PER_LINE) /* entries that are fetched before they are read */
     #define are_packs(width) (PACK > 1 && (width) % PACK == 0)
 
     /* Of all pairs (a, b) of a pack: (a, a), (b, b) or (b, a), and i times a pair, (-b, a), or -i times. */
@@ -53,7 +54,7 @@ cdef extern from *:
     void KEEP_SCALAR(Py_ssize_t) noexcept nogil
     void KEEP_ADDRESS(const real*) noexcept nogil
     ctypedef real pack
-    const Py_ssize_t PACK
+    const Py_ssize_t PACK, AHEAD
     const pack EMPTY_PACK
     bint are_packs(int width) noexcept nogil
     pack pairs_of(pack, int even, int odd) noexcept nogil

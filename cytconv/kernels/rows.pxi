@@ -1,8 +1,13 @@
 # Products by a sparse matrix that is kept by its rows (CSR); see `cytconv._rows`.
 #
-# Several vectors are multiplied at a time, side by side, so that an entry meets neighbours:
+# Rows gather what they meet, or are scattered over the results that they meet.  Several vectors are multiplied at a
+# time, side by side, so that an entry meets neighbours:
 #
-#     a at (row, column)   *   x[column]   v0 v1 v2 v3    added to   y[row]   v0 v1 v2 v3
+#     gather     y[row]    += a * x[column]              a at (row, column);   x, y   v0 v1 v2 v3   in each row
+#     scatter    y[column] += conj(a) * x[row]
+#
+# Planes of rows have the same row pointer `ends` and `columns`.  Some planes are a group, whose columns follow those of
+# the group before.
 
 from libc.stdint cimport int32_t, int64_t
 
@@ -11,41 +16,66 @@ ctypedef fused index:
     int64_t
 
 cdef enum:
-    LONG = 16  # neighbours that are worth adding up as vectors: others wait for what the row before them has stored
+    SHORT, MANY, RUNS  # rows of few entries, of many, of many neighbours
+    LONG = 16  # entries that are many; neighbours of fewer would wait for what the row before them has stored
     NEAR = 64  # rows that meet other vectors next, while the nearest cache still has them
 
-cdef struct Share:  # one row of the table `shares`: of a matrix made of blocks of one structure, or without entries,
-    Py_ssize_t width, height, columns, rows  # the size of a block, and of the matrix;
-    Py_ssize_t blocks, block, past_block  # how many with entries are side by side, and which of them it takes;
-    Py_ssize_t start, stop  # in each, the columns,
-    Py_ssize_t first, last, whole_first, whole_last  # the rows that have entries there, and those that have no others
+cdef struct Structure:
+    Py_ssize_t height, entries  # rows and entries of a plane
+    Py_ssize_t planes, columns  # of a group
+
+cdef struct Share:  # of what is scattered: one row of the table `shares`
+    Py_ssize_t begin, end  # rows of the matrix: in each plane,
+    Py_ssize_t first, last  # of those of them that have entries in its columns,
+    Py_ssize_t whole_first, whole_last  # and those that have no others
+    Py_ssize_t column, past_column  # columns of the matrix: of each so many,
+    Py_ssize_t width, start, stop  # those from `start` to `stop`;
+    Py_ssize_t channels, channel, past_channel  # of so many that a row meets, those that it does;
+    Py_ssize_t into  # the result that belongs to column 0
 
 
-def multiply(
-    const index[::1] ends, const index[::1] columns, const real[::1] data, int parts,
+def gather(
+    const index[::1] ends, const index[::1] columns, const real[::1] data, int parts, group,
     const real[:, :] x, real[:, :] y, Py_ssize_t together, int workers,
 ):
-    """``y = matrix @ x`` with vectors side by side; `ends` is the row pointer, so many rows `together` are a task."""
+    """``y = matrix @ x`` with vectors side by side; so many rows `together` are a task."""
+    cdef Structure of = Structure(ends.shape[0] - 1, columns.shape[0], group[0], group[1])
     cdef Py_ssize_t rows = y.shape[0], tasks = (rows + together - 1) // together, t
     cdef Py_ssize_t x_pitch = x.strides[0] // <Py_ssize_t> sizeof(real)
     cdef Py_ssize_t y_pitch = y.strides[0] // <Py_ssize_t> sizeof(real)
-    if parts == y.shape[1] == x_pitch == y_pitch == 1:
-        for t in prange(tasks, nogil=True, schedule="static", num_threads=workers):
-            gather_one(
-                t * together, min((t + 1) * together, rows), &ends[0], &columns[0], &data[0], &x[0, 0], &y[0, 0]
-            )
-        return
     for t in prange(tasks, nogil=True, schedule="static", num_threads=workers):
         if parts == 1:  # literals: see `inlined`
-            gather_rows(
-                t * together, min((t + 1) * together, rows), 1, y.shape[1], &ends[0], &columns[0], &data[0],
+            gather_planes(
+                of, t * together, min((t + 1) * together, rows), 1, y.shape[1], &ends[0], &columns[0], &data[0],
                 &x[0, 0], x_pitch, &y[0, 0], y_pitch,
             )
         else:
-            gather_rows(
-                t * together, min((t + 1) * together, rows), 2, y.shape[1], &ends[0], &columns[0], &data[0],
+            gather_planes(
+                of, t * together, min((t + 1) * together, rows), 2, y.shape[1], &ends[0], &columns[0], &data[0],
                 &x[0, 0], x_pitch, &y[0, 0], y_pitch,
             )
+
+
+cdef inline inlined gather_planes(
+    Structure of, Py_ssize_t row, Py_ssize_t end, int parts, Py_ssize_t width, const index* ends,
+    const index* columns, const real* data, const real* x, Py_ssize_t x_pitch, real* y, Py_ssize_t y_pitch,
+) noexcept nogil:
+    cdef Py_ssize_t plane, first, last
+    cdef const real* of_plane
+    cdef const real* of_group
+    while row < end:
+        plane, first = row // of.height, row % of.height
+        last = min(of.height, first + end - row)
+        of_plane = data + parts * of.entries * plane
+        of_group = x + x_pitch * of.columns * (plane // of.planes)
+        if parts == width == x_pitch == y_pitch == 1:
+            gather_one(first, last, ends, columns, of_plane, of_group, y + row - first)
+        else:
+            gather_rows(
+                first, last, parts, width, ends, columns, of_plane, of_group, x_pitch, y + y_pitch * (row - first),
+                y_pitch,
+            )
+        row += last - first
 
 
 cdef inline inlined gather_rows(
@@ -59,24 +89,24 @@ cdef inline inlined gather_rows(
         v = 0
         while v < width:
             if width - v >= 16:
-                gather(start, stop, parts, 16, ends, columns, data, x + v, x_pitch, y + v, y_pitch)
+                gather_some(start, stop, parts, 16, ends, columns, data, x + v, x_pitch, y + v, y_pitch)
                 v += 16
             elif width - v >= 8:
-                gather(start, stop, parts, 8, ends, columns, data, x + v, x_pitch, y + v, y_pitch)
+                gather_some(start, stop, parts, 8, ends, columns, data, x + v, x_pitch, y + v, y_pitch)
                 v += 8
             elif width - v >= 4:
-                gather(start, stop, parts, 4, ends, columns, data, x + v, x_pitch, y + v, y_pitch)
+                gather_some(start, stop, parts, 4, ends, columns, data, x + v, x_pitch, y + v, y_pitch)
                 v += 4
             elif parts == 2 or width - v >= 2:
-                gather(start, stop, parts, 2, ends, columns, data, x + v, x_pitch, y + v, y_pitch)
+                gather_some(start, stop, parts, 2, ends, columns, data, x + v, x_pitch, y + v, y_pitch)
                 v += 2
             else:
-                gather(start, stop, parts, 1, ends, columns, data, x + v, x_pitch, y + v, y_pitch)
+                gather_some(start, stop, parts, 1, ends, columns, data, x + v, x_pitch, y + v, y_pitch)
                 v += 1
         start = stop
 
 
-cdef inline inlined gather(
+cdef inline inlined gather_some(
     Py_ssize_t first, Py_ssize_t last, int parts, int width, const index* ends, const index* columns,
     const real* data, const real* x, Py_ssize_t x_pitch, real* y, Py_ssize_t y_pitch,
 ) noexcept nogil:
@@ -134,6 +164,8 @@ cdef inline inlined gather_numbers(
     for row in range(first, last):
         for i in range(width):
             sums[i] = turned[i] = 0
+        if width == parts and ends[row + 1] - ends[row] >= LONG:
+            fetch_row(data + parts * ends[row], parts * (ends[row + 1] - ends[row]))
         for j in range(ends[row], ends[row + 1]):
             at = x + x_pitch * <Py_ssize_t> columns[j]
             a = data[parts * j]
@@ -157,31 +189,43 @@ cdef void gather_one(
 ) noexcept nogil:
     """One vector by itself."""
     cdef Py_ssize_t middle = (first + last) // 2
-    if are_neighbours(LONG, ends[middle], ends[middle + 1], columns):
-        gather_alone(True, first, last, ends, columns, data, x, y)
+    cdef int like = kind(ends[middle], ends[middle + 1], columns)
+    if like == SHORT:
+        gather_alone(SHORT, first, last, ends, columns, data, x, y)
+    elif like == MANY:
+        gather_alone(MANY, first, last, ends, columns, data, x, y)
     else:
-        gather_alone(False, first, last, ends, columns, data, x, y)
+        gather_alone(RUNS, first, last, ends, columns, data, x, y)
 
 
 cdef inline inlined gather_alone(
-    bint long_rows, Py_ssize_t first, Py_ssize_t last, const index* ends, const index* columns, const real* data,
+    int kind, Py_ssize_t first, Py_ssize_t last, const index* ends, const index* columns, const real* data,
     const real* x, real* y,
 ) noexcept nogil:
-    """Two sums, so that none has to wait for the one before; and sums side by side, of neighbours."""
+    """Two sums, so that none has to wait for the one before, or more; and sums side by side, of neighbours."""
     cdef Py_ssize_t row, j = ends[first], end
-    cdef real even, odd
+    cdef real even, odd, third, fourth
     cdef pack sums
     cdef int i
     for row in range(first, last):
-        even = odd = 0
+        even = odd = third = fourth = 0
         end = ends[row + 1]
-        if long_rows:
+        if kind != SHORT:
+            fetch_row(data + j, end - j)
+        if kind == RUNS:
             sums = EMPTY_PACK
             while are_neighbours(PACK, j, end, columns):
                 sums = sums + (<const pack*> (data + j))[0] * (<const pack*> (x + columns[j]))[0]
                 j += PACK
             for i in range(PACK):
                 even = even + (<real*> &sums)[i]
+        while kind != SHORT and j + 4 <= end:
+            even = even + data[j] * x[columns[j]]
+            odd = odd + data[j + 1] * x[columns[j + 1]]
+            third = third + data[j + 2] * x[columns[j + 2]]
+            fourth = fourth + data[j + 3] * x[columns[j + 3]]
+            j += 4
+            KEEP_SCALAR(j)
         while j + 2 <= end:
             even = even + data[j] * x[columns[j]]
             odd = odd + data[j + 1] * x[columns[j + 1]]
@@ -190,7 +234,14 @@ cdef inline inlined gather_alone(
         if j < end:
             even = even + data[j] * x[columns[j]]
             j += 1
+        if kind != SHORT:
+            even, odd = even + third, odd + fourth
         y[row] = even + odd
+
+
+cdef inline int kind(Py_ssize_t j, Py_ssize_t end, const index* columns) noexcept nogil:
+    """What rows are like, by one of them."""
+    return RUNS if are_neighbours(LONG, j, end, columns) else MANY if j + LONG <= end else SHORT
 
 
 cdef inline bint are_neighbours(Py_ssize_t count, Py_ssize_t j, Py_ssize_t end, const index* columns) noexcept nogil:
@@ -198,109 +249,116 @@ cdef inline bint are_neighbours(Py_ssize_t count, Py_ssize_t j, Py_ssize_t end, 
     return PACK > 1 and j + count <= end and columns[j + count - 1] - columns[j] == count - 1
 
 
-def multiply_adjoint(
-    const index[::1] ends, const index[::1] columns, const real[::1] data, int parts, const Py_ssize_t[:, ::1] shares,
-    const real[:, :] x, real[:, :] y, int workers,
+def scatter(
+    const index[::1] ends, const index[::1] columns, const real[::1] data, int parts, group,
+    const Py_ssize_t[:, ::1] shares, const real[:, :] x, real[:, :] y, int workers,
 ):
     """``y = matrix^H @ x`` with vectors side by side: a row adds ``conj(a) * x[row]`` to the result of each entry a.
 
                  columns of  share 0  |  share 1
           row 0              a a .  . | .  . . .         A share is some of the results, and the rows that meet them.
-          row 1              . a a  . | .  . . .         Most rows meet those of one share only, which takes them whole;
+          row 1              . a a  a | .  . . .         Most rows meet those of one share only, which takes them whole;
           row 2              . . a  a | a  . . .         others are visited by both, and each takes its own entries.
           row 3              . . .  . | a  a a .
 
-    Each result is added up in the order of the rows, so it does not depend on how many shares there are.
+    Or it is some of the rows, with results of its own.  Each result is added up in the order of the rows.
     """
+    cdef Structure of = Structure(ends.shape[0] - 1, columns.shape[0], group[0], group[1])
     cdef Py_ssize_t t
     cdef Py_ssize_t x_pitch = x.strides[0] // <Py_ssize_t> sizeof(real)
     cdef Py_ssize_t y_pitch = y.strides[0] // <Py_ssize_t> sizeof(real)
     for t in prange(shares.shape[0], nogil=True, schedule="dynamic", num_threads=workers):
         if parts == 1:
             scatter_share(
-                <const Share*> &shares[t, 0], 1, y.shape[1], &ends[0], &columns[0], &data[0],
+                of, <const Share*> &shares[t, 0], 1, y.shape[1], &ends[0], &columns[0], &data[0],
                 &x[0, 0], x_pitch, &y[0, 0], y_pitch,
             )
         else:
             scatter_share(
-                <const Share*> &shares[t, 0], 2, y.shape[1], &ends[0], &columns[0], &data[0],
+                of, <const Share*> &shares[t, 0], 2, y.shape[1], &ends[0], &columns[0], &data[0],
                 &x[0, 0], x_pitch, &y[0, 0], y_pitch,
             )
 
 
 cdef inline inlined scatter_share(
-    const Share* share, int parts, Py_ssize_t width, const index* ends, const index* columns, const real* data,
-    const real* x, Py_ssize_t x_pitch, real* y, Py_ssize_t y_pitch,
+    Structure of, const Share* share, int parts, Py_ssize_t width, const index* ends, const index* columns,
+    const real* data, const real* x, Py_ssize_t x_pitch, real* y, Py_ssize_t y_pitch,
 ) noexcept nogil:
-    cdef Py_ssize_t block, column, row, stop
+    cdef Py_ssize_t row = share.begin, plane, base, first, last, stop, column = share.column, c
+    cdef const real* of_plane
+    cdef real* of_group
     cdef bint whole
-    for block in range(share.columns // share.width):
-        if not share.block <= block % share.blocks < share.past_block:
-            continue
-        column, stop = block * share.width + share.start, block * share.width + share.stop
+    y += y_pitch * share.into
+    while column < share.past_column:
         if y_pitch == width:
-            memset(y + y_pitch * column, 0, (stop - column) * width * sizeof(real))
+            memset(y + y_pitch * (column + share.start), 0, (share.stop - share.start) * width * sizeof(real))
         else:
-            for column in range(column, stop):
-                memset(y + y_pitch * column, 0, width * sizeof(real))
-    for block in range(share.rows // share.height):
-        row = share.first
-        while row < share.last:
-            whole = share.whole_first <= row < share.whole_last
-            stop = share.whole_last if whole else share.whole_first if row < share.whole_first else share.last
-            stop = min(stop, share.last, row + NEAR)
+            for c in range(column + share.start, column + share.stop):
+                memset(y + y_pitch * c, 0, width * sizeof(real))
+        column += share.width
+    while row < share.end:
+        plane = row // of.height
+        base = plane * of.height
+        first, last = max(share.first, row - base), min(share.last, share.end - base)
+        of_plane = data + parts * of.entries * plane
+        of_group = y + y_pitch * of.columns * (plane // of.planes)
+        while first < last:
+            whole = share.whole_first <= first < share.whole_last
+            stop = share.whole_last if whole else share.whole_first if first < share.whole_first else last
+            stop = min(stop, last, first + NEAR)
             if whole:
                 scatter_rows(
-                    share, True, stop - row, parts, width, ends + block * share.height + row, columns, data,
-                    x + x_pitch * (block * share.height + row), x_pitch, y, y_pitch,
+                    share, True, stop - first, parts, width, ends + first, columns, of_plane,
+                    x + x_pitch * (base + first), x_pitch, of_group, y_pitch,
                 )
             else:
                 scatter_rows(
-                    share, False, stop - row, parts, width, ends + block * share.height + row, columns, data,
-                    x + x_pitch * (block * share.height + row), x_pitch, y, y_pitch,
+                    share, False, stop - first, parts, width, ends + first, columns, of_plane,
+                    x + x_pitch * (base + first), x_pitch, of_group, y_pitch,
                 )
-            row = stop
+            first = stop
+        row = base + of.height
 
 
 cdef inline inlined scatter_rows(
     const Share* share, bint whole, Py_ssize_t rows, int parts, Py_ssize_t width, const index* ends,
     const index* columns, const real* data, const real* x, Py_ssize_t x_pitch, real* y, Py_ssize_t y_pitch,
 ) noexcept nogil:
-    """Some `rows`: of their entries, of which each block has as many, those in the blocks of the share."""
+    """Some `rows`, for as many vectors at a time as there are: their entries in the channels of the share."""
     cdef index begin[NEAR]
     cdef index end[NEAR]
     cdef index each
     cdef Py_ssize_t row, v = 0
     cdef const index* starts = ends
     cdef const index* stops = ends + 1
-    if share.block > 0 or share.past_block < share.blocks:
+    if share.past_channel - share.channel < share.channels:
         starts, stops = begin, end
         for row in range(rows):
-            each = (ends[row + 1] - ends[row]) // <index> share.blocks
-            begin[row] = ends[row] + <index> share.block * each
-            end[row] = ends[row] + <index> share.past_block * each
+            each = (ends[row + 1] - ends[row]) // <index> share.channels  # of each channel
+            begin[row] = ends[row] + <index> share.channel * each
+            end[row] = ends[row] + <index> share.past_channel * each
     while v < width:
         if width - v >= 16:
-            scatter(share, whole, rows, starts, stops, parts, 16, columns, data, x + v, x_pitch, y + v, y_pitch)
+            scatter_some(share, whole, rows, starts, stops, parts, 16, columns, data, x + v, x_pitch, y + v, y_pitch)
             v += 16
         elif width - v >= 8:
-            scatter(share, whole, rows, starts, stops, parts, 8, columns, data, x + v, x_pitch, y + v, y_pitch)
+            scatter_some(share, whole, rows, starts, stops, parts, 8, columns, data, x + v, x_pitch, y + v, y_pitch)
             v += 8
         elif width - v >= 4:
-            scatter(share, whole, rows, starts, stops, parts, 4, columns, data, x + v, x_pitch, y + v, y_pitch)
+            scatter_some(share, whole, rows, starts, stops, parts, 4, columns, data, x + v, x_pitch, y + v, y_pitch)
             v += 4
         elif parts == 2 or width - v >= 2:
-            scatter(share, whole, rows, starts, stops, parts, 2, columns, data, x + v, x_pitch, y + v, y_pitch)
+            scatter_some(share, whole, rows, starts, stops, parts, 2, columns, data, x + v, x_pitch, y + v, y_pitch)
             v += 2
         elif whole and y_pitch == 1:
             scatter_one(rows, starts, stops, columns, data, x, x_pitch, y)
             v += 1
         else:
-            scatter(share, whole, rows, starts, stops, parts, 1, columns, data, x + v, x_pitch, y + v, y_pitch)
+            scatter_some(share, whole, rows, starts, stops, parts, 1, columns, data, x + v, x_pitch, y + v, y_pitch)
             v += 1
 
 
-cdef inline inlined scatter(
+cdef inline inlined scatter_some(
     const Share* share, bint whole, Py_ssize_t rows, const index* starts, const index* stops, int parts, int width,
     const index* columns, const real* data, const real* x, Py_ssize_t x_pitch, real* y, Py_ssize_t y_pitch,
 ) noexcept nogil:
@@ -316,7 +374,7 @@ cdef inline inlined scatter_packs(
     const Share* share, bint whole, Py_ssize_t rows, const index* starts, const index* stops, int parts, int packs,
     const index* columns, const real* data, const real* x, Py_ssize_t x_pitch, real* y, Py_ssize_t y_pitch,
 ) noexcept nogil:
-    cdef Py_ssize_t row, j
+    cdef Py_ssize_t row, j, channel
     cdef pack* at
     cdef pack factors[SUMS]
     cdef pack turned[SUMS]
@@ -325,8 +383,9 @@ cdef inline inlined scatter_packs(
         for i in range(packs):
             factors[i] = (<const pack*> (x + x_pitch * row))[i]
             turned[i] = i_times(factors[i], -1)  # conj(a + i*b) * x = a*x + b*(-i*x)
+        channel = 0
         for j in range(starts[row], stops[row]):
-            if whole or has(share, columns[j]):
+            if whole or has(share, columns[j], &channel):
                 at = <pack*> (y + y_pitch * <Py_ssize_t> columns[j])
                 for i in range(packs):
                     if parts == 1:
@@ -340,7 +399,7 @@ cdef inline void scatter_numbers(
     const Share* share, bint whole, Py_ssize_t rows, const index* starts, const index* stops, int parts, int width,
     const index* columns, const real* data, const real* x, Py_ssize_t x_pitch, real* y, Py_ssize_t y_pitch,
 ) noexcept nogil:
-    cdef Py_ssize_t row, j
+    cdef Py_ssize_t row, j, channel
     cdef real a, b
     cdef real* at
     cdef real factors[SUMS]
@@ -353,8 +412,11 @@ cdef inline void scatter_numbers(
             for i in range(0, width, 2):  # conj(a + i*b) * x = a*x + b*(-i*x)
                 turned[i] = factors[i + 1]
                 turned[i + 1] = -factors[i]
+        if width == parts and stops[row] - starts[row] >= LONG:
+            fetch_row(data + parts * starts[row], parts * (stops[row] - starts[row]))
+        channel = 0
         for j in range(starts[row], stops[row]):
-            if whole or has(share, columns[j]):
+            if whole or has(share, columns[j], &channel):
                 at = y + y_pitch * <Py_ssize_t> columns[j]
                 a = data[parts * j]
                 if parts == 1:
@@ -371,14 +433,17 @@ cdef inline inlined scatter_one(
     const real* x, Py_ssize_t x_pitch, real* y,
 ) noexcept nogil:
     """One vector by itself."""
-    if are_neighbours(LONG, starts[rows // 2], stops[rows // 2], columns):
-        scatter_alone(True, rows, starts, stops, columns, data, x, x_pitch, y)
+    cdef int like = kind(starts[rows // 2], stops[rows // 2], columns)
+    if like == SHORT:
+        scatter_alone(SHORT, rows, starts, stops, columns, data, x, x_pitch, y)
+    elif like == MANY:
+        scatter_alone(MANY, rows, starts, stops, columns, data, x, x_pitch, y)
     else:
-        scatter_alone(False, rows, starts, stops, columns, data, x, x_pitch, y)
+        scatter_alone(RUNS, rows, starts, stops, columns, data, x, x_pitch, y)
 
 
 cdef inline inlined scatter_alone(
-    bint long_rows, Py_ssize_t rows, const index* starts, const index* stops, const index* columns, const real* data,
+    int kind, Py_ssize_t rows, const index* starts, const index* stops, const index* columns, const real* data,
     const real* x, Py_ssize_t x_pitch, real* y,
 ) noexcept nogil:
     """A row has each column once: so two are read before either is written, or some that are neighbours."""
@@ -387,7 +452,9 @@ cdef inline inlined scatter_alone(
     cdef pack* at
     for row in range(rows):
         j, stop, a = starts[row], stops[row], x[x_pitch * row]
-        if long_rows:
+        if kind != SHORT:
+            fetch_row(data + j, stop - j)
+        if kind == RUNS:
             while are_neighbours(PACK, j, stop, columns):
                 at = <pack*> (y + columns[j])
                 at[0] = at[0] + (<const pack*> (data + j))[0] * a
@@ -403,7 +470,17 @@ cdef inline inlined scatter_alone(
             y[columns[j]] = y[columns[j]] + data[j] * a
 
 
-cdef inline bint has(const Share* share, Py_ssize_t column) noexcept nogil:
-    if share.width < share.columns:
-        column %= share.width
-    return share.start <= column < share.stop
+cdef inline bint has(const Share* share, Py_ssize_t column, Py_ssize_t* channel) noexcept nogil:
+    """Whether the share has this column; `channel` is where that of the columns before begins, as they are sorted."""
+    while column >= channel[0] + share.width:  # a division takes longer
+        channel[0] += share.width
+    return share.start <= column - channel[0] < share.stop
+
+
+cdef inline inlined fetch_row(const real* a, Py_ssize_t count) noexcept nogil:
+    """What comes after so many numbers of a row: CPUs expect it up to the end of a page, and lose time there."""
+    cdef const real* end = a + AHEAD + count
+    a += AHEAD
+    while a < end:
+        FETCH(a)
+        a += PER_LINE
