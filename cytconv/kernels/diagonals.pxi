@@ -405,7 +405,6 @@ cdef inline inlined add_diagonal(
     cdef Py_ssize_t t = 0
     if parts == 1:
         while t + PACK <= rows:
-            FETCH(a + t + AHEAD)
             (<pack*> (y + t))[0] = (<pack*> (y + t))[0] + (<const pack*> (a + t))[0] * (<const pack*> (x + t))[0]
             t += PACK
         for t in range(t, rows):
@@ -413,7 +412,6 @@ cdef inline inlined add_diagonal(
         return
     if PACK > 1:
         while t + PACK // 2 <= rows:
-            FETCH(a + 2 * t + AHEAD)
             add_complex(sign, (<const pack*> (a + 2 * t))[0], (<const pack*> (x + 2 * t))[0], <pack*> (y + 2 * t))
             t += PACK // 2
     for t in range(t, rows):
