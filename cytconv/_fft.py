@@ -60,6 +60,7 @@ CALL = 500_000  # and to begin with a task, or with one of its classes
 COPY = 1.5  # products of spectra in the time that a number takes to become an element of a matrix,
 TINY = 8_000  # and that two calls take beside their work, with another thread at the interpreter
 TASK = 2**18  # numbers to transform at once, if tiles are smaller: of several tiles and items of the batch
+SOME = 2**16  # numbers of spectra that two threads transform faster than one
 WASTE = 16  # how many steps may stand for one product of the definition,
 LITTLE = 8 * 10**7  # and how many are no waste worth avoiding
 MOST = 2**28  # bytes of the spectra of weights that are kept, and of those that are summed up at once
@@ -173,7 +174,7 @@ class Fft:
         """Have the spectra of all classes, before several threads ask for the same one."""
         if len(plan.classes) == 1:
             numbers = math.prod(self._w.shape[:3]) * math.prod(plan.sizes)
-            self._spectrum(plan, plan.classes[0], team if numbers >= TASK else Team())  # few: to wait would take longer
+            self._spectrum(plan, plan.classes[0], team if numbers >= SOME else Team())
         elif len(plan.classes) * math.prod(self._w.shape[:3]) * math.prod(plan.sizes) * self._w.itemsize <= MOST:
             for _ in team.map(lambda c: self._spectrum(plan, c, Team()), plan.classes):
                 pass
