@@ -1,18 +1,20 @@
 """The sparse matrices: how fast they are filled, in how much memory, and how fast they multiply.
 
-    python benchmarks/matrix.py [--rounds 7] [--quick]
+    python benchmarks/matrix.py [--rounds 7] [--quick] [--random 110] [--seed 0]
 
 Filling is compared with a copy of the finished arrays, which is new memory; with the COO triples of all entries in
 numpy, turned to CSR by scipy; and, dense, with `scipy.linalg.convolution_matrix`.  A matrix that is built again, with
 other weights, is in memory that was used before if it takes 32 to 256 MiB; so filling new memory is timed, too.
-Products are compared with scipy's own, by the same matrix.  All take turns, round by round; times are medians.  Results
-are compared before they count.
+Products are compared with scipy's own, by the same matrix; with `--random`, instead of all that, those of so many
+random geometries, most of which have short lines, without the rest of a call of `ConvTranspose`.  All take turns, round
+by round; times are medians.  Results are compared before they count.
 """
 
 from __future__ import annotations
 
 import argparse
 import math
+import statistics
 import tracemalloc
 from collections.abc import Callable
 from functools import partial
@@ -27,7 +29,10 @@ from scipy.sparse import coo_array, csr_array
 
 import cytconv
 from cytconv import _memory
+from cytconv._geometry import Geometry
+from cytconv._matrix import entries_of, matrix
 from cytconv._runtime import resolve_workers
+from cytconv._sparse import Sparse
 
 GEOMETRIES = {  # name: shape of x, shape of w, the rest
     "2^18; k9 s2": ((2**18,), (9,), {"stride": 2}),
@@ -154,14 +159,69 @@ def products(rounds: int, geometries: dict[str, Any], bandwidth: float) -> None:
     table("Products", columns, rows)
 
 
+def random_geometry(rng: np.random.Generator) -> tuple[Geometry, np.dtype[Any], int]:
+    """One of 20,000 to 8 million entries, a type, and a number of vectors."""
+    while True:
+        axes = int(rng.integers(1, 5))
+        largest, most = ((20000, 130), (200, 30), (40, 9), (9, 5))[axes - 1]
+        shape, kernel = (np.exp(rng.uniform(0, math.log(top), axes)).astype(int).tolist() for top in (largest, most))
+        stride, dilation = rng.integers(1, 5, axes).tolist(), int(rng.choice([1, 1, 1, 2]))
+        channels = np.exp(rng.uniform(0, math.log(40), 2)).astype(int).tolist() if rng.random() < 0.4 else [1, 1]
+        geometry = Geometry.forward(
+            (channels[0], *shape), (*channels, *kernel), stride=stride, dilation=dilation, channels="first"
+        )
+        if 2 * 10**4 < entries_of(geometry) < 8 * 10**6:
+            dtype = np.dtype(rng.choice([np.float32, np.float64, np.complex64, np.complex128]))
+            return geometry, dtype, int(rng.choice([1, 1, 3, 8]))
+
+
+def random_products(rounds: int, count: int, seed: int) -> None:
+    rng, workers = np.random.default_rng(seed), resolve_workers(None)
+    ratios: dict[tuple[str, str], list[float]] = {}
+    slow = []
+    for _ in range(count):
+        geometry, dtype, vectors = random_geometry(rng)
+        w = rng.standard_normal(geometry.w_shape).astype(dtype)
+        kept, csr = Sparse(geometry.axes, geometry.split_w(w)), matrix(geometry, w)
+        by_columns = csr.conj().T
+        for direction, scipys in (("forward", csr), ("adjoint", by_columns)):
+            v = rng.standard_normal((scipys.shape[1], vectors)).astype(dtype)
+            result = np.empty((scipys.shape[0], vectors), dtype)
+            real = [a.view(w.real.dtype) for a in (v, result)]
+            ours = partial(kept.product, *real, direction == "adjoint", workers)
+            ours()
+            np.testing.assert_allclose(result, scipys @ v, rtol=1e-2, atol=1e-2)
+            times = medians([ours, partial(scipys.__matmul__, v)], rounds)
+            ratio = times[1] / times[0]
+            ratios.setdefault((direction, "one" if vectors == 1 else "3 or 8"), []).append(ratio)
+            if ratio < 1:
+                strides = [axis.stride for axis in geometry.axes]
+                slow.append(
+                    [direction, geometry.x_shape, geometry.w_shape, strides, dtype.name, vectors, times[0] * 1e3]
+                )
+                slow[-1].append(ratio)
+    rows = [
+        [*key, len(v), statistics.geometric_mean(v), min(v), sum(r < 1.6 for r in v), sum(r < 1 for r in v)]
+        for key, v in sorted(ratios.items())
+    ]
+    columns = ["direction", "vectors", "products", "scipy takes so many times longer", "least", "below 1.6", "below 1"]
+    table(f"Products of {count} random geometries", columns, rows)
+    table("Where scipy was faster", ["direction", "x", "w", "stride", "dtype", "vectors", "ms", "scipy"], slow)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--quick", action="store_true", help="one round of one small geometry")
+    parser.add_argument("--random", type=int, default=0, help="products of so many random geometries, instead")
+    parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     rounds, geometries = (1, QUICK) if options.quick else (options.rounds, GEOMETRIES)
     machine = describe()
     print(f"{machine['cpu']}, {machine['cpus']} CPUs, {resolve_workers(None)} workers, medians of {rounds} rounds.")
+    if options.random:
+        random_products(rounds, options.random, options.seed)
+        return
     bandwidth = copy_bandwidth(resolve_workers(None))
     fill(rounds, geometries, bandwidth)
     dense(rounds, [(30, 3)] if options.quick else [(200, 9), (2000, 9), (2000, 101), (8000, 101)])

@@ -99,8 +99,10 @@ def planes(geometry: Geometry, w: Array, transposed: bool) -> tuple[Array, Array
     Channels are first, and there is no batch.  Returns the row pointer of a plane, the columns of its entries within
     their group, and the numbers of all entries, of shape (planes, entries of each).
     """
-    count, c_out = (geometry.channels_out, geometry.channels_in)[:: -1 if transposed else 1]
-    factors = _factors(geometry, transposed, False)
+    count, factors = (
+        geometry.channels_in if transposed else geometry.channels_out,
+        _factors(geometry, transposed, False),
+    )
     height = math.prod(f.rows for f in factors[1:])
     size = entries_of(geometry) // max(count, 1)
     columns = math.prod(f.columns for f in factors) // geometry.groups

@@ -24,10 +24,11 @@ __all__ = ["ENTRY", "add_up", "apart", "parts_of"]
 
 Array = NDArray[Any]
 
-ENTRY = 24  # multiplications of method "direct" in the time that an entry takes to read and multiply, or a row to begin
-SMALL = 2**15  # entries, each by a number of one vector, that one thread multiplies as fast as two
+ENTRY = 16  # multiplications of method "direct" in the time that an entry takes to read and multiply, or a row to begin
+SMALL = 2**16  # entries, each by a number of one vector, that one thread multiplies as fast as two
 EACH = 8  # entries of a part for each number of its results, at least: to clear and add it up takes as long as an entry
-LEAST, MOST = 4, 16  # parts
+PIECE = 2**15  # entries of a part, each by a number of one vector: of fewer, threads would wait for the others' results
+LEAST, MOST = 4, 16  # parts, of entries enough
 
 
 def parts_of(entries: int, results: int, vectors: int) -> int:
@@ -35,7 +36,7 @@ def parts_of(entries: int, results: int, vectors: int) -> int:
     if entries * vectors < SMALL:
         return 1
     count = min(entries // (EACH * max(results, 1) * vectors), MOST)
-    return count if count >= LEAST else 1
+    return min(count, max(entries * vectors // PIECE, 2)) if count >= LEAST else 1
 
 
 def add_up(parts: int, results: Array, product: Callable[[Array], None]) -> None:

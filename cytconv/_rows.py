@@ -185,6 +185,8 @@ class Rows:
             width=width,
             start=cuts[:-1],
             stop=cuts[1:],
+            channels=self._channels[1],
+            past_channel=self._channels[1],
         )
         return height / max(int((after[end] - row[begin]).max()), 1), table
 

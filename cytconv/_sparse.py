@@ -1,9 +1,9 @@
 """The relation as a sparse matrix: the public matrices, and method "sparse", which multiplies by one.
 
 The method keeps its matrix in one of two ways, `_diagonals` and `_rows`.  With either, products run in parallel, on
-several vectors at a time, and those by the adjoint need no second matrix: each worker adds up a share of the results.
-Every result is added up in the same order, whatever the number of workers (but in another one by itself than among
-other vectors).
+several vectors at a time, and those by the adjoint need no second matrix: each worker adds up some of the results, or
+all of them over some of the entries (`_parts`).  Every result is added up in the same order, whatever the number of
+workers (but in another one by itself than among other vectors).
 """
 
 from __future__ import annotations
@@ -33,7 +33,10 @@ ABREAST = 16  # vectors that are laid side by side at a time, at most
 WAY = 2**12  # bytes after which addresses share the lines of the nearest cache again,
 CROWD = 4  # and how many planes may do so
 MANY = 64  # entries in a column, on the average, that make up for copying its number to planes further apart
-LINE_TABLE = 40  # bytes that the tables take for each line of a plane
+LINE_TABLE, INDEX = (
+    40,
+    4,
+)  # bytes for each line of a plane, where diagonals are kept, or for each of its rows and entries
 
 
 # ---- the public matrices -----------------------------------------------------------------------------
@@ -270,12 +273,14 @@ class Sparse:
         self._size = self._plane = size
         if self._entries >= MANY * self._shape[1]:
             self._plane = _plane(size, c_in, w.itemsize)
+        long, each = has_diagonals(axes, w.shape), products(axes) * max(c_in, c_out)
+        tables = LINE_TABLE * math.prod(axis.m for axis in axes[:-1]) if long else INDEX * (max(size, outputs) + each)
         check_size(
-            self._entries * w.itemsize + LINE_TABLE * math.prod(axis.m for axis in axes[:-1]),
+            self._entries * w.itemsize + tables,
             f"method='sparse' keeps a matrix of shape {self._shape} with {self._entries} entries",
             "method='direct' needs none",
         )
-        self._matrix = (Diagonals if has_diagonals(axes, w.shape) else Rows)(axes, w, self._plane)
+        self._matrix = (Diagonals if long else Rows)(axes, w, self._plane)
         self._plane = self._matrix.plane
         self._columns = groups * c_in * self._plane
 
@@ -317,7 +322,7 @@ class Sparse:
 
         def product(v: Array) -> Array:
             sums, vectors = empty((rows, count), v.dtype), v.reshape(-1, columns).T
-            self._multiply(vectors.view(self._real), sums.view(self._real), adjoint, resolve_workers(workers))
+            self.product(vectors.view(self._real), sums.view(self._real), adjoint, resolve_workers(workers))
             return sums.T.reshape(shape)
 
         return product
@@ -337,7 +342,7 @@ class Sparse:
                 _copyto(vectors, x[some], workers)
             if not _is_abreast(sums):
                 sums = np.empty(sums.shape, y.dtype)
-            self._multiply(vectors.view(self._real), sums.view(self._real), adjoint, workers)
+            self.product(vectors.view(self._real), sums.view(self._real), adjoint, workers)
             if not np.may_share_memory(sums, y):
                 _copyto(y[some], sums, workers)
         if not in_place:
@@ -345,11 +350,11 @@ class Sparse:
         if bias is not None:
             result += bias.reshape(*bias.shape, *(1,) * self._spatial)
 
-    def _multiply(self, x: Array, y: Array, adjoint: bool, workers: int) -> None:
+    def product(self, x: Array, y: Array, adjoint: bool, workers: int) -> None:
         """``y = matrix @ x``, or by the adjoint, of vectors side by side as real numbers."""
-        product = self._matrix.multiply_adjoint if adjoint else self._matrix.multiply
+        multiply = self._matrix.multiply_adjoint if adjoint else self._matrix.multiply
         if self._plane == self._size:
-            product(x, y, workers)
+            multiply(x, y, workers)
             return
         with scratch() as memory:  # what belongs to the columns is copied to or from planes further apart
             columns, width = y if adjoint else x, x.shape[1]
@@ -357,11 +362,11 @@ class Sparse:
             spread, inside = planes.reshape(-1, width), planes[:, : self._size]
             columns = columns.reshape(inside.shape)
             if adjoint:
-                product(x, spread, workers)
+                multiply(x, spread, workers)
                 columns[...] = inside
             else:
                 inside[...] = columns
-                product(spread, y, workers)
+                multiply(spread, y, workers)
 
 
 def has_diagonals(axes: tuple[Axis, ...], w_shape: tuple[int, ...]) -> bool:

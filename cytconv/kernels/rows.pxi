@@ -284,17 +284,21 @@ cdef inline inlined scatter_share(
     Structure of, const Share* share, int parts, Py_ssize_t width, const index* ends, const index* columns,
     const real* data, const real* x, Py_ssize_t x_pitch, real* y, Py_ssize_t y_pitch,
 ) noexcept nogil:
-    cdef Py_ssize_t row = share.begin, plane, base, first, last, stop, column = share.column, c
+    cdef Py_ssize_t row = share.begin, plane, base, first, last, stop, column = share.column, channel, i
     cdef const real* of_plane
     cdef real* of_group
+    cdef const index* starts
+    cdef const index* stops
+    cdef index begin[NEAR]
+    cdef index end[NEAR]
     cdef bint whole
     y += y_pitch * share.into
     while column < share.past_column:
         if y_pitch == width:
             memset(y + y_pitch * (column + share.start), 0, (share.stop - share.start) * width * sizeof(real))
         else:
-            for c in range(column + share.start, column + share.stop):
-                memset(y + y_pitch * c, 0, width * sizeof(real))
+            for i in range(column + share.start, column + share.stop):
+                memset(y + y_pitch * i, 0, width * sizeof(real))
         column += share.width
     while row < share.end:
         plane = row // of.height
@@ -306,75 +310,104 @@ cdef inline inlined scatter_share(
             whole = share.whole_first <= first < share.whole_last
             stop = share.whole_last if whole else share.whole_first if first < share.whole_first else last
             stop = min(stop, last, first + NEAR)
-            if whole:
+            for channel in range(1 if whole else share.channels):
+                starts, stops = begin, end
+                if not whole:
+                    cut_rows(share, channel, stop - first, ends + first, columns, begin, end)
+                elif share.past_channel - share.channel < share.channels:
+                    cut_channels(share, stop - first, ends + first, begin, end)
+                else:
+                    starts, stops = ends + first, ends + first + 1
                 scatter_rows(
-                    share, True, stop - first, parts, width, ends + first, columns, of_plane,
-                    x + x_pitch * (base + first), x_pitch, of_group, y_pitch,
-                )
-            else:
-                scatter_rows(
-                    share, False, stop - first, parts, width, ends + first, columns, of_plane,
-                    x + x_pitch * (base + first), x_pitch, of_group, y_pitch,
+                    stop - first, starts, stops, parts, width, columns, of_plane, x + x_pitch * (base + first), x_pitch,
+                    of_group, y_pitch,
                 )
             first = stop
         row = base + of.height
 
 
-cdef inline inlined scatter_rows(
-    const Share* share, bint whole, Py_ssize_t rows, int parts, Py_ssize_t width, const index* ends,
-    const index* columns, const real* data, const real* x, Py_ssize_t x_pitch, real* y, Py_ssize_t y_pitch,
+cdef inline void cut_channels(
+    const Share* share, Py_ssize_t rows, const index* ends, index* begin, index* end
 ) noexcept nogil:
-    """Some `rows`, for as many vectors at a time as there are: their entries in the channels of the share."""
-    cdef index begin[NEAR]
-    cdef index end[NEAR]
+    """Of rows, the entries in the channels of a share: there are as many in each."""
+    cdef Py_ssize_t row
     cdef index each
-    cdef Py_ssize_t row, v = 0
-    cdef const index* starts = ends
-    cdef const index* stops = ends + 1
-    if share.past_channel - share.channel < share.channels:
-        starts, stops = begin, end
-        for row in range(rows):
-            each = (ends[row + 1] - ends[row]) // <index> share.channels  # of each channel
-            begin[row] = ends[row] + <index> share.channel * each
-            end[row] = ends[row] + <index> share.past_channel * each
+    for row in range(rows):
+        each = (ends[row + 1] - ends[row]) // <index> share.channels
+        begin[row] = ends[row] + <index> share.channel * each
+        end[row] = ends[row] + <index> share.past_channel * each
+
+
+cdef inline void cut_rows(
+    const Share* share, Py_ssize_t channel, Py_ssize_t rows, const index* ends, const index* columns, index* begin,
+    index* end,
+) noexcept nogil:
+    """Of rows, the entries in the columns of a share, in one channel: they are sorted, and so next to each other."""
+    cdef Py_ssize_t row, column = channel * share.width
+    cdef index each, last
+    for row in range(rows):
+        each = (ends[row + 1] - ends[row]) // <index> share.channels
+        last = ends[row] + <index> (channel + 1) * each
+        begin[row] = first_from(columns, last - each, last, column + share.start)
+        end[row] = first_from(columns, begin[row], last, column + share.stop)
+
+
+cdef inline index first_from(const index* columns, index first, index last, Py_ssize_t column) noexcept nogil:
+    """Of the entries from `first` to `last`, the first in this column or a later one."""
+    cdef index middle
+    while first < last:
+        middle = first + (last - first) // 2
+        if columns[middle] < column:
+            first = middle + 1
+        else:
+            last = middle
+    return first
+
+
+cdef inline inlined scatter_rows(
+    Py_ssize_t rows, const index* starts, const index* stops, int parts, Py_ssize_t width, const index* columns,
+    const real* data, const real* x, Py_ssize_t x_pitch, real* y, Py_ssize_t y_pitch,
+) noexcept nogil:
+    """Some `rows`, for as many vectors at a time as there are."""
+    cdef Py_ssize_t v = 0
     while v < width:
         if width - v >= 16:
-            scatter_some(share, whole, rows, starts, stops, parts, 16, columns, data, x + v, x_pitch, y + v, y_pitch)
+            scatter_some(rows, starts, stops, parts, 16, columns, data, x + v, x_pitch, y + v, y_pitch)
             v += 16
         elif width - v >= 8:
-            scatter_some(share, whole, rows, starts, stops, parts, 8, columns, data, x + v, x_pitch, y + v, y_pitch)
+            scatter_some(rows, starts, stops, parts, 8, columns, data, x + v, x_pitch, y + v, y_pitch)
             v += 8
         elif width - v >= 4:
-            scatter_some(share, whole, rows, starts, stops, parts, 4, columns, data, x + v, x_pitch, y + v, y_pitch)
+            scatter_some(rows, starts, stops, parts, 4, columns, data, x + v, x_pitch, y + v, y_pitch)
             v += 4
         elif parts == 2 or width - v >= 2:
-            scatter_some(share, whole, rows, starts, stops, parts, 2, columns, data, x + v, x_pitch, y + v, y_pitch)
+            scatter_some(rows, starts, stops, parts, 2, columns, data, x + v, x_pitch, y + v, y_pitch)
             v += 2
-        elif whole and y_pitch == 1:
+        elif y_pitch == 1:
             scatter_one(rows, starts, stops, columns, data, x, x_pitch, y)
             v += 1
         else:
-            scatter_some(share, whole, rows, starts, stops, parts, 1, columns, data, x + v, x_pitch, y + v, y_pitch)
+            scatter_some(rows, starts, stops, parts, 1, columns, data, x + v, x_pitch, y + v, y_pitch)
             v += 1
 
 
 cdef inline inlined scatter_some(
-    const Share* share, bint whole, Py_ssize_t rows, const index* starts, const index* stops, int parts, int width,
+    Py_ssize_t rows, const index* starts, const index* stops, int parts, int width,
     const index* columns, const real* data, const real* x, Py_ssize_t x_pitch, real* y, Py_ssize_t y_pitch,
 ) noexcept nogil:
     if are_packs(width):
         scatter_packs(
-            share, whole, rows, starts, stops, parts, width // PACK, columns, data, x, x_pitch, y, y_pitch
+            rows, starts, stops, parts, width // PACK, columns, data, x, x_pitch, y, y_pitch
         )
     else:
-        scatter_numbers(share, whole, rows, starts, stops, parts, width, columns, data, x, x_pitch, y, y_pitch)
+        scatter_numbers(rows, starts, stops, parts, width, columns, data, x, x_pitch, y, y_pitch)
 
 
 cdef inline inlined scatter_packs(
-    const Share* share, bint whole, Py_ssize_t rows, const index* starts, const index* stops, int parts, int packs,
+    Py_ssize_t rows, const index* starts, const index* stops, int parts, int packs,
     const index* columns, const real* data, const real* x, Py_ssize_t x_pitch, real* y, Py_ssize_t y_pitch,
 ) noexcept nogil:
-    cdef Py_ssize_t row, j, channel
+    cdef Py_ssize_t row, j
     cdef pack* at
     cdef pack factors[SUMS]
     cdef pack turned[SUMS]
@@ -383,23 +416,21 @@ cdef inline inlined scatter_packs(
         for i in range(packs):
             factors[i] = (<const pack*> (x + x_pitch * row))[i]
             turned[i] = i_times(factors[i], -1)  # conj(a + i*b) * x = a*x + b*(-i*x)
-        channel = 0
         for j in range(starts[row], stops[row]):
-            if whole or has(share, columns[j], &channel):
-                at = <pack*> (y + y_pitch * <Py_ssize_t> columns[j])
-                for i in range(packs):
-                    if parts == 1:
-                        at[i] = at[i] + data[j] * factors[i]
-                    else:
-                        at[i] = at[i] + data[2 * j] * factors[i] + data[2 * j + 1] * turned[i]
+            at = <pack*> (y + y_pitch * <Py_ssize_t> columns[j])
+            for i in range(packs):
+                if parts == 1:
+                    at[i] = at[i] + data[j] * factors[i]
+                else:
+                    at[i] = at[i] + data[2 * j] * factors[i] + data[2 * j + 1] * turned[i]
 
 
 # Not `inlined`: then GCC's code for two and four numbers is half as fast.
 cdef inline void scatter_numbers(
-    const Share* share, bint whole, Py_ssize_t rows, const index* starts, const index* stops, int parts, int width,
+    Py_ssize_t rows, const index* starts, const index* stops, int parts, int width,
     const index* columns, const real* data, const real* x, Py_ssize_t x_pitch, real* y, Py_ssize_t y_pitch,
 ) noexcept nogil:
-    cdef Py_ssize_t row, j, channel
+    cdef Py_ssize_t row, j
     cdef real a, b
     cdef real* at
     cdef real factors[SUMS]
@@ -414,18 +445,16 @@ cdef inline void scatter_numbers(
                 turned[i + 1] = -factors[i]
         if width == parts and stops[row] - starts[row] >= LONG:
             fetch_row(data + parts * starts[row], parts * (stops[row] - starts[row]))
-        channel = 0
         for j in range(starts[row], stops[row]):
-            if whole or has(share, columns[j], &channel):
-                at = y + y_pitch * <Py_ssize_t> columns[j]
-                a = data[parts * j]
-                if parts == 1:
-                    for i in range(width):
-                        at[i] = at[i] + a * factors[i]
-                else:
-                    b = data[2 * j + 1]
-                    for i in range(width):
-                        at[i] = at[i] + (a * factors[i] + b * turned[i])
+            at = y + y_pitch * <Py_ssize_t> columns[j]
+            a = data[parts * j]
+            if parts == 1:
+                for i in range(width):
+                    at[i] = at[i] + a * factors[i]
+            else:
+                b = data[2 * j + 1]
+                for i in range(width):
+                    at[i] = at[i] + (a * factors[i] + b * turned[i])
 
 
 cdef inline inlined scatter_one(
@@ -468,13 +497,6 @@ cdef inline inlined scatter_alone(
             KEEP_SCALAR(j)
         if j < stop:
             y[columns[j]] = y[columns[j]] + data[j] * a
-
-
-cdef inline bint has(const Share* share, Py_ssize_t column, Py_ssize_t* channel) noexcept nogil:
-    """Whether the share has this column; `channel` is where that of the columns before begins, as they are sorted."""
-    while column >= channel[0] + share.width:  # a division takes longer
-        channel[0] += share.width
-    return share.start <= column - channel[0] < share.stop
 
 
 cdef inline inlined fetch_row(const real* a, Py_ssize_t count) noexcept nogil:
