@@ -60,6 +60,8 @@ CALL = 500_000  # and to begin with a task, or with one of its classes
 COPY = 1.5  # products of spectra in the time that a number takes to become an element of a matrix,
 TINY = 8_000  # and that two calls take beside their work, with another thread at the interpreter
 TASK = 2**18  # numbers to transform at once, if tiles are smaller: of several tiles and items of the batch
+AT_ONCE = 2**16  # real numbers of single precision to transform at a time, where that is in
+FEW = 64  # rows, or fewer; scipy transforms some side by side
 SOME = 2**16  # numbers of spectra that two threads transform faster than one
 WASTE = 16  # how many steps may stand for one product of the definition,
 LITTLE = 8 * 10**7  # and how many are no waste worth avoiding
@@ -591,16 +593,21 @@ def _transform(parts: Sequence[tuple[Array, Sizes]], to: Array, plan: Plan, memo
     d, (first, at) = plan.d, parts[0]
     used = [max(1, *(at[a] + part.shape[a - d] for part, at in parts)) for a in range(d - 1)]
     rows = [slice(0, n) for n in used]
-    if len(parts) == 1 and first.size and not any(at):
-        samples = first[None]  # numpy appends the zeros
+    spectra, real = to[_index([*rows, slice(None)])], first.dtype.kind == "f"
+    if real and len(parts) == 1 and first.size and not any(at):
+        samples = first[None]  # zeros are appended to it
     else:  # as one array: to transform one after the other would take longer than to copy them
-        samples = memory.take("samples", (len(parts), *first.shape[:-d], *used, plan.sizes[-1]), first.dtype)
+        shape = (len(parts), *first.shape[:-d], *used, plan.sizes[-1])
+        samples = memory.take("samples", shape, first.dtype) if real else spectra
         for tile, (part, at) in zip(samples, parts, strict=True):
             inside = [slice(n, n + size) for n, size in zip(at, part.shape[-d:], strict=True)]
             tile[_index(inside)] = part
             _clear_around(tile, inside)
-    forward = np.fft.rfft if first.dtype.kind == "f" else np.fft.fft
-    _by_rows(forward, samples, plan.sizes[-1], to[_index([*rows, slice(None)])], team)
+    if real:
+        single = first.itemsize == 4 and math.prod(samples.shape[:-1]) >= FEW
+        _by_rows(_rfft_single if single else _rfft, samples, plan.sizes[-1], spectra, team, AT_ONCE if single else None)
+    else:
+        _in_place(scipy.fft.fft, spectra, -1, team)
     for axis in range(-2, -d - 1, -1):  # rows of zeros need no transform along the later axes
         view = to[_index([*rows[: d + axis], *[slice(None)] * -axis])]
         view[_index([slice(used[axis + 1], None), *[slice(None)] * (-axis - 1)])] = 0
@@ -616,15 +623,35 @@ def _clear_around(tile: Array, inside: Sequence[slice]) -> None:
                 tile[_index([*inside[:axis], gap, *[slice(None)] * (len(inside) - axis - 1)])] = 0
 
 
-def _by_rows(transform: Callable[..., Array], a: Array, n: int, to: Array, team: Team) -> None:
-    """Along the last axis, to length n.  numpy writes where it is told to, which `scipy.fft` does not."""
-
-    def some(part: Index) -> None:
-        transform(a[part], n, out=to[part])
-
+def _by_rows(
+    transform: Callable[[Array, int, Array], object], a: Array, n: int, to: Array, team: Team, most: int | None = None
+) -> None:
+    """Along the last axis, to length n; so many numbers at a time, at `most`."""
     axis = a.shape.index(max(a.shape[:-1]))
-    cuts = [a.shape[axis] * t // team.threads for t in range(team.threads + 1)]
-    list(team.map(some, [(*[slice(None)] * axis, slice(*cut)) for cut in pairwise(cuts) if cut[0] < cut[1]]))
+    size, rows = a.shape[axis], math.prod(a.shape[:-1])
+    step = size if most is None else max(1, max(FEW // 4, most // n) * size // rows)
+
+    def some(cut: tuple[int, int]) -> None:
+        for first in range(*cut, step):
+            part = (*[slice(None)] * axis, slice(first, min(first + step, cut[1])))
+            transform(a[part], n, to[part])
+
+    cuts = [size * t // team.threads for t in range(team.threads + 1)]
+    list(team.map(some, [cut for cut in pairwise(cuts) if cut[0] < cut[1]]))
+
+
+def _rfft(a: Array, n: int, to: Array) -> None:
+    """By numpy, which writes where it is told to."""
+    np.fft.rfft(a, n, out=to)
+
+
+def _rfft_single(a: Array, n: int, to: Array) -> None:
+    """By scipy, as numpy computes in double; of so many rows that the new array is still near when it is copied."""
+    to[...] = scipy.fft.rfft(a, n, workers=1)
+
+
+def _irfft(a: Array, n: int, to: Array) -> None:
+    np.fft.irfft(a, n, out=to)
 
 
 def _in_place(transform: Callable[..., Array], a: Array, axis: int, team: Team) -> None:
@@ -654,7 +681,7 @@ def _store(
         spectrum = spectrum[_index([slice(first, last), *[slice(None)] * (-1 - axis)])]
     if to.dtype.kind == "f":
         results = memory.take("results", (*spectrum.shape[:-1], plan.sizes[-1]), to.dtype)
-        _by_rows(np.fft.irfft, spectrum, plan.sizes[-1], results, team)
+        _by_rows(_irfft, spectrum, plan.sizes[-1], results, team)
     else:
         results = spectrum
         _in_place(scipy.fft.ifft, results, -1, team)
