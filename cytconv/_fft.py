@@ -60,8 +60,8 @@ CALL = 500_000  # and to begin with a task, or with one of its classes
 COPY = 1.5  # products of spectra in the time that a number takes to become an element of a matrix,
 TINY = 8_000  # and that two calls take beside their work, with another thread at the interpreter
 TASK = 2**18  # numbers to transform at once, if tiles are smaller: of several tiles and items of the batch
-AT_ONCE = 2**16  # real numbers of single precision to transform at a time, where that is in
-FEW = 64  # rows, or fewer; scipy transforms some side by side
+FEW = 64  # rows, or more, that scipy transforms in single precision, some side by side,
+AT_ONCE, SIDE_BY_SIDE = 2**16, 16  # and how many numbers at a time, about, but so many rows at least
 SOME = 2**16  # numbers of spectra that two threads transform faster than one
 WASTE = 16  # how many steps may stand for one product of the definition,
 LITTLE = 8 * 10**7  # and how many are no waste worth avoiding
@@ -626,10 +626,10 @@ def _clear_around(tile: Array, inside: Sequence[slice]) -> None:
 def _by_rows(
     transform: Callable[[Array, int, Array], object], a: Array, n: int, to: Array, team: Team, most: int | None = None
 ) -> None:
-    """Along the last axis, to length n; so many numbers at a time, at `most`."""
+    """Along the last axis, to length n; about so many numbers at a time, at `most`, but some rows."""
     axis = a.shape.index(max(a.shape[:-1]))
     size, rows = a.shape[axis], math.prod(a.shape[:-1])
-    step = size if most is None else max(1, max(FEW // 4, most // n) * size // rows)
+    step = size if most is None else max(1, max(SIDE_BY_SIDE, most // n) * size // rows)
 
     def some(cut: tuple[int, int]) -> None:
         for first in range(*cut, step):

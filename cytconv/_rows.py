@@ -45,9 +45,10 @@ def has_short_rows(axes: tuple[Axis, ...], c_in: int, c_out: int) -> bool:
 
 
 class Rows:
-    """The matrix with weights `w`, its planes of columns `plane` apart, if it is kept by rows whose indices hold that.
+    """The matrix with weights `w`.
 
-    `plane` is what they are.
+    `plane` asks for so many columns from one channel of x to the next; the attribute says how many there are, which are
+    as many as x has if the matrix is kept by its columns, or if indices would not hold more.
     """
 
     def __init__(self, axes: tuple[Axis, ...], w: Array, plane: int) -> None:
@@ -146,8 +147,8 @@ class Rows:
         return self._table(begin=cuts[:-1], end=cuts[1:], into=np.arange(count) * apart(size))
 
     def _cut_groups(self, count: int) -> Cut:
-        cuts, (planes, size) = _cuts(self._groups, count), self._group
-        row, column = cuts * planes * self._height, cuts * size
+        cuts, size = _cuts(self._groups, count), self._group[1]
+        row, column = cuts * self._channels[0] * self._height, cuts * size
         table = self._table(
             begin=row[:-1], end=row[1:], column=column[:-1], past_column=column[1:], width=size, stop=size
         )
@@ -169,11 +170,10 @@ class Rows:
 
     def _cut_columns(self, count: int) -> Cut:
         (ends, columns, _), (height, width) = self._arrays, (self._height, self._width)
-        columns, cuts = columns % width, _cuts(width, count)
-        rows = np.flatnonzero(np.diff(ends))
+        rows, cuts = np.flatnonzero(np.diff(ends)), _cuts(width, count)
         # Of the rows so far, the last column; of those from here on, the first: both in order, so they can be searched.
-        last = np.maximum.accumulate(columns[ends[rows + 1] - 1])
-        first = np.minimum.accumulate(columns[ends[rows]][::-1])[::-1]
+        last = np.maximum.accumulate(columns[ends[rows + 1] - 1] % width)
+        first = np.minimum.accumulate((columns[ends[rows]] % width)[::-1])[::-1]
         begin, end = np.searchsorted(last, cuts[:-1]), np.searchsorted(first, cuts[1:])
         whole, past = np.searchsorted(first, cuts[:-1]), np.searchsorted(last, cuts[1:])
         row, after = np.append(rows, height), np.append(0, rows + 1)

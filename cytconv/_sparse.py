@@ -3,7 +3,7 @@
 The method keeps its matrix in one of two ways, `_diagonals` and `_rows`.  With either, products run in parallel, on
 several vectors at a time, and those by the adjoint need no second matrix: each worker adds up some of the results, or
 all of them over some of the entries (`_parts`).  Every result is added up in the same order, whatever the number of
-workers (but in another one by itself than among other vectors).
+workers (but in another one by itself than among other vectors, or with gaps between its numbers).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from ._diagonals import Diagonals, are_long
 from ._geometry import Axis, Channels, Geometry, Ints, Padding, _ints
-from ._matrix import FORMATS, NUMBERS, check_size, matrix
+from ._matrix import FORMATS, INT32_MAX, NUMBERS, check_size, matrix
 from ._memory import LINE, empty, scratch
 from ._phases import Direction
 from ._rows import TOGETHER, Rows, has_short_rows
@@ -33,10 +33,7 @@ ABREAST = 16  # vectors that are laid side by side at a time, at most
 WAY = 2**12  # bytes after which addresses share the lines of the nearest cache again,
 CROWD = 4  # and how many planes may do so
 MANY = 64  # entries in a column, on the average, that make up for copying its number to planes further apart
-LINE_TABLE, INDEX = (
-    40,
-    4,
-)  # bytes for each line of a plane, where diagonals are kept, or for each of its rows and entries
+LINE_TABLE = 40  # bytes of tables for each line of a plane, where diagonals are kept
 
 
 # ---- the public matrices -----------------------------------------------------------------------------
@@ -274,7 +271,8 @@ class Sparse:
         if self._entries >= MANY * self._shape[1]:
             self._plane = _plane(size, c_in, w.itemsize)
         long, each = has_diagonals(axes, w.shape), products(axes) * max(c_in, c_out)
-        tables = LINE_TABLE * math.prod(axis.m for axis in axes[:-1]) if long else INDEX * (max(size, outputs) + each)
+        index = 4 if each <= INT32_MAX else 8
+        tables = LINE_TABLE * math.prod(axis.m for axis in axes[:-1]) if long else index * (max(size, outputs) + each)
         check_size(
             self._entries * w.itemsize + tables,
             f"method='sparse' keeps a matrix of shape {self._shape} with {self._entries} entries",

@@ -50,9 +50,6 @@ cdef struct Portion:  # of a product by the adjoint: a row of the table `portion
     Py_ssize_t first, last  # the blocks that may meet them,
     Py_ssize_t into  # and the result that belongs to column 0
 
-cdef struct Vectors:  # so many numbers side by side, and from one row to the next
-    Py_ssize_t width, pitch
-
 
 @final
 cdef class Diagonals:
@@ -177,6 +174,8 @@ cdef class Diagonals:
         cdef Vectors of_x = Vectors(x.shape[1], x.strides[0] // <Py_ssize_t> sizeof(real))
         cdef Vectors of_y = Vectors(y.shape[1], y.strides[0] // <Py_ssize_t> sizeof(real))
         cdef Py_ssize_t t
+        if portions.shape[1] * sizeof(Py_ssize_t) != sizeof(Portion):
+            raise ValueError("portions must have the fields of a Portion")
         for t in prange(portions.shape[0], nogil=True, schedule="dynamic", num_threads=workers):
             if self.parts == 1:
                 add_to_columns(self, <const Portion*> &portions[t, 0], 1, &x[0, 0], of_x, &y[0, 0], of_y)
@@ -264,15 +263,6 @@ cdef inline inlined multiply_row(
         a += parts * taps * b.rows
     turn_sums(parts, width, 1, sums, turned)
     put_sums(width, False, sums, y)
-
-
-cdef void zero_rows(real* y, Vectors of_y, Py_ssize_t start, Py_ssize_t stop) noexcept nogil:
-    cdef Py_ssize_t row
-    if of_y.pitch == of_y.width:
-        memset(y + of_y.pitch * start, 0, of_y.width * (stop - start) * sizeof(real))
-    else:
-        for row in range(start, stop):
-            memset(y + of_y.pitch * row, 0, of_y.width * sizeof(real))
 
 
 cdef inline inlined add_to_columns(

@@ -14,7 +14,7 @@ cdef extern from *:
     #endif
     #define PACK ((Py_ssize_t) (sizeof(pack) / sizeof(real)))
     #define EMPTY_PACK ((pack){0})
-    #define AHEAD (16 * PER_LINE) /* entries that are fetched before they are read */
+    #define AHEAD (16 * PER_LINE) /* real numbers that are fetched before they are read */
     #define are_packs(width) (PACK > 1 && (width) % PACK == 0)
 
     /* Of all pairs (a, b) of a pack: (a, a), (b, b) or (b, a), and i times a pair, (-b, a), or -i times. */
@@ -63,3 +63,15 @@ cdef extern from *:
 cdef enum:
     ALONE = 0  # in place of a width: one vector, whose numbers (x forward, y in the adjoint) are neighbours
     SUMS = 16  # numbers of vectors that meet an entry at a time, at most: `_sparse.ABREAST` real ones
+
+cdef struct Vectors:  # so many numbers side by side, and from one row to the next
+    Py_ssize_t width, pitch
+
+
+cdef inline void zero_rows(real* y, Vectors of_y, Py_ssize_t start, Py_ssize_t stop) noexcept nogil:
+    cdef Py_ssize_t row
+    if of_y.pitch == of_y.width:
+        memset(y + of_y.pitch * start, 0, of_y.width * (stop - start) * sizeof(real))
+    else:
+        for row in range(start, stop):
+            memset(y + of_y.pitch * row, 0, of_y.width * sizeof(real))

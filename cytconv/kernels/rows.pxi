@@ -267,6 +267,8 @@ def scatter(
     cdef Py_ssize_t t
     cdef Py_ssize_t x_pitch = x.strides[0] // <Py_ssize_t> sizeof(real)
     cdef Py_ssize_t y_pitch = y.strides[0] // <Py_ssize_t> sizeof(real)
+    if shares.shape[1] * sizeof(Py_ssize_t) != sizeof(Share):
+        raise ValueError("shares must have the fields of a Share")
     for t in prange(shares.shape[0], nogil=True, schedule="dynamic", num_threads=workers):
         if parts == 1:
             scatter_share(
@@ -284,7 +286,7 @@ cdef inline inlined scatter_share(
     Structure of, const Share* share, int parts, Py_ssize_t width, const index* ends, const index* columns,
     const real* data, const real* x, Py_ssize_t x_pitch, real* y, Py_ssize_t y_pitch,
 ) noexcept nogil:
-    cdef Py_ssize_t row = share.begin, plane, base, first, last, stop, column = share.column, channel, i
+    cdef Py_ssize_t row = share.begin, plane, base, first, last, stop, column = share.column, channel
     cdef const real* of_plane
     cdef real* of_group
     cdef const index* starts
@@ -294,11 +296,7 @@ cdef inline inlined scatter_share(
     cdef bint whole
     y += y_pitch * share.into
     while column < share.past_column:
-        if y_pitch == width:
-            memset(y + y_pitch * (column + share.start), 0, (share.stop - share.start) * width * sizeof(real))
-        else:
-            for i in range(column + share.start, column + share.stop):
-                memset(y + y_pitch * i, 0, width * sizeof(real))
+        zero_rows(y, Vectors(width, y_pitch), column + share.start, column + share.stop)
         column += share.width
     while row < share.end:
         plane = row // of.height
@@ -475,7 +473,10 @@ cdef inline inlined scatter_alone(
     int kind, Py_ssize_t rows, const index* starts, const index* stops, const index* columns, const real* data,
     const real* x, Py_ssize_t x_pitch, real* y,
 ) noexcept nogil:
-    """A row has each column once: so two are read before either is written, or some that are neighbours."""
+    """A row has each column once: so two are read before either is written, or some that are neighbours.
+
+    Which are, may depend on how rows are cut: either way rounds a product and its sum alike.
+    """
     cdef Py_ssize_t row, j, stop
     cdef real a, even, odd
     cdef pack* at
