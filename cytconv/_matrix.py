@@ -99,10 +99,8 @@ def planes(geometry: Geometry, w: Array, transposed: bool) -> tuple[Array, Array
     Channels are first, and there is no batch.  Returns the row pointer of a plane, the columns of its entries within
     their group, and the numbers of all entries, of shape (planes, entries of each).
     """
-    count, factors = (
-        geometry.channels_in if transposed else geometry.channels_out,
-        _factors(geometry, transposed, False),
-    )
+    factors = _factors(geometry, transposed, False)
+    count = geometry.channels_in if transposed else geometry.channels_out
     height = math.prod(f.rows for f in factors[1:])
     size = entries_of(geometry) // max(count, 1)
     columns = math.prod(f.columns for f in factors) // geometry.groups

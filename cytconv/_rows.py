@@ -191,7 +191,10 @@ class Rows:
         return height / max(int((after[end] - row[begin]).max()), 1), table
 
     def _table(self, **fields: Any) -> Indices:
-        """Shares with these fields, one or as many as there are shares; others are those of the whole matrix."""
+        """Shares with these fields, one number or one for each; others are those of the whole matrix.
+
+        In the order of `Share` in `kernels/rows.pxi`.
+        """
         rows, size = self._size
         share = {
             "begin": 0,

@@ -394,9 +394,7 @@ cdef inline inlined scatter_some(
     const index* columns, const real* data, const real* x, Py_ssize_t x_pitch, real* y, Py_ssize_t y_pitch,
 ) noexcept nogil:
     if are_packs(width):
-        scatter_packs(
-            rows, starts, stops, parts, width // PACK, columns, data, x, x_pitch, y, y_pitch
-        )
+        scatter_packs(rows, starts, stops, parts, width // PACK, columns, data, x, x_pitch, y, y_pitch)
     else:
         scatter_numbers(rows, starts, stops, parts, width, columns, data, x, x_pitch, y, y_pitch)
 
