@@ -196,10 +196,8 @@ def random_products(rounds: int, count: int, seed: int) -> None:
             ratios.setdefault((direction, "one" if vectors == 1 else "3 or 8"), []).append(ratio)
             if ratio < 1:
                 strides = [axis.stride for axis in geometry.axes]
-                slow.append(
-                    [direction, geometry.x_shape, geometry.w_shape, strides, dtype.name, vectors, times[0] * 1e3]
-                )
-                slow[-1].append(ratio)
+                what = direction, geometry.x_shape, geometry.w_shape, strides, dtype.name, vectors
+                slow.append([*what, times[0] * 1e3, ratio])
     rows = [
         [*key, len(v), statistics.geometric_mean(v), min(v), sum(r < 1.6 for r in v), sum(r < 1 for r in v)]
         for key, v in sorted(ratios.items())

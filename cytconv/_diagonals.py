@@ -92,7 +92,7 @@ class Diagonals:
         self._groups, self._columns, self._entries = groups, groups * c_in * plane, data.size
         self._numbers = w.itemsize // w.real.itemsize  # real ones of an entry
         self._blocks = groups * c_out * len(some[0]) * len(some[1])
-        # Whether the parts of a block that belong to one worker are few, and others between them.
+        # Whether a worker that took some of the columns would read short stretches, with others between them.
         block = int(lines[:, 4].max() * (pieces[:, 4] * pieces[:, 5]).max())
         self._mixed = c_in > 1 and groups == 1 and block <= BLOCK
         self._portions: dict[tuple[int, int], Indices] = {}  # by the number of parts and of workers

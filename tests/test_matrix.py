@@ -396,7 +396,7 @@ class TestErrors:
 def kept(request, monkeypatch):
     """The way in which the method keeps its matrix, whatever that is like."""
     monkeypatch.setattr(_sparse, "has_diagonals", lambda *_: request.param == "diagonals")
-    monkeypatch.setattr(_rows, "TURN", 0 if request.param == "columns" else np.inf)
+    monkeypatch.setattr(_rows, "has_short_rows", lambda *_: request.param == "columns")
 
 
 @cases
@@ -458,6 +458,22 @@ def test_are_long_counts_diagonals(rng):
     assert len(seen) == 4
 
 
+@pytest.mark.parametrize(
+    ("axis", "channels", "by_columns"),
+    [
+        (Axis(9, 3, 35, stride=4), (1, 1), True),  # no row has more than one entry
+        (Axis(9, 3, 35, stride=4), (12, 1), False),  # three times as many columns as rows
+        (Axis(9, 30, 62, stride=4), (1, 1), False),  # rows of eight entries
+        (Axis(9, 2, 10), (1, 1), False),
+    ],
+)
+def test_has_short_rows(rng, axis, channels, by_columns):
+    assert _rows.has_short_rows((axis,), *channels) == by_columns
+    kept = _rows.Rows((axis,), uniform(rng, (1, *channels, axis.taps), np.float64), axis.n)
+    rows = channels[0] * axis.n if by_columns else channels[1] * axis.m
+    assert kept._size[0] == rows
+
+
 @pytest.mark.skipif(_memory.physical() is None, reason="the system does not say how much memory there is")
 @pytest.mark.usefixtures("kept")
 def test_method_too_large_for_memory():
@@ -502,15 +518,18 @@ def test_exact_windows(bad):
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("vectors", [1, 2, 7, 8, 15, 17, 35])
 @pytest.mark.parametrize(
-    ("workers", "together", "parts", "crowd"),
-    [(1, 2**12, 1, 0), (2, 5, 1, 4), (2, 2**12, 3, 0), (3, 1, 1, 4), (7, 2, 1, 0), (7, 2, 16, 4)],
+    ("workers", "together", "parts", "apart", "crowd"),
+    [(1, 2**12, 1, 1, 0), (2, 5, 1, 9, 4), (2, 2**12, 3, 1, 0), (3, 1, 1, 9, 4), (7, 2, 1, 0, 0), (7, 2, 16, 1, 4)],
 )
 @pytest.mark.usefixtures("kept")
-def test_products(monkeypatch, rng, dtype, vectors, workers, together, parts, crowd):
+def test_products(monkeypatch, rng, dtype, vectors, workers, together, parts, apart, crowd):
     """Of any number of vectors, by matrices cut in any way, with rows and columns that have no entry."""
     monkeypatch.setattr(_rows, "TOGETHER", together)
     monkeypatch.setattr(_rows, "GAIN", 0)
     monkeypatch.setattr(_rows, "NARROW", 0)
+    monkeypatch.setattr(_rows, "APART", apart)  # workers take some channels, if large, or some columns
+    monkeypatch.setattr(_rows, "BAND", np.inf)
+    monkeypatch.setattr(_diagonals, "BLOCK", np.inf)
     for module in (_rows, _diagonals):
         monkeypatch.setattr(module, "parts_of", lambda *_: parts)
     monkeypatch.setattr(_diagonals, "ROWS", dict.fromkeys(_diagonals.ROWS, min(3 + together, 64)))
@@ -550,6 +569,9 @@ def test_products(monkeypatch, rng, dtype, vectors, workers, together, parts, cr
 def test_products_by_any_number_of_workers(monkeypatch, rng, dtype, vectors, parts):
     """The same bits: rows that two workers share are added up like any others, and parts do not depend on workers."""
     monkeypatch.setattr(_rows, "GAIN", 0)
+    monkeypatch.setattr(_rows, "NARROW", 0)
+    monkeypatch.setattr(_rows, "BAND", np.inf)
+    monkeypatch.setattr(_diagonals, "BLOCK", np.inf)
     for module in (_rows, _diagonals):
         monkeypatch.setattr(module, "parts_of", lambda *_: parts)
     monkeypatch.setattr(_runtime, "WORK_PER_THREAD", 1)

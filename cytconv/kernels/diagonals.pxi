@@ -268,6 +268,7 @@ cdef inline inlined multiply_row(
 cdef inline inlined add_to_columns(
     Diagonals matrix, const Portion* portion, int parts, const real* x, Vectors of_x, real* y, Vectors of_y
 ) noexcept nogil:
+    """What the blocks of a portion add to its columns."""
     cdef Py_ssize_t start = portion.start, stop = portion.stop, v
     cdef Spot at
     cdef Block b
