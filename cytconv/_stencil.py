@@ -9,6 +9,8 @@ of their phases; it is a sum over lines of the source, one for each channel and 
 
     result[p*R + r]  =  sum over lines, reads, streams f of   w[line, read, f, r] * line[(p + read)*S + f]
 
+(of which the kernel gets ``w[line, read, r, f]``: streams that lie side by side are multiplied side by side).
+
 Where a stream of the result has no tap for a stream of the source at some offset, the weight is zero, and results are
 checked like those of a folded kernel (`cytconv._correlation`).  The adjoint in the weights has the rows and lines of
 the forward operator, and sums over their positions instead ::
@@ -100,10 +102,9 @@ class _Rows:
     stream_channel: Index  # channel of each stream of each row
     zeros: bool  # whether weights are missing
     weights: int  # that are not
-    # Of a vector of positions: vectors that are loaded, multiplied, shuffled, and come from memory or go there,
+    # Of a vector of positions: vectors that are loaded, multiplied, and come from memory or go there,
     loads: int
     products: int
-    shuffles: float
     numbers: int
     boxes: float  # and what the multiplications take in boxes
     most_lines: int  # of one row
@@ -196,7 +197,6 @@ def _rows(
 
     known = set(these)
     fresh = [before not in outer or later(line) not in known for line in these]
-    loads = len(lines) * len(reads) * S
     planes = {(c, *(tap.phase for tap in terms)) for c, terms in lines}
     channels = np.arange(results[0])[[row[0] for row in rows]]
     return _Rows(
@@ -213,9 +213,8 @@ def _rows(
         stream_channel=(channels[:, None] * results[1] + np.arange(R) % results[1]).ravel(),
         zeros=bool((within < 0).any()),
         weights=len(lines) * int(np.count_nonzero(within >= 0)),
-        loads=loads,
+        loads=len(lines) * len(reads) * S,
         products=len(lines) * within.size,
-        shuffles=loads * _halvings(S) + len(rows) * R * _halvings(R),
         numbers=len(planes) * S + len(rows) * R,
         boxes=_boxed(taps, math.prod(sources), math.prod(results)),
         most_lines=int(np.diff(begin).max()),
@@ -282,7 +281,7 @@ def stencil(
         module=module,
         key=(module, *lines.key),
         pairs=sources * results,
-        places=rows.places,
+        places=rows.places.reshape(-1, S, R).swapaxes(1, 2).ravel(),
         kernel=kernel,
         tasks=lines.groups * kernel.group_tasks,
         work=work,
@@ -487,11 +486,14 @@ def _side(dim: Dim, steps: Sequence[tuple[Index, Index]]) -> tuple[int, int, Ind
 
 def _pays(lines: _Lines, lanes: int, together: int) -> bool:
     """Whether this takes less time than boxes, with vectors of so many `lanes`, some of a line done `together`."""
-    rows, vectors = lines.rows, lines.extent[-1] / lanes
+    rows, (S, R), vectors = lines.rows, lines.streams, lines.extent[-1] / lanes
     others = lines.groups * math.prod(lines.extent[:-1])
     steps = math.ceil(vectors / together)
     taken = (steps + PART * min(steps, 2)) * together / vectors
-    sums = max(rows.products + SHUFFLE * rows.shuffles, LOAD * rows.loads)
+    results = rows.row_channel.size * R
+    dealt = results * S if lanes % S == 0 else rows.loads
+    shuffles = dealt * _halvings(S) + results * _halvings(R)
+    sums = max(rows.products + SHUFFLE * shuffles, LOAD * rows.loads)
     here = sums * taken + ROW * rows.row_channel.size / vectors
     return here < rows.boxes + (COPY + LINE / vectors) * rows.numbers + CALL / (others * vectors)
 

@@ -1,13 +1,16 @@
 # Forward and adjoint of few channels: lines of the source are read where they lie, and what becomes of them stays in
 # registers until it is stored.
 #
-#     source   line 0   A a B b C c D d ...       deal      A B C D     sums       P Q R S    zip
-#              line 1   .                         ---->     a b c d     ---->      p q r s    ---->   P p Q q R r S s
-#              ...      S streams, a read at                            acc[r] += w[f, r] * stream[f]     R streams
-#                       each offset of a tap                            over lines, reads and streams
+#     source   line 0   A a B b C c D d ...   sums   P p Q q R r S s   deal   P Q R S   add   T U V W   zip
+#              line 1   .                     --->                     --->   p q r s   -->             ---> result
+#              ...      S streams, a read              acc[r] += (w[r,0] w[r,1] w[r,0] ...) * line      R streams
+#                       at each offset of a tap        over lines and reads
+#
+# Where a vector holds no whole number of S samples, the streams are taken apart before they are multiplied.
 
 cdef extern from *:
     """
+    typedef double unaligned_double __attribute__((aligned(4), may_alias));
     #define MOST_LINES 128  /* of the source that a row has to do with */
 
     typedef struct {
@@ -16,6 +19,28 @@ cdef extern from *:
         Py_ssize_t ahead[MOST_LINES];  /* how far away what comes next begins, 0 if it was there before, */
         Py_ssize_t count;  /* and how many these are */
     } Lines;
+
+    /* Whether streams are multiplied as they come, by weights that alternate like them: so only sums need be dealt. */
+    #define ABREAST(S) (VECTORS && (S) > 1 && (int) LANES % (S) == 0)
+
+    /* The numbers w[0], ..., w[S - 1] again and again. */
+    static inline vec repeated(int S, const real *w) {
+    #if defined(__AVX512F__) && VECTORS
+        switch (S * sizeof(real)) {
+        case 8: return (vec) _mm512_set1_pd(*(const unaligned_double *) w);
+        case 16: return (vec) _mm512_broadcast_f32x4(_mm_loadu_ps((const float *) w));
+        case 32: return (vec) _mm512_broadcast_f64x4(_mm256_loadu_pd((const double *) w));
+        }
+    #elif defined(__AVX2__) && VECTORS
+        switch (S * sizeof(real)) {
+        case 8: return (vec) _mm256_set1_pd(*(const unaligned_double *) w);
+        case 16: return (vec) _mm256_broadcast_ps((const __m128 *) w);
+        }
+    #endif
+        vec v;
+        for (int j = 0; j < (int) LANES; j++) ((real *) &v)[j] = w[j % S];
+        return v;
+    }
 
     LITERALS sum_lines(
         int, int, int, int, Py_ssize_t, Py_ssize_t, const Mask *, const Lines *, const Py_ssize_t *, Py_ssize_t,
@@ -34,6 +59,8 @@ cdef extern from *:
     """
     enum:
         MOST_LINES
+    bint ABREAST(int streams) noexcept nogil
+    vec repeated(int streams, const real* w) noexcept nogil
     ctypedef struct Lines:
         const real** lines
         const real** weights
@@ -53,17 +80,19 @@ cdef inline void sum_lines "sum_lines" (
     read and of the result.  What is `found`, unless NULL, will be NaN if some result is not finite."""
     cdef vec acc[8]
     cdef vec samples[8]
+    cdef vec factors[8]
+    cdef vec sums[8]
     cdef vec row[8]
     cdef vec checks[4]
     cdef const real* w
     cdef const real* line
     cdef Py_ssize_t e, t, at, first = step * NV * LANES * S, to = step * NV * LANES * R
-    cdef int i, v
+    cdef int i, v, K = S if ABREAST(S) else 1  # vectors of sums for each of results
     for i in range(4):
         checks[i] = ZEROS
     for _ in range(steps):
-        for i in range(R * NV):
-            acc[i] = ZEROS + bias[i // NV]
+        for i in range(R * NV * K):
+            acc[i] = ZEROS
         for e in range(lines.count):
             w = lines.weights[e]
             if lines.ahead[e]:
@@ -73,19 +102,32 @@ cdef inline void sum_lines "sum_lines" (
                 line = lines.lines[e] + first + reads[t]
                 for i in range(S * NV):
                     samples[i] = load_part(line + i * LANES, masks[t * S * NV + i]) if PART else (<const vec*> line)[i]
-                for v in range(NV):
-                    deal(S, samples + v * S)
-                for i in range(S * R * NV):
-                    acc[i % (R * NV)] = acc[i % (R * NV)] + (
-                        w[i // (R * NV) * R + i // NV % R] * samples[i % NV * S + i // (R * NV)]
-                    )
+                if ABREAST(S):
+                    for i in range(R):
+                        factors[i] = repeated(S, w + i * S)
+                    for i in range(R * NV * K):
+                        acc[i] = acc[i] + factors[i // (NV * K)] * samples[i % (NV * K)]
+                else:
+                    for v in range(NV):
+                        deal(S, samples + v * S)
+                    for i in range(S * R * NV):
+                        acc[i % (R * NV)] = acc[i % (R * NV)] + (
+                            w[i // NV % R * S + i // (R * NV)] * samples[i % NV * S + i // (R * NV)]
+                        )
                 w += S * R
+        for i in range(R * NV):
+            deal(K, acc + i * K)
+        for i in range(R * NV):
+            sums[i] = acc[i * K] + bias[i // NV]
+        for i in range(R * NV * K):
+            if i % K:
+                sums[i // K] = sums[i // K] + acc[i]
         if found != NULL:
             for i in range(R * NV):
-                checks[i % 4] = checks[i % 4] + acc[i] * ZEROS
+                checks[i % 4] = checks[i % 4] + sums[i] * ZEROS
         for v in range(NV):
             for i in range(R):
-                row[i] = acc[i * NV + v]
+                row[i] = sums[i * NV + v]
             zip(R, row)
             for i in range(R):
                 at = to + (v * R + i) * LANES
