@@ -51,7 +51,8 @@ PIECE_BYTES = 4096  # of a line that are written past the caches at a time
 AHEAD_BYTES = 2**14  # how far ahead of what is read lines are fetched
 
 # Times, in multiplications of one vector; measured with AVX-512, and with AVX2 for all others, on an EPYC.  In lines:
-LOAD = 3  # one vector that begins anywhere
+LOAD = 3  # one vector that begins anywhere,
+LOAD_ABREAST = 2  # or whose streams are multiplied as they come
 SHUFFLE = 0 if ISA == "avx512" else 1  # one vector, to halve or double its streams, beside the loads
 PART = 0 if ISA == "avx512" else 3  # what a step at an end of a line takes beyond any other, in steps
 ROW = 200  # one line of the result, whatever its length
@@ -491,9 +492,9 @@ def _pays(lines: _Lines, lanes: int, together: int) -> bool:
     steps = math.ceil(vectors / together)
     taken = (steps + PART * min(steps, 2)) * together / vectors
     results = rows.row_channel.size * R
-    dealt = results * S if lanes % S == 0 else rows.loads
-    shuffles = dealt * _halvings(S) + results * _halvings(R)
-    sums = max(rows.products + SHUFFLE * shuffles, LOAD * rows.loads)
+    abreast = S > 1 and lanes % S == 0
+    shuffles = (results * S if abreast else rows.loads) * _halvings(S) + results * _halvings(R)
+    sums = max(rows.products + SHUFFLE * shuffles, (LOAD_ABREAST if abreast else LOAD) * rows.loads)
     here = sums * taken + ROW * rows.row_channel.size / vectors
     return here < rows.boxes + (COPY + LINE / vectors) * rows.numbers + CALL / (others * vectors)
 
