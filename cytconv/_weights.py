@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -131,7 +132,20 @@ def weight_adjoint(
     def run(a: int) -> int:
         return reach(box[a:], y_pitch[a:])
 
-    flat = min(range(len(dims)), key=lambda a: math.prod(box[:a]) * -(-run(a) // lanes))
+    steps = [dim.result_stride for dim in dims]
+
+    def follows(a: int, pitch: Sequence[int]) -> bool:
+        return all(n == 1 or step == p for n, step, p in zip(box[a:], steps[a:], pitch[a:], strict=True))
+
+    # Boxes of x that are one piece of memory, or the cache sets would be far from even, and all of the same size.
+    even = not mixed and follows(0, pitches(box)) and not any(map(operator.mod, extent, box))
+
+    def is_in_place(a: int) -> bool:
+        """Whether such runs are runs of x, too, and whole vectors."""
+        return even and follows(a, y_pitch) and run(a) % lanes == 0
+
+    flat = min(range(len(dims)), key=lambda a: (math.prod(box[:a]) * -(-run(a) // lanes), not is_in_place(a)))
+    in_place = is_in_place(flat)
     run_pitch = -(-max(run(flat), math.prod(padded[flat:])) // lanes) * lanes
     x_padded = [*box[:flat], *padded[flat:]]
     x_pitch = [*(step * run_pitch for step in pitches(box[:flat])[:flat]), *y_pitch[flat:]]
@@ -151,6 +165,8 @@ def weight_adjoint(
     x_size = groups * boxes * inputs * phases_x * x_plane
     shared = outputs > y_block and x_size * itemsize <= SHARED_BYTES
     x_phase = (inputs if shared else x_block) * x_plane
+    if in_place:
+        x_pitch, x_plane, x_size, shared = steps, x_strides[lead + 1], 0, False
     packed = pieces * boxes * math.prod(padded) * phases_y * y_block
     packed += x_size if shared else pieces * boxes * x_plane * phases_x * x_block
     work = groups * inputs * outputs * products.row.size * math.prod(extent)
@@ -243,6 +259,7 @@ def weight_adjoint(
         x_plane=x_plane,
         x_phase=x_phase,
         shared=shared,
+        x_in_place=in_place,
         y_plane=y_plane,
     )
     return WeightAdjoint(

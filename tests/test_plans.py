@@ -508,6 +508,44 @@ def test_nothing_is_wasted_on_weights(n, taps, dilation, fresh_plans):
     assert peak < 4 * (w.nbytes + y.nbytes) + 2**26
 
 
+@pytest.mark.parametrize("small", [False, True])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize(
+    ("x_shape", "w_shape", "kwargs"),
+    [
+        ((2, 9, 32, 32), (9, 7, 4, 4), {"stride": 2, "padding": 1}),
+        ((9, 12, 16), (9, 5, 2, 2), {"stride": 2}),
+        ((16, 4, 16), (16, 3, 3, 3), {"groups": 2}),
+        ((7, 64), (7, 8, 9), {"stride": 3, "dilation": 2}),
+    ],
+    ids=str,
+)
+def test_samples_of_whole_vectors_are_read_in_place(
+    rng, x_shape, w_shape, kwargs, dtype, small, monkeypatch, fresh_plans
+):
+    """None is copied, and nothing around them is read."""
+    plans = []
+
+    def planned(*arguments):
+        plans.append(_weights.weight_adjoint(*arguments))
+        return plans[-1]
+
+    monkeypatch.setattr(_direct, "weight_lines", lambda *_: None)
+    monkeypatch.setattr(_direct, "weight_adjoint", planned)
+    if small:
+        monkeypatch.setattr(_weights, "STRIP_BYTES", 4096)
+    around = np.full(math.prod(x_shape) + 40, np.nan, dtype)
+    for begin in (7, 16):
+        x = around[begin : begin + math.prod(x_shape)].reshape(x_shape)
+        x[...] = integers(rng, x_shape, dtype)
+        y = conv_transpose(x, integers(rng, w_shape, dtype), channels="first", **kwargs)
+        expected = reference.conv_transpose_weight_adjoint(x, y, kernel_shape=w_shape[2:], channels="first", **kwargs)
+        result = conv_transpose_weight_adjoint(x, y, kernel_shape=w_shape[2:], channels="first", **kwargs)
+        assert_exact(result, expected, dtype)
+        x[...] = np.nan
+    assert plans[0].kernel.x_in_place
+
+
 def test_steps_times_strides_past_the_address_space():
     """The step from one sample to the next is far outside of the array, but no sample is."""
     long, kwargs = 2**22, {"stride": (2**41, 1)}

@@ -15,8 +15,8 @@
 # some of those of y, and the weights are made of the results at the end.
 #
 # A task owns some channels of either side and one share of the positions; the shares are few, their number depends on
-# the geometry alone, and they are added up in order.  Where several tasks read the same planes of x, these are packed
-# once, before all tasks.
+# the geometry alone, and they are added up in order.  x is read where it is, if runs of its samples are whole vectors;
+# or, where several tasks read the same planes of it, these are packed once, before all tasks.
 
 cdef extern from *:
     """
@@ -165,7 +165,8 @@ cdef class WeightAdjoint:
     cdef Planes x, y
     cdef Sums x_sums, y_sums, w_sums  # or None
     cdef int rows, parts
-    cdef bint mixed, few  # whether planes and taps are sums, whether some taps meet no sample
+    cdef bint mixed, few  # whether planes and taps are sums, whether some taps meet no sample,
+    cdef readonly bint x_in_place  # and whether x is read where it is
     cdef Py_ssize_t dims, boxes, shares, taps, sums, x_block, y_block, x_groups, y_groups, x_size, y_size, groups
     cdef Py_ssize_t row_step, channel_step, x_plane, x_phase, x_shared, samples_size, line_size, columns_size
     cdef readonly Py_ssize_t scratch_size
@@ -197,7 +198,8 @@ cdef class WeightAdjoint:
         self.x_plane, self.x_phase = tables["x_plane"], tables["x_phase"]
         # Numbers of all planes of x in one box, if tasks share them.
         self.x_shared = x.channels * tables["x_planes"] * self.x_plane if tables["shared"] else 0
-        self.x_size = 0 if self.x_shared else self.x_block * tables["x_planes"] * self.x_plane
+        self.x_in_place = tables["x_in_place"]
+        self.x_size = 0 if self.x_shared or self.x_in_place else self.x_block * tables["x_planes"] * self.x_plane
         # The last vector of a run may reach past its end.
         self.y_size = self.y_block * tables["y_planes"] * tables["y_plane"] + LANES
         # Samples of one channel, whose sums the planes are.
@@ -333,8 +335,9 @@ cdef class WeightAdjoint:
         cdef Py_ssize_t at[MAX_DIMS]
         cdef Py_ssize_t rows[6]
         cdef const Py_ssize_t* places
-        cdef real* planes_x = scratch + self.samples_size
-        cdef real* planes_y = planes_x + self.x_size
+        cdef real* planes_x
+        cdef real* packed_x = scratch + self.samples_size
+        cdef real* planes_y = packed_x + self.x_size
         cdef real* tile_sums = planes_y + self.y_size
         cdef real* lines = tile_sums + self.columns_size * self.rows
         cdef real* line
@@ -345,13 +348,18 @@ cdef class WeightAdjoint:
         for box in range(begin, end):
             self.place(box, at)
             # x is zero outside of the box, so that it does not matter what y is there.
-            if self.x_shared:
+            if self.x_in_place:
+                planes_x = <real*> x + group * self.x.group + first_x * self.x_plane
+                for i in range(self.dims):
+                    planes_x += at[i] * self.x.step[i]
+            elif self.x_shared:
                 planes_x = shared_x + (group * self.boxes + box) * self.x_shared + first_x * self.x_plane
             else:
                 self.pack(
                     self.x, self.x_sums, x + group * self.x.group, first_x, count_x, at, &self.x_padded[0],
-                    &self.box[0], scratch, planes_x,
+                    &self.box[0], scratch, packed_x,
                 )
+                planes_x = packed_x
             self.pack(
                 self.y, self.y_sums, y + group * self.y.group, first_y, count_y, at, &self.y_padded[0],
                 &self.y_padded[0], scratch, planes_y,
