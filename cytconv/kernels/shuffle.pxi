@@ -31,32 +31,33 @@ cdef extern from *:
           v[0] = first, v[1] = last;
       }
 
-      /* By three: what comes from the first two vectors, then what comes from the third. */
-      INLINE deal_3(vec *v) {
-          vec to[3];
-          for (int f = 0; f < 3; f++) {
-              lane_numbers two, third;
-              for (int j = 0; j < (int) LANES; j++) {
-                  int from = f + 3 * j;
-                  two[j] = from < 2 * LANES ? from : 0;
-                  third[j] = from < 2 * LANES ? j : from - LANES;
-              }
-              to[f] = __builtin_shuffle(__builtin_shuffle(v[0], v[1], two), v[2], third);
+      /* By three: what comes from the first two vectors, then what comes from the third.  `number` is a literal, as in
+         a loop GCC would compute the lanes at run time. */
+      static inline __attribute__((always_inline)) vec dealt_3(const vec *v, int number) {
+          lane_numbers two, third;
+          for (int j = 0; j < (int) LANES; j++) {
+              int from = number + 3 * j;
+              two[j] = from < 2 * LANES ? from : 0;
+              third[j] = from < 2 * LANES ? j : from - LANES;
           }
-          for (int f = 0; f < 3; f++) v[f] = to[f];
+          return __builtin_shuffle(__builtin_shuffle(v[0], v[1], two), v[2], third);
+      }
+      static inline __attribute__((always_inline)) vec zipped_3(const vec *v, int number) {
+          lane_numbers two, third;
+          for (int j = 0; j < (int) LANES; j++) {
+              int at = number * LANES + j;
+              two[j] = at % 3 < 2 ? at / 3 + at % 3 * LANES : 0;
+              third[j] = at % 3 < 2 ? j : at / 3 + LANES;
+          }
+          return __builtin_shuffle(__builtin_shuffle(v[0], v[1], two), v[2], third);
+      }
+      INLINE deal_3(vec *v) {
+          vec first = dealt_3(v, 0), second = dealt_3(v, 1), third = dealt_3(v, 2);
+          v[0] = first, v[1] = second, v[2] = third;
       }
       INLINE zip_3(vec *v) {
-          vec to[3];
-          for (int part = 0; part < 3; part++) {
-              lane_numbers two, third;
-              for (int j = 0; j < (int) LANES; j++) {
-                  int at = part * LANES + j;
-                  two[j] = at % 3 < 2 ? at / 3 + at % 3 * LANES : 0;
-                  third[j] = at % 3 < 2 ? j : at / 3 + LANES;
-              }
-              to[part] = __builtin_shuffle(__builtin_shuffle(v[0], v[1], two), v[2], third);
-          }
-          for (int part = 0; part < 3; part++) v[part] = to[part];
+          vec first = zipped_3(v, 0), second = zipped_3(v, 1), third = zipped_3(v, 2);
+          v[0] = first, v[1] = second, v[2] = third;
       }
 
       /* By twice as many. */
