@@ -65,7 +65,7 @@ MIXED_LEAST = 1e8  # and multiplications without,
 MIXED_GAIN = 0.92  # if that takes no more than this share of the time
 SUM = 10 * WIDE  # multiplications that take as long as to copy and add up one sample of a box
 STREAM_BYTES = 4 * 1024 * 1024  # a result larger than this is written past the caches,
-STREAM_LINE = 128  # if its lines have as many bytes
+STREAM_LINE = 256  # if its lines have as many bytes
 
 # What a plan may do that infinite samples and NaN notice, so that results are to be checked: nothing; multiply them by
 # zeros (`fold`); or add them to others (`winograd`), which costs some precision, too.
@@ -537,7 +537,8 @@ def correlation(
         stored_size=layout.stored * row_pitch if mixed else 0,
         channel_rows=layout.channel_rows,
         check=layout.combines_taps,
-        line_size=line if stream else 0,
+        streams=stream,
+        line_size=line if whole and (stream or block_ragged.any()) else 0,
     )
     return Correlation(
         layout,

@@ -97,6 +97,7 @@ class TestEveryWay:
 
     def test_past_the_caches(self, rng, x_shape, w_shape, kwargs, dtype, monkeypatch, fresh_plans):
         monkeypatch.setattr(_correlation, "STREAM_BYTES", -1)
+        monkeypatch.setattr(_correlation, "STREAM_LINE", 0)
         check(rng, x_shape, w_shape, kwargs, dtype)
 
     def test_small_boxes(self, rng, x_shape, w_shape, kwargs, dtype, monkeypatch, fresh_plans):

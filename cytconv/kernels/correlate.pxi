@@ -130,7 +130,7 @@ cdef class Correlation:
 
     cdef Py_ssize_t dims, boxes, row_groups, classes
     cdef int tile_rows
-    cdef bint check
+    cdef bint check, streams
     cdef readonly Py_ssize_t scratch_size
     cdef Planes planes
     cdef Sums plane_sums, row_sums  # or None
@@ -171,9 +171,10 @@ cdef class Correlation:
         for count in self.counts:
             self.boxes *= count
         self.check = tables["check"]  # whether to look for results that are not finite
-        # Lines of the result that are stored whole may go past the caches, by way of a line in scratch memory, in which
-        # what all rows of a block have begins on a cache line.
-        self.line_size = cache_lines(tables["line_size"]) + PER_LINE if STREAMS and tables["line_size"] else 0
+        # Lines of the result that are stored whole may go past the caches, or not all rows of a block reach their ends:
+        # then by way of a line in scratch memory, in which what all rows have begins on a cache line.
+        self.streams = STREAMS and tables["streams"]
+        self.line_size = cache_lines(tables["line_size"]) + PER_LINE if tables["line_size"] else 0
         self.strip_size = cache_lines(self.longest_strip() * tile_width(self.tile_rows) * LANES)
         # Elements of scratch for each worker: the packed box, a strip, the results, the bias of each row, a line.
         self.scratch_size = self.sample_size + self.source_size + self.strip_size
@@ -425,7 +426,7 @@ cdef class Correlation:
                 if not outside:
                     self.store_lines(block, c + run * self.run_pitch, at, size, s.bias + row - first, y, s.line)
                 advance(last - 1, size, e)
-        if self.line_size:
+        if self.streams:
             stream_fence()
 
     @final
@@ -433,7 +434,7 @@ cdef class Correlation:
         self, Py_ssize_t block, const real* c, const Py_ssize_t* at, const Py_ssize_t* size, const real* bias, real* y,
         real* line,
     ) noexcept nogil:
-        """One block along the last two axes: lines of neighbours, past the caches if whole (interleaved in `line`)."""
+        """One block along the last two axes: lines of neighbours, some of them interleaved in `line` first."""
         cdef Py_ssize_t last = self.dims - 1, step = self.result_step[last], first_row = self.block_row[block]
         cdef Py_ssize_t n = self.block_row[block + 1] - first_row, i, begin, end
         cdef const Py_ssize_t* within = &self.block_range[block * self.dims * 2]
@@ -442,7 +443,7 @@ cdef class Correlation:
         cdef Py_ssize_t high = max(min(within[2 * last + 1] - at[last], size[last]), low)
         cdef Py_ssize_t row_low = 0, row_high = 1, row_step = 0, pitch = 0
         cdef Py_ssize_t line_low = low * step, line_high = high * step  # of the result, what the block fills
-        cdef bint ragged = self.block_ragged[block], whole = self.line_size and n == step
+        cdef bint ragged = self.block_ragged[block], whole = n == step and (self.streams or ragged)
         cdef real* to
         if last > 0:
             row_step = self.result_step[last - 1]
@@ -455,6 +456,8 @@ cdef class Correlation:
                 begin, end = max(row_range[2 * i] - at[last], 0), min(row_range[2 * i + 1] - at[last], size[last])
                 if begin < end:
                     line_low, line_high = min(line_low, begin * step + i), max(line_high, (end - 1) * step + i + 1)
+            line_high = max(line_low, line_high)
+            low, high = line_low // step, (line_high + step - 1) // step
         if whole:
             line += cache_lines(low * step) - low * step  # so that no vector is written across two cache lines
         c += row_low * pitch
@@ -475,7 +478,11 @@ cdef class Correlation:
             FETCH(c + low + 2 * pitch)  # lines may be too short for the CPU to expect the next ones
             FETCH(c + low + 2 * pitch + PER_LINE)
             store_block(n, c + low, self.row_pitch, high - low, bias, to + low * step, step)
-            if ragged:
+            if self.streams and whole:
+                stream(to + line_low, line_high - line_low, 0, y + line_low)
+            elif whole:
+                memcpy(y + line_low, to + line_low, (line_high - line_low) * sizeof(real))
+            elif ragged:
                 for i in range(n):
                     # What one row has before and after the positions that all of them have.
                     begin, end = max(row_range[2 * i] - at[last], 0), min(row_range[2 * i + 1] - at[last], size[last])
@@ -484,7 +491,5 @@ cdef class Correlation:
                     )
                     begin = max(begin, high)
                     store_line(c + i * self.row_pitch + begin, end - begin, bias[i], to + i + begin * step, step)
-            if whole:
-                stream(to + line_low, line_high - line_low, 0, y + line_low)
             c += pitch
             y += row_step
