@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import random
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["DIRECTIONS", "WORKLOADS", "Workload"]
+__all__ = ["DIRECTIONS", "WORKLOADS", "Workload", "random_layers"]
 
 DIRECTIONS = ("forward", "adjoint", "weights")
 USUAL = {"stride": 1, "padding": 0, "output_padding": 0, "dilation": 1, "groups": 1}
@@ -110,6 +111,33 @@ def layer(name: str, batch: int, c_in: int, c_out: int, n: Shape, k: int, **keyw
 
 def plain(name: str, n: Shape, k: int, dtype: str, **keywords: Any) -> Workload:
     return layer(name, 1, 1, 1, n, k, dtype=dtype, plain=True, **keywords)
+
+
+def random_layers(number: int, seed: int) -> Iterator[Workload]:
+    """Layers of networks that nobody chose: 1-D to 3-D, depthwise ones among them."""
+    rng = random.Random(seed)
+    while number > 0:
+        rank, stride = rng.choice((1, 2, 2, 2, 3)), rng.choice((1, 1, 2, 2, 2, 3, 4))
+        k = rng.choice((1, 2, 3, 3, 4, 4, 5, 7, 8) if rank < 3 else (1, 2, 3, 3, 4))
+        dilation = rng.choice((1, 1, 1, 2)) if stride == 1 else 1
+        n = rng.choice({1: (16, 100, 512, 4096), 2: (4, 7, 14, 28, 56, 112, 200), 3: (4, 8, 12, 24)}[rank])
+        c_in, c_out = (rng.choice((1, 3, 8, 16, 32, 64, 128, 256)) for _ in range(2))
+        groups = rng.choice((1, 1, 1, 1, 1, c_in))
+        batch, padding = rng.choice((1, 1, 1, 4, 8)), rng.choice((0, 1, (k - 1) * dilation // 2))
+        some = Workload(
+            f"{batch}, {c_in}->{c_out if groups == 1 else 'each'}, {'x'.join([str(n)] * rank)}; "
+            f"k{k} s{stride} p{padding} d{dilation}",
+            (batch, c_in, *(n,) * rank),
+            (c_in, c_out if groups == 1 else 1, *(k,) * rank),
+            stride=stride,
+            padding=padding,
+            output_padding=rng.randrange(stride),
+            dilation=dilation,
+            groups=groups,
+        )
+        if min(some.y) > 0 and 2e4 < some.products < 1.5e9:
+            number -= 1
+            yield some
 
 
 # fmt: off
