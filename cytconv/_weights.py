@@ -138,7 +138,7 @@ def weight_adjoint(
         return all(n == 1 or step == p for n, step, p in zip(box[a:], steps[a:], pitch[a:], strict=True))
 
     # Boxes of x that are one piece of memory, or the cache sets would be far from even, and all of the same size.
-    even = not mixed and follows(0, pitches(box)) and not any(map(operator.mod, extent, box))
+    even = not mixed and parts == 1 and follows(0, pitches(box)) and not any(map(operator.mod, extent, box))
 
     def is_in_place(a: int) -> bool:
         """Whether such runs are runs of x, too, and whole vectors."""
