@@ -7,7 +7,7 @@ import pytest
 import reference
 from reference import DTYPES, assert_close, assert_exact, integers, uniform
 
-from cytconv import conv, conv_transpose, conv_transpose_adjoint, conv_transpose_weight_adjoint
+from cytconv import _direct, conv, conv_transpose, conv_transpose_adjoint, conv_transpose_weight_adjoint
 
 METHODS = ["direct", "sparse"]
 
@@ -311,3 +311,12 @@ def test_rounding(rng, dtype, method):
     check(rng, (3, 9, 11), (3, 2), dtype=dtype, draw=uniform, method=method, stride=2)
     kwargs = {"dtype": dtype, "draw": uniform, "method": method, "channels": "first", "biased": True}
     check(rng, (2, 20, 5, 6), (20, 7, 3, 3), padding=1, **kwargs)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_single_samples_in_boxes(rng, dtype, monkeypatch):
+    """Complex ones, too, whose parts lie between each other even where there is but one position."""
+    monkeypatch.setattr(_direct, "weight_lines", lambda *_: None)
+    monkeypatch.setattr(_direct, "is_better_swapped", lambda *_: False)
+    check(rng, (2, 4, 1), (4, 5, 3), dtype=dtype, channels="first", padding=1)
+    check(rng, (3, 4, 1, 1), (4, 6, 2, 3), dtype=dtype, channels="first", stride=2)
