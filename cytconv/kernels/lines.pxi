@@ -26,59 +26,8 @@ cdef extern from *:
         switch (PAIR(streams, results)) { ALL_STREAMS(WIDTH) }
         return 0;
     }
-
-    /* A `Mask` tells which lanes of a vector exist, as the CPU is told: a bit for each, or all bits of the lane. */
-    #if defined(__AVX2__) && !defined(__AVX512F__) && VECTORS
-      typedef __m256i Mask;
-      static inline Mask mask_of(Py_ssize_t low, Py_ssize_t high) {
-          Mask mask = _mm256_setzero_si256();
-          memset((real *) &mask + low, 0xFF, (high - low) * sizeof(real));
-          return mask;
-      }
-    #else
-      typedef unsigned Mask;
-      static inline Mask mask_of(Py_ssize_t low, Py_ssize_t high) { return (1u << high) - (1u << low); }
-    #endif
-
-    /* Of the vector that begins there, the lanes that exist, else zeros; and to memory, the others left alone. */
-    #if defined(__AVX512F__) && VECTORS
-      /* Most vectors of a step in part are whole, and faster without a mask. */
-      #define ALL ((1u << LANES) - 1)
-      static inline vec load_part(const real *from, Mask mask) {
-          if (mask == ALL) return *(const vec *) from;
-          return sizeof(real) == 4 ? (vec) _mm512_maskz_loadu_ps((__mmask16) mask, from)
-                                   : (vec) _mm512_maskz_loadu_pd((__mmask8) mask, from);
-      }
-      static inline void store_part(real *to, Mask mask, vec v) {
-          if (mask == ALL) *(vec *) to = v;
-          else if (sizeof(real) == 4) _mm512_mask_storeu_ps(to, (__mmask16) mask, (__m512) v);
-          else _mm512_mask_storeu_pd(to, (__mmask8) mask, (__m512d) v);
-      }
-    #elif defined(__AVX2__) && VECTORS
-      static inline vec load_part(const real *from, Mask mask) {
-          return sizeof(real) == 4 ? (vec) _mm256_maskload_ps((const float *) from, mask)
-                                   : (vec) _mm256_maskload_pd((const double *) from, mask);
-      }
-      static inline void store_part(real *to, Mask mask, vec v) {
-          if (sizeof(real) == 4) _mm256_maskstore_ps((float *) to, mask, (__m256) v);
-          else _mm256_maskstore_pd((double *) to, mask, (__m256d) v);
-      }
-    #else
-      static inline vec load_part(const real *from, Mask mask) {
-          vec v = ZEROS;
-          for (int j = 0; j < (int) LANES; j++) if (mask >> j & 1) ((real *) &v)[j] = from[j];
-          return v;
-      }
-      static inline void store_part(real *to, Mask mask, vec v) {
-          for (int j = 0; j < (int) LANES; j++) if (mask >> j & 1) to[j] = ((real *) &v)[j];
-      }
-    #endif
     """
-    ctypedef unsigned int Mask  # or a vector
     int stream_width(int streams, int results) noexcept nogil
-    Mask mask_of(Py_ssize_t low, Py_ssize_t high) noexcept nogil
-    vec load_part(const real* source, Mask mask) noexcept nogil
-    void store_part(real* to, Mask mask, vec v) noexcept nogil
 
 
 stream_widths = {  # vectors in a step, by the numbers of streams that can be done

@@ -7,9 +7,6 @@ cdef extern from *:
     """
     #if VECTORS && !defined(__clang__)
       #define SHUFFLES 1
-      #ifdef __AVX__
-        #include <immintrin.h>
-      #endif
       typedef __typeof__(__builtin_choose_expr(sizeof(real) == 4, (int) 0, (long long) 0)) lane_number;
       typedef lane_number lane_numbers __attribute__((vector_size(VECTOR_BYTES)));
       #define INLINE static inline __attribute__((always_inline)) void
@@ -90,42 +87,6 @@ cdef extern from *:
       BY_HALVES(8, 4)
       BY_HALVES(16, 8)
 
-      /* The first n numbers of a vector, from memory and to it; none if n < 1, all if it has no more. */
-    #if defined(__AVX512F__)
-      #define FIRST(n) ((unsigned) ((n) < 1 ? 0 : (n) >= LANES ? (1u << LANES) - 1 : (1u << (n)) - 1))
-      static inline vec load_first(const real *from, Py_ssize_t n) {
-          return sizeof(real) == 4 ? (vec) _mm512_maskz_loadu_ps((__mmask16) FIRST(n), from)
-                                   : (vec) _mm512_maskz_loadu_pd((__mmask8) FIRST(n), from);
-      }
-      static inline void store_first(real *to, vec v, Py_ssize_t n) {
-          if (sizeof(real) == 4) _mm512_mask_storeu_ps(to, (__mmask16) FIRST(n), (__m512) v);
-          else _mm512_mask_storeu_pd(to, (__mmask8) FIRST(n), (__m512d) v);
-      }
-    #elif defined(__AVX2__)
-      static inline lane_numbers first(Py_ssize_t n) {
-          lane_numbers lanes;
-          for (int j = 0; j < (int) LANES; j++) lanes[j] = j;
-          return lanes < (lane_number) n;
-      }
-      static inline vec load_first(const real *from, Py_ssize_t n) {
-          return sizeof(real) == 4 ? (vec) _mm256_maskload_ps((const float *) from, (__m256i) first(n))
-                                   : (vec) _mm256_maskload_pd((const double *) from, (__m256i) first(n));
-      }
-      static inline void store_first(real *to, vec v, Py_ssize_t n) {
-          if (sizeof(real) == 4) _mm256_maskstore_ps((float *) to, (__m256i) first(n), (__m256) v);
-          else _mm256_maskstore_pd((double *) to, (__m256i) first(n), (__m256d) v);
-      }
-    #else
-      static inline vec load_first(const real *from, Py_ssize_t n) {
-          vec v = ZEROS;
-          for (int j = 0; j < (int) LANES; j++) if (j < n) v[j] = from[j];
-          return v;
-      }
-      static inline void store_first(real *to, vec v, Py_ssize_t n) {
-          for (int j = 0; j < (int) LANES; j++) if (j < n) to[j] = v[j];
-      }
-    #endif
-
       /* What there is of the last vectors; c is scratch memory, of which more may be read. */
       #define LINES(N) \\
           static Py_ssize_t deal_lines_##N(const real *line, Py_ssize_t n, real *to, Py_ssize_t pitch) { \\
@@ -138,9 +99,10 @@ cdef extern from *:
               } \\
               if (p < n) { \\
                   vec v[N]; \\
-                  for (int i = 0; i < N; i++) v[i] = load_first(line + i * LANES, (n - p) * N - i * LANES); \\
+                  for (int i = 0; i < N; i++) \\
+                      v[i] = load_part(line + i * LANES, first_lanes((n - p) * N - i * LANES)); \\
                   deal_##N(v); \\
-                  for (int i = 0; i < N; i++) store_first(to + i * pitch + p, v[i], n - p); \\
+                  for (int i = 0; i < N; i++) store_part(to + i * pitch + p, first_lanes(n - p), v[i]); \\
               } \\
               return n; \\
           } \\
@@ -157,7 +119,8 @@ cdef extern from *:
                   vec v[N]; \\
                   for (int i = 0; i < N; i++) v[i] = *(const vec *) (c + i * pitch + p) + bias[i]; \\
                   zip_##N(v); \\
-                  for (int i = 0; i < N; i++) store_first(y + i * LANES, v[i], (n - p) * N - i * LANES); \\
+                  for (int i = 0; i < N; i++) \\
+                      store_part(y + i * LANES, first_lanes((n - p) * N - i * LANES), v[i]); \\
               } \\
               return n; \\
           }
