@@ -20,6 +20,7 @@ from itertools import pairwise
 from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ._boxes import (
     RESULT_BYTES,
@@ -36,7 +37,7 @@ from ._boxes import (
     table,
 )
 from ._geometry import Axis
-from ._machine import COPIED, FETCHES, L1_BYTES, L2_BYTES, PER_CYCLE, WIDE
+from ._machine import COPIED, FETCHES, KIB, L1_BYTES, L2_BYTES, PER_CYCLE, WIDE
 from ._phases import Direction, Index, Pattern, Run, Split, fold, split_axis, spread, spread_phases
 from ._runtime import ISA, workers_for
 from ._taps import products
@@ -64,7 +65,7 @@ MIXED = 16  # channels that are summed over, if samples are mixed (see `_winogra
 MIXED_LEAST = 1e8  # and multiplications without,
 MIXED_GAIN = 0.92  # if that takes no more than this share of the time
 SUM = 10 * WIDE  # multiplications that take as long as to copy and add up one sample of a box
-STREAM_BYTES = 4 * 1024 * 1024  # a result larger than this is written past the caches,
+STREAM_BYTES = 4 * KIB**2  # a result larger than this is written past the caches,
 STREAM_LINE = 256  # if its lines have as many bytes
 
 # What a plan may do that infinite samples and NaN notice, so that results are to be checked: nothing; multiply them by
@@ -101,13 +102,15 @@ class Layout:
     products: Index  # where in w each of them finds its weight, counted from the row's own
     row_channel: Index  # of the rows that are stored: those of the tiles, or sums of them
     row_phase: Index  # one column for each axis
+    row_place: Index  # and which rows of the tiles they are, within their group; one of zeros for those without a tap
     row_groups: Index  # such row at which each group begins, and the number of rows
-    widest: int  # rows of the tiles in a group, at most,
+    widest: int  # rows of the tiles in a group, at most; a spare one comes next, and one of zeros if there is any,
+    zeros: bool  # which this says,
     stored: int  # and rows that are stored
     channel_rows: int  # rows of the tiles for each channel of results
     panels: Index  # for each group and class, the first panel; and the number of panels
     panel_class: Index
-    panel_rows: Index  # rows of each panel, counted within its group; the last row is a spare one
+    panel_rows: Index  # rows of each panel, counted within its group
     panel_weights: Index  # where in w the rows of each panel begin
     panel_start: Index  # where each panel begins in the packed weights, and their size
 
@@ -187,14 +190,16 @@ def _layout(
     runs = [[pattern.classes[c] for pattern, c in zip(patterns, choice, strict=True)] for choice in choices]
 
     # Tiles: the height that wastes least, weighed by the work of each class.
-    work = [1 + sources * math.prod(sum(run.length for run in axis_runs) for axis_runs in each) for each in runs]
+    mixed = any(pattern.mix for pattern in patterns)
+    terms = sources * np.array([math.prod(sum(run.length for run in axis_runs) for axis_runs in each) for each in runs])
+    computed = (terms > 0) | mixed  # the others are zeros
+    work = np.where(computed, 1 + terms, 0)
     count = np.bincount(row_class, minlength=len(runs))
 
     def cost(tile: int) -> float:
-        return float((np.array(work) * -(-count // tile) * tile).sum()) / TILES[tile]
+        return float((work * -(-count // tile) * tile).sum()) / TILES[tile]
 
     tile = min(TILES, key=cost)
-    mixed = any(pattern.mix for pattern in patterns)
     strip = STRIP_BYTES // (module.widths[tile] * module.vector_bytes)
     classes = [_class(patterns, each, inner, sources, strides, source_stride, strip) for each in runs]
 
@@ -206,12 +211,16 @@ def _layout(
     step = rows if parts == 1 else -(-rows // (parts * unit)) * unit
     groups = row_groups = np.append(np.arange(0, rows, step), rows)
 
-    panels, panel_class, panel_rows, panel_weights = _panels(groups, row_class, row_weights, len(classes), tile)
+    places, widest = _places(groups, computed[row_class])
+    panels, panel_class, panel_rows, panel_weights = _panels(
+        groups, row_class, row_weights, places, np.flatnonzero(computed), len(classes), tile, widest
+    )
     products = np.array([c.weights.size for c in classes], np.intp)
     price = cost(tile)
     if mixed:
         row_channel, row_phase = rows_of([len(p.mix.results if p.mix else p.class_of) for p in patterns])
         row_groups = groups // phases * (row_channel.size // results)
+        places, _ = _places(row_groups, np.ones(row_channel.size, bool))
         # The terms of all sums, and the sums.
         price += mixing_cost(patterns, sources, results)
     length = np.concatenate([c.length for c in classes])
@@ -233,8 +242,10 @@ def _layout(
         products=np.concatenate([c.weights for c in classes]),
         row_channel=row_channel,
         row_phase=row_phase,
+        row_place=places,
         row_groups=row_groups,
-        widest=int(np.diff(groups).max()),
+        widest=widest,
+        zeros=not computed.all(),
         stored=int(np.diff(row_groups).max()),
         channel_rows=rows // results,
         panels=panels,
@@ -245,18 +256,30 @@ def _layout(
     )
 
 
+def _places(groups: Index, computed: NDArray[np.bool_]) -> tuple[Index, int]:
+    """Which row of its group each row is, of those that are computed, and how many a group has at most.
+
+    The next one is spare; the one after that holds the zeros that the others are.
+    """
+    places = np.cumsum(computed) - computed
+    starts = np.append(places, int(computed.sum()))[groups]
+    widest = int(np.diff(starts).max())
+    places -= np.repeat(starts[:-1], np.diff(groups))
+    return np.where(computed, places, widest + 1), widest
+
+
 def _panels(
-    groups: Index, row_class: Index, row_weights: Index, classes: int, tile: int
+    groups: Index, row_class: Index, row_weights: Index, places: Index, used: Index, classes: int, tile: int, spare: int
 ) -> tuple[Index, Index, Index, Index]:
-    """The rows of each class in each group, a tile at a time; those that are missing in the last one are spare."""
+    """The rows of each class that is used in each group, a tile at a time; what the last one lacks is a spare row."""
     first, of_class, rows, weights = [0], [], [], []
     for begin, end in pairwise(groups.tolist()):
         for c in range(classes):
-            members = begin + np.flatnonzero(row_class[begin:end] == c)
+            members = begin + np.flatnonzero(row_class[begin:end] == c) if c in used else np.zeros(0, np.intp)
             number = -(-members.size // tile)
-            padded = np.pad(members, (0, number * tile - members.size), constant_values=end)
-            rows.append(padded - begin)
-            weights.append(row_weights[np.minimum(padded, members[-1] if members.size else 0)])
+            missing = number * tile - members.size
+            rows.append(np.pad(places[members], (0, missing), constant_values=spare))
+            weights.append(np.pad(row_weights[members], (0, missing), "edge" if missing else "empty"))
             of_class += [c] * number
             first.append(first[-1] + number)
     return np.array(first), np.array(of_class, np.intp), np.concatenate(rows), np.concatenate(weights)
@@ -473,8 +496,13 @@ def correlation(
     row_start, row_range = result_places(dims, layout.row_phase)
     row_start += channel_places(layout.row_channel, parts, result_strides[lead + 1], result_strides[-1])
     block_row, block_range, block_ragged, group_block, widest_block = blocks(row_start, row_range, layout.row_groups)
+    # Those that are outputs of one channel without a tap are filled with its bias.
+    step = dims[-1].split.result_step * dims[-1].result_stride
+    filled = np.minimum.reduceat(layout.row_place, block_row[:-1]) > layout.widest
+    filled &= np.diff(block_row) == step
+    filled &= layout.row_channel[block_row[:-1]] == layout.row_channel[block_row[1:] - 1]
     # A block that fills the step from one position to the next is stored in whole lines.
-    whole = widest_block == dims[-1].split.result_step * dims[-1].result_stride
+    whole = widest_block == step
     line = box[-1] * widest_block
     stream = whole and line * itemsize >= STREAM_LINE and groups * rows * math.prod(extent) * itemsize > STREAM_BYTES
 
@@ -519,6 +547,7 @@ def correlation(
         panel_start=layout.panel_start,
         run_pitch=run_pitch,
         row_pitch=row_pitch,
+        row_place=layout.row_place * row_pitch,
         result_step=table(dim.split.result_step * dim.result_stride for dim in dims),
         result_group=result_strides[lead],
         results=results,
@@ -528,12 +557,14 @@ def correlation(
         block_row=block_row,
         block_range=block_range.ravel(),
         block_ragged=block_ragged,
+        block_filled=filled.astype(np.intp),
         row_result=row_start,
         row_range=row_range[:, -1].ravel(),
         row_channel=layout.row_channel,
         source_size=planes * plane,
         sample_size=(len(source_start) + 1) * plane if mixed else 0,
-        result_size=(layout.widest + 1) * row_pitch,
+        result_size=(layout.widest + 1 + layout.zeros) * row_pitch,
+        zeros=layout.zeros,
         stored_size=layout.stored * row_pitch if mixed else 0,
         channel_rows=layout.channel_rows,
         check=layout.combines_taps,

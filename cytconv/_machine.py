@@ -12,12 +12,14 @@ from __future__ import annotations
 from ._runtime import ISA
 from .kernels import cpu
 
-__all__ = ["COPIED", "FETCHES", "KIB", "L1_BYTES", "L2_BYTES", "PER_CYCLE", "WIDE"]
+__all__ = ["COPIED", "FETCHES", "KIB", "L1_BYTES", "L2_BYTES", "L3_BYTES", "PER_CYCLE", "WIDE"]
 
 KIB = 1024
-# One core's caches, within what the plans were tried with; as many CPUs have them if the system does not tell.
+# A core's caches, the last of which it may share, within what the plans were tried with; as many CPUs have them if the
+# system does not tell.
 L1_BYTES = min(max(cpu.cache_bytes(1) or 32 * KIB, 32 * KIB), 48 * KIB)
 L2_BYTES = min(max(cpu.cache_bytes(2) or 512 * KIB, 256 * KIB), 2048 * KIB)
+L3_BYTES = min(cpu.cache_bytes(3), 32 * KIB**2)
 
 FETCHES = cpu.vendor() != "intel"  # whether what is packed soon is to be fetched ahead
 PER_CYCLE = 1 if ISA == "avx512" and cpu.vendor() != "intel" else 2  # vectors that are multiplied and added in a cycle

@@ -134,7 +134,7 @@ def split_axis(axis: Axis, direction: Direction, aligned: bool = False) -> Split
     if direction == "adjoint":
         return replace(split, positions=n, source_size=m, result_size=n)
     positions = -(-m // s) if aligned else (low + m - 1) // s + 1 - low // s
-    covers = split.result_start.size == min(s, m)
+    covers = split.result_start.size >= min(s, m)
     return replace(split, positions=positions, source_size=n, result_size=m, covers=covers)
 
 
@@ -171,7 +171,13 @@ def _split(
             covers=k.size > 0,
         )
 
-    # Phases without a tap are left out: their outputs hold the bias alone, see `Split.covers`.
+    # Outputs of phases without a tap hold the bias alone.  Where most phases have taps, the others are rows too, and
+    # lines are stored as a whole; else they are left out, see `Split.covers`.
+    if phases.size < s < 2 * phases.size:
+        every = np.arange(s)
+        number = np.searchsorted(phases, every).clip(max=phases.size - 1)
+        count = np.where(phases[number] == every, count[number], 0)
+        phases, start = every, start[number]
     q = np.full(phases.size, low // s)
     result_start = q * s + phases - low
     if aligned:
@@ -180,9 +186,10 @@ def _split(
         order = np.argsort(result_start)
         phases, start, count, q, result_start = (v[order] for v in (phases, start, count, q, result_start))
     first_read = q - shift[start]  # by the first tap of each phase at position 0; the others read before it
-    earliest = int((first_read - (count - 1) * shift_step).min()) if k.size else 0
-    halo = int(first_read.max()) - earliest if k.size else 0
-    keys = [(Run(0, 0, int(r) - earliest, int(c)),) for r, c in zip(first_read, count, strict=True)]
+    some = count > 0
+    earliest = int((first_read - (count - 1) * shift_step)[some].min()) if k.size else 0
+    halo = int(first_read[some].max()) - earliest if k.size else 0
+    keys = [(Run(0, 0, int(r) - earliest, int(c)),) if c else () for r, c in zip(first_read, count, strict=True)]
     classes = {key: number for number, key in enumerate(dict.fromkeys(keys))}
     return Split(
         positions=0,

@@ -31,9 +31,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ._boxes import Dim, dims_of, result_places, table
-from ._correlation import STREAM_BYTES
 from ._geometry import Axis
-from ._machine import FETCHES
+from ._machine import FETCHES, KIB, L3_BYTES
 from ._phases import Direction, Index, Pattern, Split, split_axis
 from ._runtime import ISA
 from ._weights import SHARES, WeightAdjoint
@@ -47,6 +46,9 @@ MOST_CHANNELS = 3  # of which each has lines of its own: more may lie so that th
 MOST_MASKS = 2**12  # of vectors at the ends of a line
 TASK = 2**13  # positions of all rows that make up a task
 TASK_BYTES = 2**16  # in the adjoint in the weights: of what a task reads
+# A result larger than this is written past the caches.  What has room in the last one stays there for whoever reads it,
+# and these kernels are fast enough to notice.
+STREAM_BYTES = max(4 * KIB**2, L3_BYTES * 3 // 4)
 PIECE_BYTES = 4096  # of a line that are written past the caches at a time
 AHEAD_BYTES = 2**14  # how far ahead of what is read lines are fetched
 

@@ -157,6 +157,50 @@ class TestEveryWay:
         check(rng, x_shape, w_shape, kwargs, dtype)
 
 
+# ---- phases without a tap, rows of zeros among the others -------------------------------------------------
+
+GAPS = [
+    ((6, 70), (3, 2), {"stride": (4, 3), "padding": 1, "output_padding": (2, 1)}),
+    ((2, 4, 9, 40), (4, 3, 3, 2), {"channels": "first", "stride": (4, 3), "padding": ((1, 0), (0, 1))}),
+    ((2, 9, 20, 4), (4, 3, 2, 3), {"channels": "last", "stride": (3, 4), "output_padding": 2}),
+    ((13, 7, 21), (3, 2, 3), {"stride": (1, 3, 4), "padding": (0, 1, 2), "output_padding": (0, 1, 3)}),
+]
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.complex64])
+@pytest.mark.parametrize(("x_shape", "w_shape", "kwargs"), GAPS, ids=str)
+class TestGaps:
+    @pytest.mark.parametrize("stream_bytes", [-1, 2**40])
+    @pytest.mark.parametrize("gain", [0, 100])
+    def test_boxes(self, rng, x_shape, w_shape, kwargs, dtype, stream_bytes, gain, monkeypatch, fresh_plans):
+        """Small ones, with the rows of a group apart from those of others; folded, too."""
+        monkeypatch.setattr(_direct, "stencil", lambda *_, exact: None)
+        monkeypatch.setattr(_correlation, "STREAM_BYTES", stream_bytes)
+        monkeypatch.setattr(_correlation, "STREAM_LINE", 0)
+        monkeypatch.setattr(_correlation, "LITTLE", -1)
+        monkeypatch.setattr(_direct, "is_wasteful", lambda *_: False)
+        monkeypatch.setattr(_correlation, "GAIN", gain)
+        for rows in (3, 200):
+            monkeypatch.setattr(_correlation, "ROWS", rows)
+            monkeypatch.setattr(_boxes, "SOURCE_BYTES", rows)
+            check(rng, x_shape, w_shape, kwargs, dtype)
+            _correlation.correlation.cache_clear()
+            _correlation._layout.cache_clear()
+
+    def test_bias(self, rng, x_shape, w_shape, kwargs, dtype, monkeypatch, fresh_plans):
+        monkeypatch.setattr(_direct, "stencil", lambda *_, exact: None)
+        x, w = integers(rng, x_shape, dtype), integers(rng, w_shape, dtype)
+        bias = integers(rng, w_shape[1] if "channels" in kwargs else (), dtype)
+        expected = reference.conv_transpose(x, w, bias=bias, **kwargs)
+        out = amid_nan(expected.astype(dtype))
+        conv_transpose(x, w, bias=bias, out=out, **kwargs)
+        assert_exact(out, expected, dtype)
+        assert_amid_nan(out)
+
+    def test_lines(self, rng, x_shape, w_shape, kwargs, dtype, lines):
+        check(rng, x_shape, w_shape, kwargs, dtype)
+
+
 # ---- lines that are read in place -------------------------------------------------------------------------
 
 LINES = [

@@ -135,14 +135,15 @@ cdef class Correlation:
     cdef Planes planes
     cdef Sums plane_sums, row_sums  # or None
     cdef Py_ssize_t flat, segment_step, sample_size, stored_size, channel_rows
+    cdef bint zeros  # whether the last row of results is all zeros
     cdef Py_ssize_t run_pitch, row_pitch, result_group, results, widest
     cdef Py_ssize_t copied  # panels that are worth to copy the strip of the planes that they meet; 0 if none are
     cdef Py_ssize_t source_size, strip_size, result_size, line_size
     cdef const Py_ssize_t[::1] extent, box, counts, padded, pitch
     cdef const Py_ssize_t[::1] segments, strip_segment, class_strip
     cdef const Py_ssize_t[::1] group_panel, panel_rows, panel_start
-    cdef const Py_ssize_t[::1] result_step, group_row, group_block, row_result, row_range, row_channel
-    cdef const Py_ssize_t[::1] block_row, block_range, block_ragged
+    cdef const Py_ssize_t[::1] result_step, group_row, group_block, row_place, row_result, row_range, row_channel
+    cdef const Py_ssize_t[::1] block_row, block_range, block_ragged, block_filled
 
     def __init__(self, Planes planes, Sums plane_sums, Sums row_sums, **tables):
         self.planes, self.plane_sums, self.row_sums = planes, plane_sums, row_sums
@@ -155,14 +156,16 @@ cdef class Correlation:
         self.strip_segment, self.class_strip = tables["strip_segment"], tables["class_strip"]
         self.group_panel, self.panel_rows = tables["group_panel"], tables["panel_rows"]
         self.panel_start = tables["panel_start"]
-        self.run_pitch, self.row_pitch = tables["run_pitch"], tables["row_pitch"]
+        self.run_pitch, self.row_pitch, self.row_place = tables["run_pitch"], tables["row_pitch"], tables["row_place"]
         self.result_step, self.result_group = tables["result_step"], tables["result_group"]
         self.results, self.group_row = tables["results"], tables["group_row"]
         self.group_block, self.block_row = tables["group_block"], tables["block_row"]
         self.block_range, self.block_ragged = tables["block_range"], tables["block_ragged"]
+        self.block_filled = tables["block_filled"]
         self.row_result, self.row_range = tables["row_result"], tables["row_range"]
         self.row_channel = tables["row_channel"]
         self.source_size, self.result_size = tables["source_size"], tables["result_size"]
+        self.zeros = tables["zeros"]
         self.dims = self.extent.shape[0]
         self.classes = self.class_strip.shape[0] - 1
         self.row_groups = self.group_row.shape[0] - 1
@@ -295,6 +298,8 @@ cdef class Correlation:
         self.place(box, at, size, n)
         if self.check and s.packed < 0:
             memset(s.samples, 0, self.scratch_size * sizeof(real))  # nothing there may look like a result
+        if self.zeros and s.packed < 0:
+            memset(s.result + self.result_size - self.row_pitch, 0, self.row_pitch * sizeof(real))
         if s.packed != box:
             self.pack(source + channels * self.planes.group, at, n, s)
             s.packed = box
@@ -302,8 +307,7 @@ cdef class Correlation:
         if self.stored_size:
             self.add_rows(self.group_row[rows + 1] - self.group_row[rows], s)
         elif self.check:
-            for d in range(self.group_row[rows + 1] - self.group_row[rows]):
-                s.infinite |= not all_finite(s.stored + d * self.row_pitch, self.row_pitch)
+            s.infinite |= not all_finite(s.result, self.result_size)
         self.store(
             rows, bias + channels * self.results if bias != NULL else NULL, at, size,
             result + channels * self.result_group, s,
@@ -408,7 +412,7 @@ cdef class Correlation:
                 e[d] = 0
             for _ in range(slices):
                 y = result + self.row_result[row] + at[last] * self.result_step[last]
-                c = s.stored + (row - first) * self.row_pitch
+                c = s.stored
                 run = 0
                 outside = False
                 for d in range(last - 1):
@@ -439,11 +443,13 @@ cdef class Correlation:
         cdef Py_ssize_t n = self.block_row[block + 1] - first_row, i, begin, end
         cdef const Py_ssize_t* within = &self.block_range[block * self.dims * 2]
         cdef const Py_ssize_t* row_range = &self.row_range[first_row * 2]
+        cdef const Py_ssize_t* place = &self.row_place[first_row]
         cdef Py_ssize_t low = min(max(within[2 * last] - at[last], 0), size[last])
         cdef Py_ssize_t high = max(min(within[2 * last + 1] - at[last], size[last]), low)
         cdef Py_ssize_t row_low = 0, row_high = 1, row_step = 0, pitch = 0
         cdef Py_ssize_t line_low = low * step, line_high = high * step  # of the result, what the block fills
-        cdef bint ragged = self.block_ragged[block], whole = n == step and (self.streams or ragged)
+        cdef bint ragged = self.block_ragged[block], filled = self.block_filled[block]
+        cdef bint whole = n == step and (self.streams or ragged or filled)
         cdef real* to
         if last > 0:
             row_step = self.result_step[last - 1]
@@ -458,6 +464,12 @@ cdef class Correlation:
                     line_low, line_high = min(line_low, begin * step + i), max(line_high, (end - 1) * step + i + 1)
             line_high = max(line_low, line_high)
             low, high = line_low // step, (line_high + step - 1) // step
+        if filled:
+            y += row_low * row_step
+            for _ in range(row_low, row_high):
+                fill_line(line_high - line_low, bias[0], y + line_low)
+                y += row_step
+            return
         if whole:
             line += cache_lines(low * step) - low * step  # so that no vector is written across two cache lines
         c += row_low * pitch
@@ -467,17 +479,17 @@ cdef class Correlation:
                 line_high, row_high = line_low + (high - low) * (row_high - row_low), row_low + 1
             for _ in range(row_low, row_high):
                 if whole:
-                    stream(c + line_low, line_high - line_low, bias[0], y + line_low)
+                    stream(c + place[0] + line_low, line_high - line_low, bias[0], y + line_low)
                 else:
-                    store_line(c + line_low, line_high - line_low, bias[0], y + line_low, 1)
+                    store_line(c + place[0] + line_low, line_high - line_low, bias[0], y + line_low, 1)
                 c += pitch
                 y += row_step
             return
         for _ in range(row_low, row_high):
             to = line if whole else y
-            FETCH(c + low + 2 * pitch)  # lines may be too short for the CPU to expect the next ones
-            FETCH(c + low + 2 * pitch + PER_LINE)
-            store_block(n, c + low, self.row_pitch, high - low, bias, to + low * step, step)
+            FETCH(c + place[0] + low + 2 * pitch)  # lines may be too short for the CPU to expect the next ones
+            FETCH(c + place[0] + low + 2 * pitch + PER_LINE)
+            store_block(n, c + low, place, high - low, bias, to + low * step, step)
             if self.streams and whole:
                 stream(to + line_low, line_high - line_low, 0, y + line_low)
             elif whole:
@@ -487,9 +499,9 @@ cdef class Correlation:
                     # What one row has before and after the positions that all of them have.
                     begin, end = max(row_range[2 * i] - at[last], 0), min(row_range[2 * i + 1] - at[last], size[last])
                     store_line(
-                        c + i * self.row_pitch + begin, min(low, end) - begin, bias[i], to + i + begin * step, step,
+                        c + place[i] + begin, min(low, end) - begin, bias[i], to + i + begin * step, step,
                     )
                     begin = max(begin, high)
-                    store_line(c + i * self.row_pitch + begin, end - begin, bias[i], to + i + begin * step, step)
+                    store_line(c + place[i] + begin, end - begin, bias[i], to + i + begin * step, step)
             c += pitch
             y += row_step

@@ -20,8 +20,9 @@ cdef extern from *:
       #include <unistd.h>
     #endif
     static long cache_size(int level) {
-    #if defined(_SC_LEVEL1_DCACHE_SIZE) && defined(_SC_LEVEL2_CACHE_SIZE)
-        return sysconf(level == 1 ? _SC_LEVEL1_DCACHE_SIZE : _SC_LEVEL2_CACHE_SIZE);
+    #if defined(_SC_LEVEL1_DCACHE_SIZE) && defined(_SC_LEVEL2_CACHE_SIZE) && defined(_SC_LEVEL3_CACHE_SIZE)
+        return sysconf(
+            level == 1 ? _SC_LEVEL1_DCACHE_SIZE : level == 2 ? _SC_LEVEL2_CACHE_SIZE : _SC_LEVEL3_CACHE_SIZE);
     #else
         return 0;
     #endif
@@ -44,5 +45,5 @@ def vendor():
 
 
 def cache_bytes(int level):
-    """Size of one core's cache of data of the first or second level, in bytes; 0 if the system does not tell."""
+    """Size of the cache of data of level 1, 2 or 3 that a core sees, in bytes; 0 if the system does not tell."""
     return max(cache_size(level), 0)

@@ -35,12 +35,6 @@ stream_widths = {  # vectors in a step, by the numbers of streams that can be do
 }
 
 
-cdef inline Mask mask_within(Py_ssize_t at, Py_ssize_t begin, Py_ssize_t end) noexcept nogil:
-    """Of the vector at number `at` of a line that has numbers from `begin` to `end`."""
-    cdef Py_ssize_t low = min(max(begin - at, 0), LANES)
-    return mask_of(low, max(low, min(end - at, LANES)))
-
-
 cdef class LineTables:
     """The tables that `cytconv._stencil` makes for all readings, read only; strides and offsets count elements."""
 

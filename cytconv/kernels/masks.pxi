@@ -58,8 +58,15 @@ cdef extern from *:
 
     /* The first n lanes; none if n < 1, all if there are no more. */
     static inline Mask first_lanes(Py_ssize_t n) { return mask_below(n < 0 ? 0 : n < LANES ? n : LANES); }
+
+    /* Of the vector at number `at` of a line, the lanes that have numbers from `low` to `high`. */
+    static inline Mask mask_within(Py_ssize_t at, Py_ssize_t low, Py_ssize_t high) {
+        low = low < at ? 0 : low - at < LANES ? low - at : LANES;
+        high = high - at < low ? low : high - at < LANES ? high - at : LANES;
+        return mask_of(low, high);
+    }
     """
     ctypedef unsigned int Mask  # or a vector
-    Mask mask_of(Py_ssize_t low, Py_ssize_t high) noexcept nogil
+    Mask mask_within(Py_ssize_t at, Py_ssize_t low, Py_ssize_t high) noexcept nogil
     vec load_part(const real* source, Mask mask) noexcept nogil
     void store_part(real* to, Mask mask, vec v) noexcept nogil

@@ -175,47 +175,31 @@ cdef class Planes:
         cdef Py_ssize_t step = self.step[last]
         cdef Py_ssize_t row_step = self.step[last - 1] if last > 0 else 0
         cdef Py_ssize_t pitch = self.pitch[last - 1] if last > 0 else 0
-        cdef Py_ssize_t f, row, most_low = 0, least_high = n, done
-        cdef bint margins = False
+        cdef Py_ssize_t f, row, begin = n * step, end = 0  # of the line, what there is of the phases together
         cdef real* plane
         for f in range(phases):
             plane = to + f * self.phase_pitch
             clear_rows(n, row_low, plane, pitch)
             clear_rows(n, rows - row_high, plane + row_high * pitch, pitch)
-            most_low, least_high = max(most_low, low[f]), min(least_high, high[f])
-            margins |= low[f] > 0 or high[f] < n
+            if low[f] < high[f]:
+                begin, end = min(begin, low[f] * step + f), max(end, (high[f] - 1) * step + f + 1)
         line += row_low * row_step
         to += row_low * pitch
         rows = row_high - row_low
-        if phases == 1 and step == 1:
-            if row_step == pitch == n and most_low == 0 and least_high == n:  # rows that follow each other
-                n, rows, least_high = rows * n, 1, rows * n
-            for row in range(rows):
-                if fetch:
-                    fetch_line(line + ahead, 1, most_low, least_high)
-                clear_margin(most_low, to)
-                memcpy(to + most_low, line + most_low, max(least_high - most_low, 0) * sizeof(real))
-                clear_margin(n - least_high, to + least_high)
-                line += row_step
-                to += pitch
+        if phases == step == 1 and row_step == pitch == n and begin == 0 and end == n:  # rows that follow each other
+            n, rows, end = rows * n, 1, rows * n
+        if deal_rows(
+            phases, step, line, row_step, ahead if fetch else 0, begin, end, n, rows, to, pitch, self.phase_pitch,
+        ):
             return
         for row in range(rows):
             if fetch:
-                fetch_line(line + ahead, step, most_low, least_high)
-            if margins:
-                for f in range(phases):
-                    clear_margin(low[f], to + f * self.phase_pitch)
-            done = most_low
-            if phases > 1:
-                done += deal_lines(
-                    phases, line + most_low * step, max(least_high - most_low, 0), to + most_low, self.phase_pitch,
-                )
-            if done < n or margins:
-                for f in range(phases):
-                    plane = to + f * self.phase_pitch
-                    copy_line(line + f + low[f] * step, step, min(most_low, high[f]) - low[f], plane + low[f])
-                    copy_line(line + f + done * step, step, high[f] - done, plane + done)
-                    clear_margin(n - high[f], plane + high[f])
+                fetch_line(line + ahead, step, low[0], high[0])
+            for f in range(phases):
+                plane = to + f * self.phase_pitch
+                clear_margin(low[f], plane)
+                copy_line(line + f + low[f] * step, step, high[f] - low[f], plane + low[f])
+                clear_margin(n - high[f], plane + high[f])
             line += row_step
             to += pitch
 

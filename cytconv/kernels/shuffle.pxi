@@ -87,43 +87,83 @@ cdef extern from *:
       BY_HALVES(8, 4)
       BY_HALVES(16, 8)
 
-      /* What there is of the last vectors; c is scratch memory, of which more may be read. */
-      #define LINES(N) \\
-          static Py_ssize_t deal_lines_##N(const real *line, Py_ssize_t n, real *to, Py_ssize_t pitch) { \\
-              Py_ssize_t p = 0; \\
-              for (; p + LANES <= n; p += LANES, line += N * LANES) { \\
-                  vec v[N]; \\
-                  for (int i = 0; i < N; i++) v[i] = ((const vec *) line)[i]; \\
-                  deal_##N(v); \\
-                  for (int i = 0; i < N; i++) *(vec *) (to + i * pitch + p) = v[i]; \\
-              } \\
-              if (p < n) { \\
-                  vec v[N]; \\
-                  for (int i = 0; i < N; i++) \\
-                      v[i] = load_part(line + i * LANES, first_lanes((n - p) * N - i * LANES)); \\
-                  deal_##N(v); \\
-                  for (int i = 0; i < N; i++) store_part(to + i * pitch + p, first_lanes(n - p), v[i]); \\
-              } \\
-              return n; \\
-          } \\
-          static Py_ssize_t zip_lines_##N( \\
-              const real *c, Py_ssize_t pitch, Py_ssize_t n, const real *bias, real *y) { \\
-              Py_ssize_t p = 0; \\
-              for (; p + LANES <= n; p += LANES, y += N * LANES) { \\
-                  vec v[N]; \\
-                  for (int i = 0; i < N; i++) v[i] = *(const vec *) (c + i * pitch + p) + bias[i]; \\
-                  zip_##N(v); \\
-                  for (int i = 0; i < N; i++) ((vec *) y)[i] = v[i]; \\
-              } \\
-              if (p < n) { \\
-                  vec v[N]; \\
-                  for (int i = 0; i < N; i++) v[i] = *(const vec *) (c + i * pitch + p) + bias[i]; \\
-                  zip_##N(v); \\
-                  for (int i = 0; i < N; i++) \\
-                      store_part(y + i * LANES, first_lanes((n - p) * N - i * LANES), v[i]); \\
-              } \\
-              return n; \\
+      #define LONG 16 /* vectors, from which on it is faster to call memcpy */
+
+      /* Vectors of positions: all N phases of a line, or with `phases` = 1 the first alone, and back. */
+      #define LINES(N) \
+          INLINE deal_part_##N( \
+              int phases, const real *line, Py_ssize_t p, const Mask *masks, real *to, Py_ssize_t pitch) { \
+              vec v[N]; \
+              for (int i = 0; i < N; i++) v[i] = load_part(line + p * N + i * LANES, masks[i]); \
+              deal_##N(v); \
+              for (int i = 0; i < phases; i++) *(vec *) (to + i * pitch + p) = v[i]; \
+          } \
+          INLINE deal_whole_##N(int phases, const real *line, Py_ssize_t p, real *to, Py_ssize_t pitch) { \
+              vec v[N]; \
+              for (int i = 0; i < N; i++) v[i] = ((const vec *) (line + p * N))[i]; \
+              deal_##N(v); \
+              for (int i = 0; i < phases; i++) *(vec *) (to + i * pitch + p) = v[i]; \
+          } \
+          static void deal_line_##N(const real *line, Py_ssize_t n, real *to, Py_ssize_t pitch) { \
+              Py_ssize_t p = 0; \
+              Mask masks[N]; \
+              for (; p + LANES <= n; p += LANES) deal_whole_##N(N, line, p, to, pitch); \
+              for (int i = 0; i < N; i++) masks[i] = first_lanes((n - p) * N - i * LANES); \
+              if (p < n) deal_part_##N(N, line, p, masks, to, pitch); \
+          } \
+          INLINE deal_rows_##N( \
+              int phases, const real *line, Py_ssize_t row_step, Py_ssize_t ahead, Py_ssize_t low, Py_ssize_t high, \
+              Py_ssize_t n, Py_ssize_t rows, real *to, Py_ssize_t row_pitch, Py_ssize_t pitch) { \
+              /* Positions whose vectors are whole.  The last of these may overlap the one before: a vector of which \
+                 some lanes exist waits for the memory behind the line, too. */ \
+              Py_ssize_t begin = (low + N * LANES - 1) / (N * LANES) * LANES, end = high / (N * LANES) * LANES, p; \
+              end = end < begin ? begin : end; \
+              Py_ssize_t tail = begin < end ? high / N : begin; \
+              Mask first[N], last[N], masks[N]; \
+              for (int i = 0; i < N; i++) { \
+                  first[i] = mask_within(i * LANES, low, high); \
+                  last[i] = mask_within(tail * N + i * LANES, low, high); \
+              } \
+              for (Py_ssize_t row = 0; row < rows; row++, line += row_step, to += row_pitch) { \
+                  if (ahead) fetch_line(line + ahead, 1, low, high); \
+                  if (begin > 0) deal_part_##N(phases, line, 0, first, to, pitch); \
+                  for (p = LANES; p < begin && p < n; p += LANES) { \
+                      for (int i = 0; i < N; i++) masks[i] = mask_within(p * N + i * LANES, low, high); \
+                      deal_part_##N(phases, line, p, masks, to, pitch); \
+                  } \
+                  if (N == 1 && end - begin > LONG * LANES) \
+                      memcpy(to + begin, line + begin, (end - begin) * sizeof(real)); \
+                  else for (p = begin; p < end; p += LANES) deal_whole_##N(phases, line, p, to, pitch); \
+                  if (end < tail) deal_whole_##N(phases, line, tail - LANES, to, pitch); \
+                  p = tail; \
+                  if (p * N < high) deal_part_##N(phases, line, p, last, to, pitch), p += LANES; \
+                  for (; p < n; p += LANES) \
+                      for (int i = 0; i < phases; i++) *(vec *) (to + i * pitch + p) = ZEROS; \
+              } \
+          } \
+          static void zip_lines_##N( \
+              const real *c, const Py_ssize_t *place, Py_ssize_t n, const real *bias, real *y) { \
+              const real *row[N]; \
+              for (int i = 0; i < N; i++) row[i] = c + place[i]; \
+              Py_ssize_t p = 0; \
+              for (; p + LANES <= n; p += LANES, y += N * LANES) { \
+                  vec v[N]; \
+                  for (int i = 0; i < N; i++) v[i] = *(const vec *) (row[i] + p) + bias[i]; \
+                  zip_##N(v); \
+                  for (int i = 0; i < N; i++) ((vec *) y)[i] = v[i]; \
+              } \
+              if (p < n) { \
+                  vec v[N]; \
+                  for (int i = 0; i < N; i++) v[i] = *(const vec *) (row[i] + p) + bias[i]; \
+                  zip_##N(v); \
+                  for (int i = 0; i < N; i++) \
+                      store_part(y + i * LANES, first_lanes((n - p) * N - i * LANES), v[i]); \
+              } \
           }
+      INLINE deal_1(vec *v) { (void) v; }
+      INLINE zip_1(vec *v) { (void) v; }
+      #define EACH(CASE) CASE(1) CASE(2) CASE(3) CASE(4) CASE(6) CASE(8) CASE(16)
+      LINES(1)
       LINES(2)
       LINES(3)
       LINES(4)
@@ -161,43 +201,48 @@ cdef extern from *:
     SHUFFLE(deal, j * n + i, i * LANES + j)
     SHUFFLE(zip, i * LANES + j, j * n + i)
 
-    /* to[i*pitch + p] = line[p*phases + i] for p < n, if there is a way for so many phases; tells n, or 0. */
-    static inline Py_ssize_t deal_lines(
-        Py_ssize_t phases, const real *line, Py_ssize_t n, real *to, Py_ssize_t pitch) {
+    /* to[i*pitch + p] = line[p*step + i], or 0 unless that is one of the numbers from `low` to `high` of the line; for
+       p < n, and to the end of that vector.  Of one phase, or as many as the step is long; row by row, while lines that
+       are so far `ahead` are fetched.  Tells whether there is a way. */
+    static int deal_rows(
+        Py_ssize_t phases, Py_ssize_t step, const real *line, Py_ssize_t row_step, Py_ssize_t ahead, Py_ssize_t low,
+        Py_ssize_t high, Py_ssize_t n, Py_ssize_t rows, real *to, Py_ssize_t row_pitch, Py_ssize_t pitch) {
     #if SHUFFLES
-        switch (phases) {
-        case 2: return deal_lines_2(line, n, to, pitch);
-        case 3: return deal_lines_3(line, n, to, pitch);
-        case 4: return deal_lines_4(line, n, to, pitch);
-        case 6: return deal_lines_6(line, n, to, pitch);
-        case 8: return deal_lines_8(line, n, to, pitch);
-        case 16: return deal_lines_16(line, n, to, pitch);
-        }
+      #define DEAL(N) case N: \
+            if (phases == 1) deal_rows_##N(1, line, row_step, ahead, low, high, n, rows, to, row_pitch, pitch); \
+            else deal_rows_##N(N, line, row_step, ahead, low, high, n, rows, to, row_pitch, pitch); \
+            return 1;
+        switch (step) { EACH(DEAL) }
     #endif
         return 0;
     }
 
-    /* y[p*phases + i] = c[i*pitch + p] + bias[i], likewise. */
-    static inline Py_ssize_t zip_lines(
-        Py_ssize_t phases, const real *c, Py_ssize_t pitch, Py_ssize_t n, const real *bias, real *y) {
+    /* The same of one line that has all numbers: to[i*pitch + p] = line[p*phases + i]. */
+    static int deal_line(Py_ssize_t phases, const real *line, Py_ssize_t n, real *to, Py_ssize_t pitch) {
     #if SHUFFLES
-        switch (phases) {
-        case 2: return zip_lines_2(c, pitch, n, bias, y);
-        case 3: return zip_lines_3(c, pitch, n, bias, y);
-        case 4: return zip_lines_4(c, pitch, n, bias, y);
-        case 6: return zip_lines_6(c, pitch, n, bias, y);
-        case 8: return zip_lines_8(c, pitch, n, bias, y);
-        case 16: return zip_lines_16(c, pitch, n, bias, y);
-        }
+      #define DEAL_LINE(N) case N: deal_line_##N(line, n, to, pitch); return 1;
+        switch (phases) { EACH(DEAL_LINE) }
+    #endif
+        return 0;
+    }
+
+    /* y[p*phases + i] = c[place[i] + p] + bias[i], likewise; c is scratch memory, of which more may be read. */
+    static int zip_lines(
+        Py_ssize_t phases, const real *c, const Py_ssize_t *place, Py_ssize_t n, const real *bias, real *y) {
+    #if SHUFFLES
+      #define ZIP(N) case N: zip_lines_##N(c, place, n, bias, y); return 1;
+        switch (phases) { EACH(ZIP) }
     #endif
         return 0;
     }
     """
     void deal(int n, vec* v) noexcept nogil
     void zip(int n, vec* v) noexcept nogil
-    Py_ssize_t deal_lines(
-        Py_ssize_t phases, const real* line, Py_ssize_t n, real* to, Py_ssize_t pitch,
+    bint deal_rows(
+        Py_ssize_t phases, Py_ssize_t step, const real* line, Py_ssize_t row_step, Py_ssize_t ahead, Py_ssize_t low,
+        Py_ssize_t high, Py_ssize_t n, Py_ssize_t rows, real* to, Py_ssize_t row_pitch, Py_ssize_t pitch,
     ) noexcept nogil
-    Py_ssize_t zip_lines(
-        Py_ssize_t phases, const real* c, Py_ssize_t pitch, Py_ssize_t n, const real* bias, real* y,
+    bint deal_line(Py_ssize_t phases, const real* line, Py_ssize_t n, real* to, Py_ssize_t pitch) noexcept nogil
+    bint zip_lines(
+        Py_ssize_t phases, const real* c, const Py_ssize_t* place, Py_ssize_t n, const real* bias, real* y,
     ) noexcept nogil

@@ -44,36 +44,40 @@ cdef inline Py_ssize_t cache_lines(Py_ssize_t n) noexcept nogil:
 
 
 cdef inline void store_line(const real* c, Py_ssize_t n, real bias, real* y, Py_ssize_t step) noexcept nogil:
-    """``y[j*step] = c[j] + bias``."""
+    """``y[j*step] = c[j] + bias``; c is scratch memory."""
+    cdef Py_ssize_t j, place = 0
+    if n <= 0 or step == 1 and zip_lines(1, c, &place, n, &bias, y):
+        return
+    for j in range(n):
+        y[j * step] = c[j] + bias
+
+
+cdef inline void fill_line(Py_ssize_t n, real value, real* y) noexcept nogil:
     cdef Py_ssize_t j
-    if step == 1:
-        for j in range(n):
-            y[j] = c[j] + bias
-    else:
-        for j in range(n):
-            y[j * step] = c[j] + bias
+    for j in range(n):
+        y[j] = value
 
 
 cdef inline void stream(const real* line, Py_ssize_t n, real bias, real* y) noexcept nogil:
     """``y[j] = line[j] + bias`` past the caches, but for what shares a cache line with others."""
-    cdef Py_ssize_t head = min(n, <Py_ssize_t> (-(<size_t> y) % 64 // sizeof(real)))
+    cdef Py_ssize_t head = min(n, <Py_ssize_t> (-(<size_t> y) % 64 // sizeof(real))), j
     cdef Py_ssize_t lines = (n - head) // PER_LINE
-    store_line(line, head, bias, y, 1)
+    for j in range(head):  # not by a vector: that would touch the line that is to be written past the caches
+        y[j] = line[j] + bias
     stream_lines(line + head, lines, bias, y + head)
     head += lines * PER_LINE
-    store_line(line + head, n - head, bias, y + head, 1)
+    for j in range(head, n):
+        y[j] = line[j] + bias
 
 
 cdef void store_block(
-    Py_ssize_t rows, const real* c, Py_ssize_t pitch, Py_ssize_t n, const real* bias, real* y, Py_ssize_t step,
+    Py_ssize_t rows, const real* c, const Py_ssize_t* place, Py_ssize_t n, const real* bias, real* y, Py_ssize_t step,
 ) noexcept nogil:
-    """``y[j*step + i] = c[i, j] + bias[i]``: `rows` neighbours at each of n places."""
-    cdef Py_ssize_t i, j, done = 0
+    """``y[j*step + i] = c[place[i] + j] + bias[i]``: `rows` neighbours at each of n places."""
+    cdef Py_ssize_t i, j
     if rows == 1:
-        store_line(c, n, bias[0], y, step)
-        return
-    if rows == step:
-        done = zip_lines(rows, c, pitch, n, bias, y)
-    for j in range(done, n):
-        for i in range(rows):
-            y[j * step + i] = c[i * pitch + j] + bias[i]
+        store_line(c + place[0], n, bias[0], y, step)
+    elif rows != step or not zip_lines(rows, c, place, n, bias, y):
+        for j in range(n):
+            for i in range(rows):
+                y[j * step + i] = c[place[i] + j] + bias[i]

@@ -342,7 +342,7 @@ cdef class WeightAdjoint:
         cdef real* lines = tile_sums + self.columns_size * self.rows
         cdef real* line
         cdef real* to
-        cdef Py_ssize_t dealt
+        cdef bint dealt
         sums += (share * self.groups + group) * self.x.channels * self.y.channels * self.sums
         sums += first_x * self.row_step + first_y * self.channel_step
         for box in range(begin, end):
@@ -386,11 +386,12 @@ cdef class WeightAdjoint:
                         planes_y, &self.columns[self.class_column[c]], tile_sums, &ahead,
                     )
                     if self.class_consecutive[c]:
-                        dealt = deal_lines(self.rows, tile_sums, count, lines, self.columns_size)
+                        dealt = deal_line(self.rows, tile_sums, count, lines, self.columns_size)
                         for i in range(valid):
                             line = lines + i * self.columns_size
-                            for j in range(dealt, count):
-                                line[j] = tile_sums[j * self.rows + i]
+                            if not dealt:
+                                for j in range(count):
+                                    line[j] = tile_sums[j * self.rows + i]
                             add_line(line, count, box > begin, sums + (row + i) * self.row_step + places[0])
                     else:
                         for i in range(valid):
