@@ -261,7 +261,7 @@ def _places(groups: Index, computed: NDArray[np.bool_]) -> tuple[Index, int]:
 
     The next one is spare; the one after that holds the zeros that the others are.
     """
-    places = np.cumsum(computed) - computed
+    places: Index = np.cumsum(computed) - computed
     starts = np.append(places, int(computed.sum()))[groups]
     widest = int(np.diff(starts).max())
     places -= np.repeat(starts[:-1], np.diff(groups))

@@ -41,6 +41,12 @@ cdef inline void clear_margin(Py_ssize_t n, real* to) noexcept nogil:
         (<vec*> to)[0] = ZEROS
 
 
+cdef struct Margins:  # of a box along one dim
+    Py_ssize_t low, high  # positions that are in the array,
+    Py_ssize_t size  # of so many
+    Py_ssize_t step, pitch  # from one to the next, in the array and in a plane
+
+
 cdef class Planes:
     """An array as flat planes, one for each channel and phase, a box of positions at a time; see `cytconv._boxes`.
 
@@ -109,21 +115,19 @@ cdef class Planes:
     ) noexcept nogil:
         """Copy n positions from `at` on, of some channels; zero outside of the array, and from `limit` on."""
         cdef Py_ssize_t last = self.dims - 1
-        cdef Py_ssize_t rows = n[last - 1] if last > 0 else 1
-        cdef Py_ssize_t row_step = self.step[last - 1] if last > 0 else 0
         cdef Py_ssize_t step = self.step[last] if self.step[last] > 0 else -self.step[last]
-        cdef Py_ssize_t c, phase, together, f, d, ahead, slices = 1
+        cdef Py_ssize_t c, phase, together, f, d, ahead, times = 1
         cdef Py_ssize_t low[MAX_PHASES]
         cdef Py_ssize_t high[MAX_PHASES]
         cdef Py_ssize_t e[MAX_DIMS]
+        cdef Margins row, slice
         cdef const Py_ssize_t* valid
         cdef const real* line
         cdef real* plane
         cdef real* to
-        cdef Py_ssize_t row_low, row_high
-        cdef bint fetch
-        for d in range(last - 1):
-            slices *= n[d]
+        cdef bint fetch, outside
+        for d in range(last - 2):
+            times *= n[d]
         phase = 0
         while phase < self.phases:
             together = self.neighbours(phase)
@@ -133,75 +137,105 @@ cdef class Planes:
                 low[f] = min(max(valid[0] - at[last], 0), n[last])
                 high[f] = max(min(min(valid[1] - at[last], limit[last]), n[last]), low[f])
             valid = &self.valid[phase * self.dims * 2]
+            row, slice = self.margins(last - 1, valid, at, n, limit), self.margins(last - 2, valid, at, n, limit)
             for c in range(first, first + channels):
                 # What is wanted next is too far away for the CPU to expect it: the same line of the next channel, or a
                 # line some rows on; but in long lines some CPUs do.
                 fetch = self.fetches or n[last] * step < PAGE or c + 1 < self.channels
-                ahead = self.channel[c + 1] - self.channel[c] if c + 1 < self.channels else 12 * row_step
+                ahead = self.channel[c + 1] - self.channel[c] if c + 1 < self.channels else 12 * row.step
                 plane = planes + (c - first) * self.channel_pitch + phase * self.phase_pitch
-                for d in range(last - 1):
+                for d in range(last - 2):
                     e[d] = 0
-                for _ in range(slices):
+                for _ in range(times):
                     line = source + self.channel[c] + self.start[phase] + at[last] * self.step[last]
                     to = plane
-                    row_low, row_high = 0, 1
                     if last > 0:
-                        line += at[last - 1] * row_step
-                        row_low = min(max(valid[2 * last - 2] - at[last - 1], 0), rows)
-                        row_high = max(min(min(valid[2 * last - 1] - at[last - 1], limit[last - 1]), rows), row_low)
-                    for d in range(last - 1):
+                        line += at[last - 1] * row.step
+                    if last > 1:
+                        line += at[last - 2] * slice.step
+                    outside = False
+                    for d in range(last - 2):
                         line += (at[d] + e[d]) * self.step[d]
                         to += e[d] * self.pitch[d]
-                        if not valid[2 * d] - at[d] <= e[d] < min(valid[2 * d + 1] - at[d], limit[d]):
-                            row_high = row_low = 0
-                    self.fill_rows(
-                        line, together, row_low, row_high, rows, low, high, n[last], fetch, ahead, to,
-                    )
-                    advance(last - 1, n, e)
+                        outside |= not valid[2 * d] - at[d] <= e[d] < min(valid[2 * d + 1] - at[d], limit[d])
+                    if outside:
+                        for f in range(together):
+                            self.clear(slice.size, row.size, n[last], &slice, &row, to + f * self.phase_pitch)
+                    else:
+                        self.fill(line, together, &slice, &row, low, high, n[last], ahead if fetch else 0, to)
+                    advance(last - 2, n, e)
             phase += together
 
     @final
-    cdef void fill_rows(
-        self, const real* line, Py_ssize_t phases, Py_ssize_t row_low, Py_ssize_t row_high, Py_ssize_t rows,
-        const Py_ssize_t* low, const Py_ssize_t* high, Py_ssize_t n, bint fetch, Py_ssize_t ahead, real* to,
+    cdef Margins margins(
+        self, Py_ssize_t d, const Py_ssize_t* valid, const Py_ssize_t* at, const Py_ssize_t* n, const Py_ssize_t* limit,
     ) noexcept nogil:
-        """Rows of n positions of some phases that lie between each other, or of one; in the array as told."""
-        #      plane   0 0 0 0 0 0 0 0 0 0        row_low
+        """Of a dim, those positions of a box that are in the array; one if there is no such dim."""
+        cdef Margins m
+        m.low, m.high, m.size, m.step, m.pitch = 0, 1, 1, 0, 0
+        if d >= 0:
+            m.low = min(max(valid[2 * d] - at[d], 0), n[d])
+            m.high = max(min(min(valid[2 * d + 1] - at[d], limit[d]), n[d]), m.low)
+            m.size, m.step, m.pitch = n[d], self.step[d], self.pitch[d]
+        return m
+
+    @final
+    cdef void clear(
+        self, Py_ssize_t slices, Py_ssize_t rows, Py_ssize_t n, const Margins* slice, const Margins* row, real* to,
+    ) noexcept nogil:
+        cdef Py_ssize_t s
+        for s in range(slices):
+            clear_rows(n, rows, to + s * slice.pitch, row.pitch)
+
+    @final
+    cdef void fill(
+        self, const real* line, Py_ssize_t phases, const Margins* slice, const Margins* row, const Py_ssize_t* low,
+        const Py_ssize_t* high, Py_ssize_t n, Py_ssize_t ahead, real* to,
+    ) noexcept nogil:
+        """Slices of rows of n positions, of some phases that lie between each other or of one; in the array as told."""
+        #      slice   0 0 0 0 0 0 0 0 0 0        row.low
         #              0 0 s s s s s s 0 0
         #              0 0 s s s s s s 0 0
-        #              0 0 0 0 0 0 0 0 0 0        row_high
+        #              0 0 0 0 0 0 0 0 0 0        row.high
         #                  low         high
-        cdef Py_ssize_t last = self.dims - 1
-        cdef Py_ssize_t step = self.step[last]
-        cdef Py_ssize_t row_step = self.step[last - 1] if last > 0 else 0
-        cdef Py_ssize_t pitch = self.pitch[last - 1] if last > 0 else 0
-        cdef Py_ssize_t f, row, begin = n * step, end = 0  # of the line, what there is of the phases together
+        cdef Py_ssize_t step = self.step[self.dims - 1], f, r, s
         cdef real* plane
+        cdef Rows rows
+        rows.low, rows.high, rows.n, rows.ahead = n * step, 0, n, ahead
+        rows.slices, rows.slice_step, rows.slice_pitch = slice.high - slice.low, slice.step, slice.pitch
+        rows.rows, rows.row_step, rows.row_pitch = row.high - row.low, row.step, row.pitch
+        rows.plane_pitch = self.phase_pitch
         for f in range(phases):
             plane = to + f * self.phase_pitch
-            clear_rows(n, row_low, plane, pitch)
-            clear_rows(n, rows - row_high, plane + row_high * pitch, pitch)
+            self.clear(slice.low, row.size, n, slice, row, plane)
+            self.clear(slice.size - slice.high, row.size, n, slice, row, plane + slice.high * slice.pitch)
+            plane += slice.low * slice.pitch
+            self.clear(rows.slices, row.low, n, slice, row, plane)
+            self.clear(rows.slices, row.size - row.high, n, slice, row, plane + row.high * row.pitch)
             if low[f] < high[f]:
-                begin, end = min(begin, low[f] * step + f), max(end, (high[f] - 1) * step + f + 1)
-        line += row_low * row_step
-        to += row_low * pitch
-        rows = row_high - row_low
-        if phases == step == 1 and row_step == pitch == n and begin == 0 and end == n:  # rows that follow each other
-            n, rows, end = rows * n, 1, rows * n
-        if deal_rows(
-            phases, step, line, row_step, ahead if fetch else 0, begin, end, n, rows, to, pitch, self.phase_pitch,
-        ):
+                rows.low, rows.high = min(rows.low, low[f] * step + f), max(rows.high, (high[f] - 1) * step + f + 1)
+        rows.line = line + slice.low * slice.step + row.low * row.step
+        rows.to = to + slice.low * slice.pitch + row.low * row.pitch
+        if phases == step == 1 and row.step == row.pitch == n and low[0] == 0 and high[0] == n:
+            for s in range(rows.slices):  # whose rows follow each other, here and there
+                if ahead:
+                    fetch_line(rows.line + s * slice.step + ahead, 1, 0, rows.rows * n)
+                memcpy(rows.to + s * slice.pitch, rows.line + s * slice.step, rows.rows * n * sizeof(real))
             return
-        for row in range(rows):
-            if fetch:
-                fetch_line(line + ahead, step, low[0], high[0])
-            for f in range(phases):
-                plane = to + f * self.phase_pitch
-                clear_margin(low[f], plane)
-                copy_line(line + f + low[f] * step, step, high[f] - low[f], plane + low[f])
-                clear_margin(n - high[f], plane + high[f])
-            line += row_step
-            to += pitch
+        if deal_rows(phases, step, &rows):
+            return
+        for s in range(rows.slices):
+            line, to = rows.line + s * slice.step, rows.to + s * slice.pitch
+            for r in range(rows.rows):
+                if ahead:
+                    fetch_line(line + ahead, step, low[0], high[0])
+                for f in range(phases):
+                    plane = to + f * self.phase_pitch
+                    clear_margin(low[f], plane)
+                    copy_line(line + f + low[f] * step, step, high[f] - low[f], plane + low[f])
+                    clear_margin(n - high[f], plane + high[f])
+                line += row.step
+                to += row.pitch
 
 
 cdef inline bint all_finite(const real* numbers, Py_ssize_t n) noexcept nogil:

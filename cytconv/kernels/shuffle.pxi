@@ -5,6 +5,16 @@
 
 cdef extern from *:
     """
+    typedef struct {
+        const real *line;  /* of an array, which has numbers `low` to `high` of it, */
+        real *to;  /* becomes n positions of one plane or several. */
+        Py_ssize_t low, high, n;
+        Py_ssize_t rows, slices;  /* so many lines, and so often */
+        Py_ssize_t row_step, slice_step, row_pitch, slice_pitch;  /* from one to the next, there and here */
+        Py_ssize_t plane_pitch;  /* from one plane to the next */
+        Py_ssize_t ahead;  /* how far away the line is that is fetched meanwhile; 0 if none is */
+    } Rows;
+
     #if VECTORS && !defined(__clang__)
       #define SHUFFLES 1
       typedef __typeof__(__builtin_choose_expr(sizeof(real) == 4, (int) 0, (long long) 0)) lane_number;
@@ -111,12 +121,11 @@ cdef extern from *:
               for (int i = 0; i < N; i++) masks[i] = first_lanes((n - p) * N - i * LANES); \
               if (p < n) deal_part_##N(N, line, p, masks, to, pitch); \
           } \
-          INLINE deal_rows_##N( \
-              int phases, const real *line, Py_ssize_t row_step, Py_ssize_t ahead, Py_ssize_t low, Py_ssize_t high, \
-              Py_ssize_t n, Py_ssize_t rows, real *to, Py_ssize_t row_pitch, Py_ssize_t pitch) { \
+          INLINE deal_rows_##N(int phases, const Rows *r) { \
               /* Positions whose vectors are whole.  The last of these may overlap the one before: a vector of which \
                  some lanes exist waits for the memory behind the line, too. */ \
-              Py_ssize_t begin = (low + N * LANES - 1) / (N * LANES) * LANES, end = high / (N * LANES) * LANES, p; \
+              Py_ssize_t low = r->low, high = r->high, n = r->n, pitch = r->plane_pitch, p; \
+              Py_ssize_t begin = (low + N * LANES - 1) / (N * LANES) * LANES, end = high / (N * LANES) * LANES; \
               end = end < begin ? begin : end; \
               Py_ssize_t tail = begin < end ? high / N : begin; \
               Mask first[N], last[N], masks[N]; \
@@ -124,21 +133,25 @@ cdef extern from *:
                   first[i] = mask_within(i * LANES, low, high); \
                   last[i] = mask_within(tail * N + i * LANES, low, high); \
               } \
-              for (Py_ssize_t row = 0; row < rows; row++, line += row_step, to += row_pitch) { \
-                  if (ahead) fetch_line(line + ahead, 1, low, high); \
-                  if (begin > 0) deal_part_##N(phases, line, 0, first, to, pitch); \
-                  for (p = LANES; p < begin && p < n; p += LANES) { \
-                      for (int i = 0; i < N; i++) masks[i] = mask_within(p * N + i * LANES, low, high); \
-                      deal_part_##N(phases, line, p, masks, to, pitch); \
+              for (Py_ssize_t slice = 0; slice < r->slices; slice++) { \
+                  const real *line = r->line + slice * r->slice_step; \
+                  real *to = r->to + slice * r->slice_pitch; \
+                  for (Py_ssize_t row = 0; row < r->rows; row++, line += r->row_step, to += r->row_pitch) { \
+                      if (r->ahead) fetch_line(line + r->ahead, 1, low, high); \
+                      if (begin > 0) deal_part_##N(phases, line, 0, first, to, pitch); \
+                      for (p = LANES; p < begin && p < n; p += LANES) { \
+                          for (int i = 0; i < N; i++) masks[i] = mask_within(p * N + i * LANES, low, high); \
+                          deal_part_##N(phases, line, p, masks, to, pitch); \
+                      } \
+                      if (N == 1 && end - begin > LONG * LANES) \
+                          memcpy(to + begin, line + begin, (end - begin) * sizeof(real)); \
+                      else for (p = begin; p < end; p += LANES) deal_whole_##N(phases, line, p, to, pitch); \
+                      if (end < tail) deal_whole_##N(phases, line, tail - LANES, to, pitch); \
+                      p = tail; \
+                      if (p * N < high) deal_part_##N(phases, line, p, last, to, pitch), p += LANES; \
+                      for (; p < n; p += LANES) \
+                          for (int i = 0; i < phases; i++) *(vec *) (to + i * pitch + p) = ZEROS; \
                   } \
-                  if (N == 1 && end - begin > LONG * LANES) \
-                      memcpy(to + begin, line + begin, (end - begin) * sizeof(real)); \
-                  else for (p = begin; p < end; p += LANES) deal_whole_##N(phases, line, p, to, pitch); \
-                  if (end < tail) deal_whole_##N(phases, line, tail - LANES, to, pitch); \
-                  p = tail; \
-                  if (p * N < high) deal_part_##N(phases, line, p, last, to, pitch), p += LANES; \
-                  for (; p < n; p += LANES) \
-                      for (int i = 0; i < phases; i++) *(vec *) (to + i * pitch + p) = ZEROS; \
               } \
           } \
           static void zip_lines_##N( \
@@ -201,17 +214,12 @@ cdef extern from *:
     SHUFFLE(deal, j * n + i, i * LANES + j)
     SHUFFLE(zip, i * LANES + j, j * n + i)
 
-    /* to[i*pitch + p] = line[p*step + i], or 0 unless that is one of the numbers from `low` to `high` of the line; for
-       p < n, and to the end of that vector.  Of one phase, or as many as the step is long; row by row, while lines that
-       are so far `ahead` are fetched.  Tells whether there is a way. */
-    static int deal_rows(
-        Py_ssize_t phases, Py_ssize_t step, const real *line, Py_ssize_t row_step, Py_ssize_t ahead, Py_ssize_t low,
-        Py_ssize_t high, Py_ssize_t n, Py_ssize_t rows, real *to, Py_ssize_t row_pitch, Py_ssize_t pitch) {
+    /* to[i*plane_pitch + p] = line[p*step + i], or 0 unless that is one of the numbers from `low` to `high` of the
+       line; for p < n, and to the end of that vector.  Of one phase, or as many as the step is long.  Tells whether
+       there is a way. */
+    static int deal_rows(Py_ssize_t phases, Py_ssize_t step, const Rows *r) {
     #if SHUFFLES
-      #define DEAL(N) case N: \
-            if (phases == 1) deal_rows_##N(1, line, row_step, ahead, low, high, n, rows, to, row_pitch, pitch); \
-            else deal_rows_##N(N, line, row_step, ahead, low, high, n, rows, to, row_pitch, pitch); \
-            return 1;
+      #define DEAL(N) case N: if (phases == 1) deal_rows_##N(1, r); else deal_rows_##N(N, r); return 1;
         switch (step) { EACH(DEAL) }
     #endif
         return 0;
@@ -238,10 +246,11 @@ cdef extern from *:
     """
     void deal(int n, vec* v) noexcept nogil
     void zip(int n, vec* v) noexcept nogil
-    bint deal_rows(
-        Py_ssize_t phases, Py_ssize_t step, const real* line, Py_ssize_t row_step, Py_ssize_t ahead, Py_ssize_t low,
-        Py_ssize_t high, Py_ssize_t n, Py_ssize_t rows, real* to, Py_ssize_t row_pitch, Py_ssize_t pitch,
-    ) noexcept nogil
+    ctypedef struct Rows:
+        const real* line
+        real* to
+        Py_ssize_t low, high, n, rows, slices, row_step, slice_step, ahead, row_pitch, slice_pitch, plane_pitch
+    bint deal_rows(Py_ssize_t phases, Py_ssize_t step, const Rows* rows) noexcept nogil
     bint deal_line(Py_ssize_t phases, const real* line, Py_ssize_t n, real* to, Py_ssize_t pitch) noexcept nogil
     bint zip_lines(
         Py_ssize_t phases, const real* c, const Py_ssize_t* place, Py_ssize_t n, const real* bias, real* y,
