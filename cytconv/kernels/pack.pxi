@@ -41,12 +41,6 @@ cdef inline void clear_margin(Py_ssize_t n, real* to) noexcept nogil:
         (<vec*> to)[0] = ZEROS
 
 
-cdef struct Margins:  # of a box along one dim
-    Py_ssize_t low, high  # positions that are in the array,
-    Py_ssize_t size  # of so many
-    Py_ssize_t step, pitch  # from one to the next, in the array and in a plane
-
-
 cdef class Planes:
     """An array as flat planes, one for each channel and phase, a box of positions at a time; see `cytconv._boxes`.
 
@@ -116,54 +110,51 @@ cdef class Planes:
         """Copy n positions from `at` on, of some channels; zero outside of the array, and from `limit` on."""
         cdef Py_ssize_t last = self.dims - 1
         cdef Py_ssize_t step = self.step[last] if self.step[last] > 0 else -self.step[last]
-        cdef Py_ssize_t c, phase, together, f, d, ahead, times = 1
+        cdef Py_ssize_t phase, together, f, d, times = 1
         cdef Py_ssize_t low[MAX_PHASES]
         cdef Py_ssize_t high[MAX_PHASES]
         cdef Py_ssize_t e[MAX_DIMS]
-        cdef Margins row, slice
+        cdef Margins slice
+        cdef Rows rows
         cdef const Py_ssize_t* valid
-        cdef const real* line
-        cdef real* plane
-        cdef real* to
-        cdef bint fetch, outside
+        rows.channel, rows.channels, rows.channel_pitch = &self.channel[first], channels, self.channel_pitch
+        rows.n, rows.plane_pitch = n[last], self.phase_pitch
+        # What is wanted next is too far away for the CPU to expect it: the same line of the next channel, or a line
+        # some rows on; but in long lines some CPUs do.
+        rows.ahead = 0
+        if first + channels < self.channels:
+            rows.ahead = self.channel[first + channels] - self.channel[first + channels - 1]
+        elif last > 0 and (self.fetches or n[last] * step < PAGE):
+            rows.ahead = 12 * self.step[last - 1]
         for d in range(last - 2):
             times *= n[d]
         phase = 0
         while phase < self.phases:
             together = self.neighbours(phase)
+            rows.low, rows.high = n[last] * step, 0
             for f in range(together):
-                # Of each phase, the positions that there are.
+                # Of each phase, the positions that there are; of a line, the numbers.
                 valid = &self.valid[((phase + f) * self.dims + last) * 2]
                 low[f] = min(max(valid[0] - at[last], 0), n[last])
                 high[f] = max(min(min(valid[1] - at[last], limit[last]), n[last]), low[f])
+                if low[f] < high[f]:
+                    rows.low, rows.high = min(rows.low, low[f] * step + f), max(rows.high, (high[f] - 1) * step + f + 1)
             valid = &self.valid[phase * self.dims * 2]
-            row, slice = self.margins(last - 1, valid, at, n, limit), self.margins(last - 2, valid, at, n, limit)
-            for c in range(first, first + channels):
-                # What is wanted next is too far away for the CPU to expect it: the same line of the next channel, or a
-                # line some rows on; but in long lines some CPUs do.
-                fetch = self.fetches or n[last] * step < PAGE or c + 1 < self.channels
-                ahead = self.channel[c + 1] - self.channel[c] if c + 1 < self.channels else 12 * row.step
-                plane = planes + (c - first) * self.channel_pitch + phase * self.phase_pitch
+            rows.row, slice = self.margins(last - 1, valid, at, n, limit), self.margins(last - 2, valid, at, n, limit)
+            for d in range(last - 2):
+                e[d] = 0
+            for _ in range(times):
+                rows.line, rows.to = source + self.start[phase], planes + phase * self.phase_pitch
+                rows.slice = slice
+                for d in range(self.dims):
+                    rows.line += at[d] * self.step[d]
                 for d in range(last - 2):
-                    e[d] = 0
-                for _ in range(times):
-                    line = source + self.channel[c] + self.start[phase] + at[last] * self.step[last]
-                    to = plane
-                    if last > 0:
-                        line += at[last - 1] * row.step
-                    if last > 1:
-                        line += at[last - 2] * slice.step
-                    outside = False
-                    for d in range(last - 2):
-                        line += (at[d] + e[d]) * self.step[d]
-                        to += e[d] * self.pitch[d]
-                        outside |= not valid[2 * d] - at[d] <= e[d] < min(valid[2 * d + 1] - at[d], limit[d])
-                    if outside:
-                        for f in range(together):
-                            self.clear(slice.size, row.size, n[last], &slice, &row, to + f * self.phase_pitch)
-                    else:
-                        self.fill(line, together, &slice, &row, low, high, n[last], ahead if fetch else 0, to)
-                    advance(last - 2, n, e)
+                    rows.line += e[d] * self.step[d]
+                    rows.to += e[d] * self.pitch[d]
+                    if not valid[2 * d] - at[d] <= e[d] < min(valid[2 * d + 1] - at[d], limit[d]):
+                        rows.slice.low = rows.slice.high = 0
+                self.fill(&rows, together, low, high)
+                advance(last - 2, n, e)
             phase += together
 
     @final
@@ -180,62 +171,51 @@ cdef class Planes:
         return m
 
     @final
-    cdef void clear(
-        self, Py_ssize_t slices, Py_ssize_t rows, Py_ssize_t n, const Margins* slice, const Margins* row, real* to,
-    ) noexcept nogil:
-        cdef Py_ssize_t s
-        for s in range(slices):
-            clear_rows(n, rows, to + s * slice.pitch, row.pitch)
-
-    @final
     cdef void fill(
-        self, const real* line, Py_ssize_t phases, const Margins* slice, const Margins* row, const Py_ssize_t* low,
-        const Py_ssize_t* high, Py_ssize_t n, Py_ssize_t ahead, real* to,
+        self, const Rows* rows, Py_ssize_t phases, const Py_ssize_t* low, const Py_ssize_t* high,
     ) noexcept nogil:
-        """Slices of rows of n positions, of some phases that lie between each other or of one; in the array as told."""
+        """Slices of rows of some channels, of phases that lie between each other or of one; in the array as told."""
         #      slice   0 0 0 0 0 0 0 0 0 0        row.low
         #              0 0 s s s s s s 0 0
         #              0 0 s s s s s s 0 0
         #              0 0 0 0 0 0 0 0 0 0        row.high
         #                  low         high
-        cdef Py_ssize_t step = self.step[self.dims - 1], f, r, s
+        cdef Py_ssize_t step = self.step[self.dims - 1], n = rows.n, c, s, i, f, ahead
+        cdef Margins row = rows.row
+        cdef const real* line
+        cdef real* to
         cdef real* plane
-        cdef Rows rows
-        rows.low, rows.high, rows.n, rows.ahead = n * step, 0, n, ahead
-        rows.slices, rows.slice_step, rows.slice_pitch = slice.high - slice.low, slice.step, slice.pitch
-        rows.rows, rows.row_step, rows.row_pitch = row.high - row.low, row.step, row.pitch
-        rows.plane_pitch = self.phase_pitch
-        for f in range(phases):
-            plane = to + f * self.phase_pitch
-            self.clear(slice.low, row.size, n, slice, row, plane)
-            self.clear(slice.size - slice.high, row.size, n, slice, row, plane + slice.high * slice.pitch)
-            plane += slice.low * slice.pitch
-            self.clear(rows.slices, row.low, n, slice, row, plane)
-            self.clear(rows.slices, row.size - row.high, n, slice, row, plane + row.high * row.pitch)
-            if low[f] < high[f]:
-                rows.low, rows.high = min(rows.low, low[f] * step + f), max(rows.high, (high[f] - 1) * step + f + 1)
-        rows.line = line + slice.low * slice.step + row.low * row.step
-        rows.to = to + slice.low * slice.pitch + row.low * row.pitch
-        if phases == step == 1 and row.step == row.pitch == n and low[0] == 0 and high[0] == n:
-            for s in range(rows.slices):  # whose rows follow each other, here and there
-                if ahead:
-                    fetch_line(rows.line + s * slice.step + ahead, 1, 0, rows.rows * n)
-                memcpy(rows.to + s * slice.pitch, rows.line + s * slice.step, rows.rows * n * sizeof(real))
+        cdef bint together = phases == step == 1 and row.step == row.pitch == n and low[0] == 0 and high[0] == n
+        if not together and deal_rows(phases, step, rows):
             return
-        if deal_rows(phases, step, &rows):
-            return
-        for s in range(rows.slices):
-            line, to = rows.line + s * slice.step, rows.to + s * slice.pitch
-            for r in range(rows.rows):
-                if ahead:
-                    fetch_line(line + ahead, step, low[0], high[0])
-                for f in range(phases):
-                    plane = to + f * self.phase_pitch
-                    clear_margin(low[f], plane)
-                    copy_line(line + f + low[f] * step, step, high[f] - low[f], plane + low[f])
-                    clear_margin(n - high[f], plane + high[f])
-                line += row.step
-                to += row.pitch
+        for c in range(rows.channels):
+            ahead = rows.channel[c + 1] - rows.channel[c] if c + 1 < rows.channels else rows.ahead
+            for s in range(rows.slice.size):
+                line = rows.line + rows.channel[c] + s * rows.slice.step
+                to = rows.to + c * rows.channel_pitch + s * rows.slice.pitch
+                if not rows.slice.low <= s < rows.slice.high:
+                    for f in range(phases):
+                        clear_rows(n, row.size, to + f * self.phase_pitch, row.pitch)
+                elif together:  # rows follow each other, here and there
+                    if ahead:
+                        fetch_line(line + ahead, 1, row.low * n, row.high * n)
+                    memset(to, 0, row.low * n * sizeof(real))
+                    memcpy(to + row.low * n, line + row.low * n, (row.high - row.low) * n * sizeof(real))
+                    memset(to + row.high * n, 0, (row.size - row.high) * n * sizeof(real))
+                else:
+                    for i in range(row.size):
+                        for f in range(phases):
+                            plane = to + f * self.phase_pitch
+                            if row.low <= i < row.high:
+                                if f == 0 and ahead:
+                                    fetch_line(line + ahead, step, low[0], high[0])
+                                clear_margin(low[f], plane)
+                                copy_line(line + f + low[f] * step, step, high[f] - low[f], plane + low[f])
+                                clear_margin(n - high[f], plane + high[f])
+                            else:
+                                memset(plane, 0, n * sizeof(real))
+                        line += row.step
+                        to += row.pitch
 
 
 cdef inline bint all_finite(const real* numbers, Py_ssize_t n) noexcept nogil:

@@ -5,15 +5,31 @@
 
 cdef extern from *:
     """
-    typedef struct {
-        const real *line;  /* of an array, which has numbers `low` to `high` of it, */
-        real *to;  /* becomes n positions of one plane or several. */
-        Py_ssize_t low, high, n;
-        Py_ssize_t rows, slices;  /* so many lines, and so often */
-        Py_ssize_t row_step, slice_step, row_pitch, slice_pitch;  /* from one to the next, there and here */
-        Py_ssize_t plane_pitch;  /* from one plane to the next */
-        Py_ssize_t ahead;  /* how far away the line is that is fetched meanwhile; 0 if none is */
+    typedef struct {  /* of a box along one dim */
+        Py_ssize_t low, high;  /* positions that are in the array, */
+        Py_ssize_t size;  /* of so many */
+        Py_ssize_t step, pitch;  /* from one to the next, in the array and in a plane */
+    } Margins;
+
+    typedef struct {  /* lines of an array that become rows of planes */
+        const real *line;
+        real *to;
+        const Py_ssize_t *channel;  /* where each channel begins in the array */
+        Py_ssize_t channels, channel_pitch;  /* how many there are; from one to the next here */
+        Margins slice, row;
+        Py_ssize_t low, high;  /* numbers of a line that are in the array; */
+        Py_ssize_t n, plane_pitch;  /* positions that it becomes, of planes so far from each other */
+        Py_ssize_t ahead;  /* how far away the line is that is fetched meanwhile, of the last channel; 0 if none is */
     } Rows;
+
+    /* Positions of a row whose vectors are whole, `step` numbers each, and where the others after them begin. */
+    static inline void whole_positions(
+        const Rows *r, Py_ssize_t step, Py_ssize_t *begin, Py_ssize_t *end, Py_ssize_t *tail) {
+        *begin = (r->low + step * LANES - 1) / (step * LANES) * LANES;
+        *end = r->high / (step * LANES) * LANES;
+        if (*end < *begin) *end = *begin;
+        *tail = *begin < *end ? r->high / step : *begin;
+    }
 
     #if VECTORS && !defined(__clang__)
       #define SHUFFLES 1
@@ -121,36 +137,50 @@ cdef extern from *:
               for (int i = 0; i < N; i++) masks[i] = first_lanes((n - p) * N - i * LANES); \
               if (p < n) deal_part_##N(N, line, p, masks, to, pitch); \
           } \
-          INLINE deal_rows_##N(int phases, const Rows *r) { \
-              /* Positions whose vectors are whole.  The last of these may overlap the one before: a vector of which \
-                 some lanes exist waits for the memory behind the line, too. */ \
-              Py_ssize_t low = r->low, high = r->high, n = r->n, pitch = r->plane_pitch, p; \
-              Py_ssize_t begin = (low + N * LANES - 1) / (N * LANES) * LANES, end = high / (N * LANES) * LANES; \
-              end = end < begin ? begin : end; \
-              Py_ssize_t tail = begin < end ? high / N : begin; \
-              Mask first[N], last[N], masks[N]; \
-              for (int i = 0; i < N; i++) { \
-                  first[i] = mask_within(i * LANES, low, high); \
-                  last[i] = mask_within(tail * N + i * LANES, low, high); \
+          INLINE deal_row_##N( \
+              int phases, const Rows *r, const real *line, const Mask *first, const Mask *last, real *to) { \
+              /* The last vector that is whole may overlap the one before: one of which some lanes exist waits for the \
+                 memory behind the line, too. */ \
+              Py_ssize_t low = r->low, high = r->high, pitch = r->plane_pitch, begin, end, tail, p; \
+              whole_positions(r, N, &begin, &end, &tail); \
+              if (begin > 0) deal_part_##N(phases, line, 0, first, to, pitch); \
+              for (p = LANES; p < begin && p < r->n; p += LANES) { \
+                  Mask masks[N]; \
+                  for (int i = 0; i < N; i++) masks[i] = mask_within(p * N + i * LANES, low, high); \
+                  deal_part_##N(phases, line, p, masks, to, pitch); \
               } \
-              for (Py_ssize_t slice = 0; slice < r->slices; slice++) { \
-                  const real *line = r->line + slice * r->slice_step; \
-                  real *to = r->to + slice * r->slice_pitch; \
-                  for (Py_ssize_t row = 0; row < r->rows; row++, line += r->row_step, to += r->row_pitch) { \
-                      if (r->ahead) fetch_line(line + r->ahead, 1, low, high); \
-                      if (begin > 0) deal_part_##N(phases, line, 0, first, to, pitch); \
-                      for (p = LANES; p < begin && p < n; p += LANES) { \
-                          for (int i = 0; i < N; i++) masks[i] = mask_within(p * N + i * LANES, low, high); \
-                          deal_part_##N(phases, line, p, masks, to, pitch); \
+              if (N == 1 && end - begin > LONG * LANES) \
+                  memcpy(to + begin, line + begin, (end - begin) * sizeof(real)); \
+              else for (p = begin; p < end; p += LANES) deal_whole_##N(phases, line, p, to, pitch); \
+              if (end < tail) deal_whole_##N(phases, line, tail - LANES, to, pitch); \
+              p = tail; \
+              if (p * N < high) deal_part_##N(phases, line, p, last, to, pitch), p += LANES; \
+              for (; p < r->n; p += LANES) \
+                  for (int i = 0; i < phases; i++) *(vec *) (to + i * pitch + p) = ZEROS; \
+          } \
+          INLINE deal_rows_##N(int phases, const Rows *r) { \
+              Py_ssize_t begin, end, tail; \
+              whole_positions(r, N, &begin, &end, &tail); \
+              Mask first[N], last[N]; \
+              for (int i = 0; i < N; i++) { \
+                  first[i] = mask_within(i * LANES, r->low, r->high); \
+                  last[i] = mask_within(tail * N + i * LANES, r->low, r->high); \
+              } \
+              for (Py_ssize_t c = 0; c < r->channels; c++) { \
+                  Py_ssize_t ahead = c + 1 < r->channels ? r->channel[c + 1] - r->channel[c] : r->ahead; \
+                  for (Py_ssize_t s = 0; s < r->slice.size; s++) { \
+                      int outside = s < r->slice.low || s >= r->slice.high; \
+                      const real *line = r->line + r->channel[c] + s * r->slice.step; \
+                      real *to = r->to + c * r->channel_pitch + s * r->slice.pitch; \
+                      for (Py_ssize_t i = 0; i < r->row.size; i++, line += r->row.step, to += r->row.pitch) { \
+                          if (outside || i < r->row.low || i >= r->row.high) { \
+                              for (Py_ssize_t p = 0; p < r->n; p += LANES) \
+                                  for (int f = 0; f < phases; f++) *(vec *) (to + f * r->plane_pitch + p) = ZEROS; \
+                          } else { \
+                              if (ahead) fetch_line(line + ahead, 1, r->low, r->high); \
+                              deal_row_##N(phases, r, line, first, last, to); \
+                          } \
                       } \
-                      if (N == 1 && end - begin > LONG * LANES) \
-                          memcpy(to + begin, line + begin, (end - begin) * sizeof(real)); \
-                      else for (p = begin; p < end; p += LANES) deal_whole_##N(phases, line, p, to, pitch); \
-                      if (end < tail) deal_whole_##N(phases, line, tail - LANES, to, pitch); \
-                      p = tail; \
-                      if (p * N < high) deal_part_##N(phases, line, p, last, to, pitch), p += LANES; \
-                      for (; p < n; p += LANES) \
-                          for (int i = 0; i < phases; i++) *(vec *) (to + i * pitch + p) = ZEROS; \
                   } \
               } \
           } \
@@ -214,9 +244,8 @@ cdef extern from *:
     SHUFFLE(deal, j * n + i, i * LANES + j)
     SHUFFLE(zip, i * LANES + j, j * n + i)
 
-    /* to[i*plane_pitch + p] = line[p*step + i], or 0 unless that is one of the numbers from `low` to `high` of the
-       line; for p < n, and to the end of that vector.  Of one phase, or as many as the step is long.  Tells whether
-       there is a way. */
+    /* to[i*plane_pitch + p] = line[p*step + i], or 0 where the array has no such number, for p < n and to the end of
+       that vector: of one phase, or as many as the step is long.  Tells whether there is a way. */
     static int deal_rows(Py_ssize_t phases, Py_ssize_t step, const Rows *r) {
     #if SHUFFLES
       #define DEAL(N) case N: if (phases == 1) deal_rows_##N(1, r); else deal_rows_##N(N, r); return 1;
@@ -246,10 +275,14 @@ cdef extern from *:
     """
     void deal(int n, vec* v) noexcept nogil
     void zip(int n, vec* v) noexcept nogil
+    ctypedef struct Margins:
+        Py_ssize_t low, high, size, step, pitch
     ctypedef struct Rows:
         const real* line
         real* to
-        Py_ssize_t low, high, n, rows, slices, row_step, slice_step, ahead, row_pitch, slice_pitch, plane_pitch
+        const Py_ssize_t* channel
+        Py_ssize_t channels, channel_pitch, low, high, n, plane_pitch, ahead
+        Margins slice, row
     bint deal_rows(Py_ssize_t phases, Py_ssize_t step, const Rows* rows) noexcept nogil
     bint deal_line(Py_ssize_t phases, const real* line, Py_ssize_t n, real* to, Py_ssize_t pitch) noexcept nogil
     bint zip_lines(
