@@ -213,7 +213,7 @@ def _layout(
 
     places, widest = _places(groups, computed[row_class])
     panels, panel_class, panel_rows, panel_weights = _panels(
-        groups, row_class, row_weights, places, np.flatnonzero(computed), len(classes), tile, widest
+        groups, row_class, row_weights, places, computed, tile, spare=widest
     )
     products = np.array([c.weights.size for c in classes], np.intp)
     price = cost(tile)
@@ -269,17 +269,23 @@ def _places(groups: Index, computed: NDArray[np.bool_]) -> tuple[Index, int]:
 
 
 def _panels(
-    groups: Index, row_class: Index, row_weights: Index, places: Index, used: Index, classes: int, tile: int, spare: int
+    groups: Index,
+    row_class: Index,
+    row_weights: Index,
+    places: Index,
+    computed: NDArray[np.bool_],
+    tile: int,
+    spare: int,
 ) -> tuple[Index, Index, Index, Index]:
-    """The rows of each class that is used in each group, a tile at a time; what the last one lacks is a spare row."""
+    """The rows of each class that is computed, in each group, a tile at a time; those the last one lacks are spare."""
     first, of_class, rows, weights = [0], [], [], []
     for begin, end in pairwise(groups.tolist()):
-        for c in range(classes):
-            members = begin + np.flatnonzero(row_class[begin:end] == c) if c in used else np.zeros(0, np.intp)
+        for c in range(computed.size):
+            members = begin + np.flatnonzero((row_class[begin:end] == c) & computed[c])
             number = -(-members.size // tile)
-            missing = number * tile - members.size
-            rows.append(np.pad(places[members], (0, missing), constant_values=spare))
-            weights.append(np.pad(row_weights[members], (0, missing), "edge" if missing else "empty"))
+            missing = 0, number * tile - members.size
+            rows.append(np.pad(places[members], missing, constant_values=spare))
+            weights.append(np.pad(row_weights[members], missing, "edge"))
             of_class += [c] * number
             first.append(first[-1] + number)
     return np.array(first), np.array(of_class, np.intp), np.concatenate(rows), np.concatenate(weights)
@@ -496,12 +502,14 @@ def correlation(
     row_start, row_range = result_places(dims, layout.row_phase)
     row_start += channel_places(layout.row_channel, parts, result_strides[lead + 1], result_strides[-1])
     block_row, block_range, block_ragged, group_block, widest_block = blocks(row_start, row_range, layout.row_groups)
-    # Those that are outputs of one channel without a tap are filled with its bias.
+    # A block that fills the step from one position to the next is stored in whole lines: with nothing but the bias, if
+    # all of it is one channel without a tap.
     step = dims[-1].split.result_step * dims[-1].result_stride
-    filled = np.minimum.reduceat(layout.row_place, block_row[:-1]) > layout.widest
-    filled &= np.diff(block_row) == step
-    filled &= layout.row_channel[block_row[:-1]] == layout.row_channel[block_row[1:] - 1]
-    # A block that fills the step from one position to the next is stored in whole lines.
+    filled = np.zeros(block_row.size - 1, np.intp)
+    if layout.zeros:
+        first, last = block_row[:-1], block_row[1:] - 1
+        filled |= np.minimum.reduceat(layout.row_place, first) > layout.widest
+        filled &= (last - first == step - 1) & (layout.row_channel[first] == layout.row_channel[last])
     whole = widest_block == step
     line = box[-1] * widest_block
     stream = whole and line * itemsize >= STREAM_LINE and groups * rows * math.prod(extent) * itemsize > STREAM_BYTES
@@ -557,7 +565,7 @@ def correlation(
         block_row=block_row,
         block_range=block_range.ravel(),
         block_ragged=block_ragged,
-        block_filled=filled.astype(np.intp),
+        block_filled=filled,
         row_result=row_start,
         row_range=row_range[:, -1].ravel(),
         row_channel=layout.row_channel,
