@@ -62,7 +62,7 @@ cdef inline void stream(const real* line, Py_ssize_t n, real bias, real* y) noex
     """``y[j] = line[j] + bias`` past the caches, but for what shares a cache line with others."""
     cdef Py_ssize_t head = min(n, <Py_ssize_t> (-(<size_t> y) % 64 // sizeof(real))), j
     cdef Py_ssize_t lines = (n - head) // PER_LINE
-    for j in range(head):  # not by a vector: that would touch the line that is to be written past the caches
+    for j in range(head):  # one by one: vectors in part were seen to delay the lines that follow
         y[j] = line[j] + bias
     stream_lines(line + head, lines, bias, y + head)
     head += lines * PER_LINE
