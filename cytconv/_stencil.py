@@ -3,7 +3,7 @@
 Where sums have few terms, to copy the source into planes, and results out of scratch memory, takes longer than to
 multiply.  Then a line along the last axis is the unit of work (``kernels/lines.pxi``).  Phases of that axis, and
 channels that lie between its positions, are *streams*, S of them in the source and R in the result, which are taken
-apart and put together in registers.  A *row* is a line of the result for each position of the outer axes, one for each
+apart and put vectors in registers.  A *row* is a line of the result for each position of the outer axes, one for each
 of their phases; it is a sum over lines of the source, one for each channel and for each tap of the outer axes, and over
 *reads*, the offsets that taps of the last axis have ::
 
@@ -11,9 +11,16 @@ of their phases; it is a sum over lines of the source, one for each channel and 
 
 (of which the kernel gets ``w[line, read, r, f]``: streams that lie side by side are multiplied side by side).
 
-Where a stream of the result has no tap for a stream of the source at some offset, the weight is zero, and results are
-checked like those of a folded kernel (`cytconv._correlation`).  The adjoint in the weights has the rows and lines of
-the forward operator, and sums over their positions instead ::
+Rows that read the same lines make a *band*, so that what is loaded serves all of them: channels of the result, phases
+of the axis before the last, and, where these are too few, neighbouring positions of it ::
+
+    k = 3, stride 1     row  0   = line 0  1  2           k = 4, stride 2     row 0, 1 = line 0  1
+                        row  1   =      1  2  3
+
+A row that has no part in a line of its band multiplies nothing, nor does a stream of the result that has no tap at some
+offset.  Only where streams of the source are multiplied side by side, and some of them have a tap, the weights of the
+others are zeros, and results are checked like those of a folded kernel (`cytconv._correlation`).  The adjoint in the
+weights has the rows and lines of the forward operator, and sums over their positions instead ::
 
     w[line, read, f, r]  =  sum over p of   line[(p + read)*S + f] * result[p*R + r]
 """
@@ -24,7 +31,7 @@ import itertools
 import math
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -43,24 +50,29 @@ __all__ = ["Stencil", "stencil", "weight_lines"]
 MOST_PRODUCTS = 4096  # weights of all rows
 MOST_STREAMS = 8  # that can be taken apart
 MOST_CHANNELS = 3  # of which each has lines of its own: more may lie so that they drive each other from the cache
+ENOUGH = 3  # sums of one row that have a part in what is loaded: more rows would gain little
 MOST_MASKS = 2**12  # of vectors at the ends of a line
 TASK = 2**13  # positions of all rows that make up a task
 TASK_BYTES = 2**16  # in the adjoint in the weights: of what a task reads
 # A result larger than this is written past the caches.  What has room in the last one stays there for whoever reads it,
 # and these kernels are fast enough to notice.
 STREAM_BYTES = max(4 * KIB**2, L3_BYTES * 3 // 4)
-PIECE_BYTES = 4096  # of a line that are written past the caches at a time
+# The same where rows of a band take turns on a page: there CPUs read lines first that they are to write as a whole.
+STREAM_TURNS_BYTES = max(4 * KIB**2, L3_BYTES * 3 // 8)
+PAGE_BYTES = 4096
+PIECE_BYTES = 4096  # of all rows of a band that are written past the caches at a time
 AHEAD_BYTES = 2**14  # how far ahead of what is read lines are fetched
 
 # Times, in multiplications of one vector; measured with AVX-512, and with AVX2 for all others, on an EPYC.  In lines:
-LOAD = 3  # one vector that begins anywhere,
-LOAD_ABREAST = 2  # or whose streams are multiplied as they come
+LOAD = 2  # one vector that begins anywhere,
+BEGIN = 4  # a line of the source in a step,
 SHUFFLE = 0 if ISA == "avx512" else 1  # one vector, to halve or double its streams, beside the loads
+STEP = 0.3  # what else there is to do in a step, for each of its sums,
 PART = 0 if ISA == "avx512" else 3  # what a step at an end of a line takes beyond any other, in steps
-ROW = 200  # one line of the result, whatever its length
+BAND = 200  # a band of rows, whatever its length
 # And in boxes (``kernels/correlate.pxi``):
 COPY = 11  # one vector that is packed or stored
-LINE = 25  # one line of these
+LINE = 40  # one line of these
 CALL = 1500  # what else there is to do in a call, before the first of them
 # One multiplication, by how many rows share its samples.
 TILES = {4: 1.0, 2: 1.1 if ISA == "avx512" else 1.4, 1: 2.0}
@@ -92,25 +104,29 @@ class _Tap(NamedTuple):
 class _Rows:
     """What of a plan knows nothing of sizes."""
 
+    band: int  # rows of each
+    neighbours: int  # positions along the axis before the last that are phases
     reads: tuple[int, ...]  # offsets along the last axis
-    places: Index  # where in w the weight lies for each line, read, stream of the source and of the result; or -1
-    row_line: Index  # line at which each row begins, and the number of lines
+    places: Index  # where in w the weight lies for each line, read, row, stream of the source and of the result; or -1
+    row_line: Index  # line at which each band begins, and the number of lines
+    line_meets: Index  # which streams of the rows of its band a line has a part in: a bit for each
+    read_meets: Index  # likewise
     row_channel: Index  # outer channel of each row,
     row_phase: Index  # and its phase of each axis, one column for each
     line_channel: Index  # likewise; along each axis it is one of
     line_step: Index
     steps: tuple[tuple[Index, Index], ...]  # so many phases and offsets
-    fresh: Index  # lines that no row has read when the next position along the axis before the last begins,
+    fresh: Index  # lines that no band has read when the next position along the axis before the last begins,
     fresh_lines: int  # and how many these are
     stream_channel: Index  # channel of each stream of each row
-    zeros: bool  # whether weights are missing
+    zeros: bool  # whether any are multiplied
     weights: int  # that are not
     # Of a vector of positions: vectors that are loaded, multiplied, and come from memory or go there,
     loads: int
     products: int
     numbers: int
     boxes: float  # and what the multiplications take in boxes
-    most_lines: int  # of one row
+    most_lines: int  # of one band
 
 
 def _taps(pattern: Pattern) -> list[list[_Tap]]:
@@ -138,19 +154,21 @@ def _rows(
     last: int,
     sources: tuple[int, int],
     results: tuple[int, int],
+    bands: tuple[int, ...],
 ) -> _Rows | None:
     """Multiply the axes out; `last` is that of the lines, `before` the next one in memory, either -1 if it is batch.
 
-    `sources` and `results` are numbers of channels, those with lines of their own and those that are streams.
+    `sources` and `results` are numbers of channels, those with lines of their own and those that are streams.  Bands
+    may have so many rows.
     """
     axes = range(len(patterns))
     outer = [a for a in axes if a != last]
-    if math.prod(pattern.taps for pattern in patterns) * math.prod(sources) * math.prod(results) > MOST_PRODUCTS:
+    size = math.prod(pattern.taps for pattern in patterns)
+    if size * math.prod(sources) * math.prod(results) > MOST_PRODUCTS:
         return None
     taps = [_taps(pattern) for pattern in patterns]
     # w is (C_in, C_out, *kernel); the channel axes swap roles between the directions.
     strides = [math.prod(pattern.taps for pattern in patterns[a + 1 :]) for a in axes]
-    size = math.prod(pattern.taps for pattern in patterns)
     if direction == "forward":
         source_stride, result_stride = math.prod(results) * size, size
     else:
@@ -165,30 +183,46 @@ def _rows(
         for tap, c, d in itertools.product(each, range(sources[1]), range(results[1])):
             at = reads.index(tap.offset), tap.phase * sources[1] + c, r * results[1] + d
             within[at] = tap.k * stride + c * source_stride + d * result_stride
+    some: Any = (within >= 0).any(axis=1)  # whether a read has a part in a stream of the result
 
-    rows = list(itertools.product(range(results[0]), *(range(len(taps[a])) for a in outer)))
-    lines: list[tuple[int, list[_Tap]]] = []
-    begin, weights = [0], []
-    for channel, *phase in rows:
-        chosen = [taps[a][f] for a, f in zip(outer, phase, strict=True)]
-        for c, terms in itertools.product(range(sources[0]), map(list, itertools.product(*chosen))):
-            lines.append((c, terms))
-            weights.append(
-                c * sources[1] * source_stride
-                + channel * results[1] * result_stride
-                + sum(tap.k * strides[a] for a, tap in zip(outer, terms, strict=True))
-            )
+    # Bands: along the axis before the last, where rows have most lines in common, channels and phases come first.
+    if some.sum() >= ENOUGH * len(reads):
+        bands = (1,)
+    band, neighbours = _band(bands, results[0], patterns[before] if before in outer else None)
+    chosen = [  # for each phase of each outer axis: how many positions further on, and taps
+        [(ahead, each) for ahead in range(neighbours if a == before else 1) for each in taps[a]] for a in outer
+    ]
+    order = sorted(range(len(outer)), key=lambda d: outer[d] == before)
+    rows = [
+        (channel, *(f for _, f in sorted(zip(order, phase, strict=True))))
+        for *phase, channel in itertools.product(*(range(len(chosen[d])) for d in order), range(results[0]))
+    ]
+    lines: list[tuple[Any, ...]] = []  # channel; phase and offset along each outer axis
+    bases: list[list[int]] = []  # where weights lie, for each row of the band; or -1
+    begin = [0]
+    for number in range(0, len(rows), band):
+        found: dict[tuple[Any, ...], list[int]] = {}
+        for b, (channel, *phase) in enumerate(rows[number : number + band]):
+            steps_ahead, of_axes = zip(*(chosen[d][f] for d, f in enumerate(phase)), strict=True) if phase else ((), ())
+            for c, terms in itertools.product(range(sources[0]), itertools.product(*of_axes)):
+                line = c, *((tap.phase, tap.offset + n) for tap, n in zip(terms, steps_ahead, strict=True))
+                found.setdefault(line, [-1] * band)[b] = (
+                    c * sources[1] * source_stride
+                    + channel * results[1] * result_stride
+                    + sum(tap.k * strides[a] for a, tap in zip(outer, terms, strict=True))
+                )
+        lines += sorted(found)
+        bases += [found[line] for line in sorted(found)]
         begin.append(len(lines))
     if not lines or not reads or len(lines) * within.size > MOST_PRODUCTS:
         return None
 
     # Every line by what it is along each axis.
-    these: list[tuple[Any, ...]] = [(c, *((tap.phase, tap.offset) for tap in terms)) for c, terms in lines]
-    distinct = [sorted({line[1 + d] for line in these}) for d in range(len(outer))]
+    distinct = [sorted({line[1 + d] for line in lines}) for d in range(len(outer))]
     line_step, row_phase = (np.zeros((len(table), len(patterns)), np.intp) for table in (lines, rows))
     steps = [(np.zeros(1, np.intp), np.zeros(1, np.intp))] * len(patterns)
     for d, a in enumerate(outer):
-        line_step[:, a] = [distinct[d].index(line[1 + d]) for line in these]
+        line_step[:, a] = [distinct[d].index(line[1 + d]) for line in lines]
         row_phase[:, a] = [row[1 + d] for row in rows]
         phase, offset = np.array(distinct[d], np.intp).T
         steps[a] = phase, offset
@@ -196,32 +230,54 @@ def _rows(
     def later(line: tuple[Any, ...]) -> tuple[Any, ...]:
         """The line that takes its place at the next position."""
         d = 1 + outer.index(before)
-        return (*line[:d], (line[d][0], line[d][1] + 1), *line[d + 1 :])
+        return (*line[:d], (line[d][0], line[d][1] + neighbours), *line[d + 1 :])
 
-    known = set(these)
-    fresh = [before not in outer or later(line) not in known for line in these]
-    planes = {(c, *(tap.phase for tap in terms)) for c, terms in lines}
-    channels = np.arange(results[0])[[row[0] for row in rows]]
+    known = set(lines)
+    fresh = [before not in outer or later(line) not in known for line in lines]
+    planes = {(line[0], *(phase for phase, _ in line[1:])) for line in lines}
+    channels = np.array([channel for channel, *_ in rows], np.intp)
+    base = np.array(bases, np.intp)[:, None, :, None, None]
+    meets = within[:, None]  # lines, reads, rows of a band, streams of the source and of the result
+    missing = (base < 0) | (meets < 0)
+    bits = 1 << np.arange(band * R).reshape(band, R)
     return _Rows(
+        band=band,
+        neighbours=neighbours,
         reads=tuple(reads),
-        places=np.where(within < 0, -1, within + np.array(weights, np.intp)[:, None, None, None]).ravel(),
+        places=np.where(missing, -1, base + meets),
         row_line=np.array(begin, np.intp),
+        line_meets=((base[:, 0, :, :, 0] >= 0) * bits).sum(axis=(1, 2)),
+        read_meets=(some[:, None] * bits).sum(axis=(1, 2)),
         row_channel=channels,
         row_phase=row_phase,
-        line_channel=np.array([c for c, _ in lines], np.intp),
+        line_channel=np.array([line[0] for line in lines], np.intp),
         line_step=line_step,
         steps=tuple(steps),
         fresh=np.array(fresh),
-        fresh_lines=len({line for line, new in zip(these, fresh, strict=True) if new}),
+        fresh_lines=len({line for line, new in zip(lines, fresh, strict=True) if new}),
         stream_channel=(channels[:, None] * results[1] + np.arange(R) % results[1]).ravel(),
-        zeros=bool((within < 0).any()),
-        weights=len(lines) * int(np.count_nonzero(within >= 0)),
+        zeros=bool(((within < 0) & some[:, None]).any()),
+        weights=int(np.count_nonzero(~missing)),
         loads=len(lines) * len(reads) * S,
-        products=len(lines) * within.size,
-        numbers=len(planes) * S + len(rows) * R,
-        boxes=_boxed(taps, math.prod(sources), math.prod(results)),
+        products=int(np.count_nonzero(base >= 0) * some.sum()) * S,
+        numbers=len(planes) * S * neighbours + len(rows) * R,
+        boxes=_boxed(taps, math.prod(sources), math.prod(results)) * neighbours,
         most_lines=int(np.diff(begin).max()),
     )
+
+
+def _band(bands: tuple[int, ...], channels: int, pattern: Pattern | None) -> tuple[int, int]:
+    """How many rows make a band, and how many neighbouring positions have a part in it.
+
+    There are so many `channels` of results, and such a pattern along the axis of those positions, if it has one.
+    """
+    rows = channels * len(pattern.class_of) if pattern else channels
+    if pattern and any(run.length > 1 for runs in pattern.classes for run in runs):
+        widest = max(bands)
+        neighbours = widest // math.gcd(widest, rows)
+        if neighbours == 1 or abs(pattern.tap_step) < neighbours:  # else they have no lines in common
+            return widest, neighbours
+    return max(b for b in bands if rows % b == 0), 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -260,22 +316,29 @@ def stencil(
 
     If it is to be `exact`, no zeros may be multiplied.
     """
-    lines = _lines(module, direction, axes, sources, results, source_shape, source_strides, result_strides)
+    problem = module, direction, axes, sources, results, source_shape, source_strides, result_strides
+    lines = _lines(*problem, bands=True)
     if lines is None or lines.rows.most_lines > module.most_lines or (lines.rows.zeros and exact):
         return None
     rows, (S, R) = lines.rows, lines.streams
-    together = module.stream_widths[S, R]
-    if not _pays(lines, module.lanes, together):
+    length = -(-lines.extent[-1] // module.lanes)
+    vectors = min(module.bands[S, R][rows.band], key=lambda n: -(-length // n) * (n + STEP))
+    if not _pays(lines, module.lanes, vectors):
         return None
     fetched = max(1, rows.fresh_lines * lines.source_size * itemsize)
-    tables = _tables(lines, module.lanes, together, TASK // rows.row_channel.size, ahead=-(-AHEAD_BYTES // fetched))
+    tables = _tables(lines, module.lanes, vectors, TASK // rows.row_channel.size, ahead=-(-AHEAD_BYTES // fetched))
     if tables is None:
         return None
-    work = lines.groups * math.prod(lines.extent) * rows.places.size
+    work = lines.groups * math.prod(lines.extent) * rows.products
     written = lines.groups * rows.row_channel.size * R * math.prod(lines.extent) * itemsize
+    turns = rows.band > 1 and lines.result_size * itemsize < PAGE_BYTES
+    streams = written > (min(STREAM_BYTES, STREAM_TURNS_BYTES) if turns else STREAM_BYTES)
     kernel = module.Stencil(
+        band=rows.band,
+        line_meets=rows.line_meets,
+        read_meets=rows.read_meets,
         results=results,
-        piece=max(1, PIECE_BYTES // (R * itemsize * together * module.lanes)) if written > STREAM_BYTES else 0,
+        piece=max(1, PIECE_BYTES // (rows.band * R * itemsize * vectors * module.lanes)) if streams else 0,
         row_channel=rows.stream_channel,
         check=rows.zeros,
         **tables,
@@ -284,7 +347,7 @@ def stencil(
         module=module,
         key=(module, *lines.key),
         pairs=sources * results,
-        places=rows.places.reshape(-1, S, R).swapaxes(1, 2).ravel(),
+        places=rows.places.swapaxes(3, 4).ravel(),
         kernel=kernel,
         tasks=lines.groups * kernel.group_tasks,
         work=work,
@@ -309,7 +372,7 @@ def weight_lines(
     lead = len(x_shape) - len(axes) - 3
     groups, parts = x_shape[lead], x_shape[-1]
     inputs, outputs = x_shape[lead + 1] * parts, y_shape[lead + 1] * parts
-    lines = _lines(module, "forward", axes, inputs, outputs, x_shape, x_strides, y_strides, fewest_reads=True)
+    lines = _lines(module, "forward", axes, inputs, outputs, x_shape, x_strides, y_strides)
     if lines is None:
         return None
     rows, (S, R) = lines.rows, lines.streams
@@ -325,7 +388,7 @@ def weight_lines(
     steps = tables["result_step"]
     kernel = module.WeightLines(
         row_ahead=int(table([ahead * int(steps[-1])])[0]) if FETCHES and steps.size else 0,
-        places=rows.places,
+        places=rows.places.ravel(),
         groups=groups,
         shares=max(1, SHARES // groups),
         parts=parts,
@@ -368,11 +431,11 @@ def _lines(
     source_shape: tuple[int, ...],
     source_strides: tuple[int, ...],
     result_strides: tuple[int, ...],
-    fewest_reads: bool = False,
+    bands: bool = False,
 ) -> _Lines | None:
-    """Take a problem apart, if the kernels can do that.
+    """Take a problem apart, if the kernels can do that, into bands or into single rows.
 
-    With the fewest reads, the lines of the result may begin before its first output.
+    Single rows have the fewest reads: the lines of the result may begin before its first output.
     """
     lead = len(source_shape) - len(axes) - 3
     parts = source_shape[-1]
@@ -382,7 +445,7 @@ def _lines(
     dims, extent, _ = dims_of(splits, source_shape, source_strides, result_strides)
     *outer, last = dims
     split = last.split
-    if fewest_reads and last.axis >= 0:
+    if not bands and last.axis >= 0:
         earlier = split_axis(axes[last.axis], direction)
         if len(_offsets(earlier.pattern)) < len(_offsets(split.pattern)):
             split = splits[last.axis] = earlier
@@ -390,7 +453,7 @@ def _lines(
     # Between neighbouring samples of one channel and phase lie those of others, or nothing.
     inside = last.source_stride, last.result_stride
     S, R = split.source_start.size * inside[0], split.result_start.size * inside[1]
-    if (S, R) not in module.stream_widths or (split.source_step * inside[0], split.result_step * inside[1]) != (S, R):
+    if (S, R) not in module.bands or (split.source_step * inside[0], split.result_step * inside[1]) != (S, R):
         return None
     channel_steps = source_strides[lead + 1], result_strides[lead + 1]
     alone = [
@@ -400,10 +463,25 @@ def _lines(
     if not all(0 < n <= MOST_CHANNELS for n in alone):
         return None
     before = outer[-1].axis if outer else -1
-    key = direction, tuple(s.pattern for s in splits), before, last.axis, (alone[0], inside[0]), (alone[1], inside[1])
+    if bands and before >= 0:  # phases that read the same lines
+        splits[before] = split_axis(axes[before], direction)
+        dims[-2], extent[-2] = outer[-1]._replace(split=splits[before]), splits[before].positions
+    rows_of = tuple(module.bands[S, R]) if bands else (1,)
+    key = (
+        direction,
+        tuple(s.pattern for s in splits),
+        before,
+        last.axis,
+        (alone[0], inside[0]),
+        (alone[1], inside[1]),
+        rows_of,
+    )
     rows = _rows(*key)
     if rows is None:
         return None
+    if rows.neighbours > 1:
+        splits[before] = _with_neighbours(splits[before], rows.neighbours)
+        dims[-2], extent[-2] = dims[-2]._replace(split=splits[before]), splits[before].positions
     return _Lines(
         key=key,
         rows=rows,
@@ -419,7 +497,7 @@ def _lines(
     )
 
 
-def _tables(lines: _Lines, lanes: int, together: int, task: int, ahead: int) -> dict[str, Any] | None:
+def _tables(lines: _Lines, lanes: int, vectors: int, task: int, ahead: int) -> dict[str, Any] | None:
     """Tables of the kernels for so many vectors at a time, unless that takes too many masks.
 
     A task has so many positions.  What comes next is fetched so many positions of the outer axis `ahead`.
@@ -430,15 +508,16 @@ def _tables(lines: _Lines, lanes: int, together: int, task: int, ahead: int) -> 
     reads = [int(last.split.source_start[0]) * inside + read * S for read in rows.reads]
     first = int(last.split.result_start[0]) * last.result_stride  # may lie before the line
     # Steps along a line: those between `head` and `tail` reach beyond neither end.
-    step_size = together * lanes
+    step_size = vectors * lanes
     steps = -(-lines.extent[-1] // step_size)
     head = min(steps, -min(reads[0] // (S * step_size), first // (R * step_size), 0))
     tail = max(head, min((lines.source_size - reads[-1]) // S, (lines.result_size - first) // R) // step_size)
-    if (head + steps - tail) * together * (len(reads) * S + R) > MOST_MASKS:
+    if (head + steps - tail) * vectors * (len(reads) * S + R) > MOST_MASKS:
         return None
 
     row_place, row_range = result_places(outer, rows.row_phase)
-    line_place, line_range = places(rows.line_step, [_side(dim, rows.steps) for dim in outer])
+    sides = [_side(dim, rows.steps, rows.neighbours if d == len(outer) - 1 else 1) for d, dim in enumerate(outer)]
+    line_place, line_range = places(rows.line_step, sides)
     row_place += rows.row_channel * lines.channel_steps[1] + first
     line_place += rows.line_channel * lines.channel_steps[0]
     ahead = ahead if FETCHES and outer else 0
@@ -456,7 +535,7 @@ def _tables(lines: _Lines, lanes: int, together: int, task: int, ahead: int) -> 
         "result_begin": -first,
         "result_end": lines.result_size - first,
         "reads": table(reads),
-        "together": together,
+        "vectors": vectors,
         "steps": steps,
         "head": head,
         "tail": tail,
@@ -478,26 +557,39 @@ def _channels_alone(channels: int, parts: int, step: int, inside: int) -> int:
     return 1 if step == parts and inside == channels else 0
 
 
-def _side(dim: Dim, steps: Sequence[tuple[Index, Index]]) -> tuple[int, int, Index, int, int, int]:
-    """What `cytconv.kernels.tables.places` is to know of one of the outer axes."""
+def _with_neighbours(split: Split, number: int) -> Split:
+    """Make phases of so many neighbouring positions; the source keeps its own."""
+    ahead = np.arange(number)[:, None] * split.result_step
+    return replace(
+        split,
+        positions=-(-split.positions // number),
+        source_step=split.source_step * number,
+        result_step=split.result_step * number,
+        result_start=(ahead + split.result_start).ravel(),
+    )
+
+
+def _side(dim: Dim, steps: Sequence[tuple[Index, Index]], neighbours: int) -> tuple[int, int, Index, int, int, int]:
+    """What `cytconv.kernels.tables.places` is to know of one of the outer axes, of so many positions at a time."""
     split, starts = dim.split, dim.split.source_start
     if dim.axis >= 0:
         phase, offset = steps[dim.axis]
-        starts = starts[phase] + offset * table([split.source_step])
+        starts = starts[phase] + offset * table([split.source_step // neighbours])
     return dim.axis, dim.source_stride, starts, split.source_step, split.source_size, split.positions
 
 
-def _pays(lines: _Lines, lanes: int, together: int) -> bool:
-    """Whether this takes less time than boxes, with vectors of so many `lanes`, some of a line done `together`."""
+def _pays(lines: _Lines, lanes: int, step: int) -> bool:
+    """Whether this takes less time than boxes, with vectors of so many `lanes`, and so many vectors in a `step`."""
     rows, (S, R), vectors = lines.rows, lines.streams, lines.extent[-1] / lanes
     others = lines.groups * math.prod(lines.extent[:-1])
-    steps = math.ceil(vectors / together)
-    taken = (steps + PART * min(steps, 2)) * together / vectors
+    steps = math.ceil(vectors / step)
+    taken = (steps + PART * min(steps, 2)) * step / vectors
     results = rows.row_channel.size * R
     abreast = S > 1 and lanes % S == 0
     shuffles = (results * S if abreast else rows.loads) * _halvings(S) + results * _halvings(R)
-    sums = max(rows.products + SHUFFLE * shuffles, (LOAD_ABREAST if abreast else LOAD) * rows.loads)
-    here = sums * taken + ROW * rows.row_channel.size / vectors
+    sums = max(rows.products + SHUFFLE * shuffles, LOAD * rows.loads)
+    bands = rows.row_line.size - 1
+    here = sums * taken + (BEGIN * rows.line_channel.size * steps + BAND * bands) / vectors
     return here < rows.boxes + (COPY + LINE / vectors) * rows.numbers + CALL / (others * vectors)
 
 

@@ -76,7 +76,7 @@ def check(rng, x_shape, w_shape, kwargs, dtype, scale=1):
     assert_exact(conv_transpose(x, w, out=out, **kwargs), y, dtype)
     strided = np.full((*y.shape, 2), np.nan, dtype)
     assert_exact(conv_transpose(x, w, out=strided[..., 1], **kwargs), y, dtype)
-    y = y.astype(dtype)
+    y = y.astype(dtype, order="C")
     n = x_shape[1:-1] if kwargs.get("channels") == "last" else x_shape[-(len(w_shape) - 2) :]
     n = n if "channels" in kwargs else [x_shape[a] for a in kwargs.get("axes", range(len(x_shape)))]
     adjoint = reference.conv_transpose_adjoint(y, w, input_shape=n, **kwargs)
@@ -417,19 +417,75 @@ def test_lines_of_either_kind_of_channels(rng, lines):
     assert any(lines)
 
 
+KINDS = {  # of lines, by streams of the source and of the result: channels at the end, stride, taps
+    (1, 1): (0, 1, 4),
+    (1, 2): (0, 2, 5),
+    (1, 3): (0, 3, 7),
+    (1, 4): (0, 4, 9),
+    (1, 8): (0, 8, 9),
+    (2, 2): (2, 1, 3),
+    (2, 4): (2, 2, 5),
+}
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("streams", KINDS)
+def test_bands(rng, dtype, streams, monkeypatch, lines):
+    """Of every kind: neighbours, phases and channels of the result, in steps of every width, in both directions."""
+    channels, stride, taps = KINDS[streams]
+    module, tables = _runtime.kernels(np.dtype(dtype)), _stencil._tables
+    known, used = dict(module.bands), set()
+    assert set(known) == {*KINDS, *(streams[::-1] for streams in KINDS)}
+
+    def noted(lines, lanes, vectors, *others, **more):
+        used.add((lines.streams, lines.rows.band, vectors))
+        return tables(lines, lanes, vectors, *others, **more)
+
+    monkeypatch.setattr(_stencil, "_tables", noted)
+    monkeypatch.setattr(_stencil, "ENOUGH", 10**6)
+    wanted = {(of, b, n) for of in (streams, streams[::-1]) for b, widths in known[of].items() for n in widths}
+    for of, b, n in wanted:
+        monkeypatch.setattr(module, "bands", {**known, of: {1: known[of][1], b: [n]}})
+        _stencil.stencil.cache_clear()
+        recall.forget()
+        for vertical in ({"stride": (1, stride)}, {"stride": (2, stride)}, {"stride": (1, stride), "dilation": (2, 1)}):
+            kwargs = {"padding": ((0, 1), (1, 0)), "channels": "last" if channels else "first", **vertical}
+            if channels:
+                check(rng, (2, 6, 70, channels), (channels, channels, 3, taps), kwargs, dtype)
+            else:
+                check(rng, (2, 6, 40), (2, 3, 3, taps), kwargs, dtype)
+        if not channels:  # steps that are whole
+            check(rng, (7, 150), (4, taps), {"stride": (1, stride), "padding": 1}, dtype)
+    assert used >= wanted
+
+
+def test_a_band_has_lines_in_common():
+    """Neighbours whose taps are too far apart have none; phases, and channels of the result, always do."""
+    near, far = (_stencil.split_axis(Axis(50, 3, 60, dilation=d), "forward").pattern for d in (1, 4))
+    phases = _stencil.split_axis(Axis(50, 4, 102, stride=2), "forward").pattern
+    assert _stencil._band((1, 2, 4), 1, near) == (4, 4)
+    assert _stencil._band((1, 2, 4), 1, far) == (1, 1)
+    assert _stencil._band((1, 2), 3, near) == (2, 2)
+    assert _stencil._band((1, 2), 1, phases) == (2, 1)
+    assert _stencil._band((1, 2), 2, far) == (2, 1)
+    assert _stencil._band((1, 2), 2, None) == (2, 1)
+    assert _stencil._band((1, 2), 3, None) == (1, 1)
+
+
 def test_lines_are_fetched_once():
     """Three taps without a stride: of three lines the last is new; with stride 2, four taps of y: two of four."""
     axes = (Axis(50, 3, 50, low=1), Axis(60, 3, 60, low=1))
     module = _runtime.kernels(np.dtype("f4"))
 
-    def fresh(direction, axes):
+    def fresh(direction, axes, bands=(1,)):
         patterns = tuple(_stencil.split_axis(axis, direction, aligned=direction == "forward").pattern for axis in axes)
-        rows = _stencil._rows(direction, patterns, 0, 1, (1, 1), (1, 1))
+        rows = _stencil._rows(direction, patterns, 0, 1, (1, 1), (1, 1), bands)
         return rows.fresh.sum(), rows.fresh_lines, np.unique(rows.line_step[rows.fresh][:, 0]).tolist(), rows.steps[0]
 
-    assert module.stream_widths[1, 1] > 0
+    assert module.bands[1, 1][4]
     assert fresh("forward", axes)[:2] == (1, 1)
     assert fresh("forward", axes)[3][1][fresh("forward", axes)[2]].tolist() == [2]
+    assert fresh("forward", axes, (1, 4))[:2] == (4, 4)  # of the six that four neighbours read
     axes = (Axis(50, 4, 100, stride=2, low=1), Axis(60, 4, 120, stride=2, low=1))
     assert fresh("adjoint", axes)[:2] == (2, 2)
 
@@ -439,7 +495,7 @@ def test_lines_of_weights_have_the_fewest_reads():
     axis = Axis(100, 4, 200, stride=2, low=1)
     problem = (_runtime.kernels(np.dtype("f4")), "forward", (axis,), 1, 1, (1, 1, 100, 1), (100, 100, 1, 1))
     strides = (200, 200, 1, 1)
-    aligned, fewest = (_stencil._lines(*problem, strides, fewest_reads=each).rows.reads for each in (False, True))
+    aligned, fewest = (_stencil._lines(*problem, strides, bands=each).rows.reads for each in (True, False))
     assert (len(aligned), len(fewest)) == (3, 2)
 
 
@@ -461,7 +517,7 @@ def test_large_kernels_are_declined_in_time():
     axis = Axis(30_000, 20_000, 49_999)
     pattern = _stencil.split_axis(axis, "forward", aligned=True).pattern
     tracemalloc.start()
-    assert _stencil._rows("forward", (pattern,), -1, 0, (1, 1), (1, 1)) is None
+    assert _stencil._rows("forward", (pattern,), -1, 0, (1, 1), (1, 1), (1,)) is None
     assert tracemalloc.get_traced_memory()[1] < 10**6
     tracemalloc.stop()
 

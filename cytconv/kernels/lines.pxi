@@ -14,25 +14,12 @@ cdef extern from *:
       #define LITERALS static void
     #endif
 
-    /* Streams of the source and of the result that can be done, and how many vectors of positions of a sum in one step:
-       as many as lets 16 registers hold sums and samples. */
+    /* Streams of the source and of the result that can be done. */
     #define ALL_STREAMS(CASE) \\
-        CASE(1, 1, 4) CASE(1, 2, 4) CASE(2, 1, 4) CASE(1, 3, 2) CASE(3, 1, 2) CASE(1, 4, 2) CASE(4, 1, 2) \\
-        CASE(2, 2, 2) CASE(2, 4, 1) CASE(4, 2, 1) CASE(1, 8, 1) CASE(8, 1, 1)
+        CASE(1, 1) CASE(1, 2) CASE(2, 1) CASE(1, 3) CASE(3, 1) CASE(1, 4) CASE(4, 1) CASE(2, 2) CASE(2, 4) CASE(4, 2) \\
+        CASE(1, 8) CASE(8, 1)
     #define PAIR(S, R) ((S) * 16 + (R))
-
-    static int stream_width(int streams, int results) {
-    #define WIDTH(S, R, NV) case PAIR(S, R): return NV;
-        switch (PAIR(streams, results)) { ALL_STREAMS(WIDTH) }
-        return 0;
-    }
     """
-    int stream_width(int streams, int results) noexcept nogil
-
-
-stream_widths = {  # vectors in a step, by the numbers of streams that can be done
-    (s, r): stream_width(s, r) for s in range(1, 16) for r in range(1, 16) if stream_width(s, r)
-}
 
 
 cdef class LineTables:
@@ -42,7 +29,7 @@ cdef class LineTables:
     cdef Py_ssize_t rows, source_group, source_size, result_group
     cdef Py_ssize_t result_begin, result_end  # of a line of the result, from where its first position is
     cdef Py_ssize_t outer_each, steps_each, stretches  # positions and steps of a task; so many make up all steps
-    cdef int streams, result_streams
+    cdef int streams, result_streams, vectors  # of positions in a step
     cdef const Py_ssize_t[::1] extent, source_step, result_step, reads
     cdef const Py_ssize_t[::1] row_place, row_range, row_line, line_place, line_range, line_ahead
     cdef Py_ssize_t step_size, steps  # positions of a step, steps of a line
@@ -71,14 +58,14 @@ cdef class LineTables:
         self.steps, self.head, self.tail = tables["steps"], tables["head"], tables["tail"]
         self.stretches = ceil_div(self.steps, self.steps_each)
         self.group_tasks = self.stretches * ceil_div(self.outer, self.outer_each)
-        self.note_masks(tables["together"])
+        self.vectors = tables["vectors"]
+        self.note_masks()
 
-    cdef void note_masks(self, Py_ssize_t vectors):
-        """For the steps at the ends of a line, of so many vectors: a mask for each vector of each read, and for each
-        of the result."""
+    cdef void note_masks(self):
+        """For the steps at the ends of a line: a mask for each vector of each read, and for each of the result."""
         cdef Py_ssize_t step, t, i, k = 0
-        cdef Py_ssize_t loads = vectors * self.streams, stores = vectors * self.result_streams
-        self.step_size = vectors * LANES
+        cdef Py_ssize_t loads = self.vectors * self.streams, stores = self.vectors * self.result_streams
+        self.step_size = self.vectors * LANES
         self.step_masks = self.reads.shape[0] * loads + stores
         i = (self.head + self.steps - self.tail) * self.step_masks
         self.mask_memory = Memory(i * sizeof(Mask) // sizeof(real) + 1)

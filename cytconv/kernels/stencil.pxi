@@ -7,18 +7,43 @@
 #                       at each offset of a tap        over lines and reads
 #
 # Where a vector holds no whole number of S samples, the streams are taken apart before they are multiplied.
+#
+# Rows that have lines in common are a *band*: what is loaded serves all of them.  A row has no part in some lines of
+# its band, and a stream of the result none in some reads; these meet nothing.
 
 cdef extern from *:
     """
     typedef double unaligned_double __attribute__((aligned(4), may_alias));
-    #define MOST_LINES 128  /* of the source that a row has to do with */
+    #define MOST_LINES 256  /* of the source that a band has to do with */
+    #define BAND_ROWS 4  /* of a band */
+
+    typedef struct {  /* of the source */
+        Py_ssize_t place, weights;  /* where it lies, and its weights, by reads, rows of the band, streams */
+        Py_ssize_t meets;  /* which sums it has a part in: a bit for each row and stream of the result */
+        Py_ssize_t ahead;  /* how far away what comes next begins, 0 if it was there before */
+    } BandLine;
 
     typedef struct {
-        const real *lines[MOST_LINES];  /* of the source, */
-        const real *weights[MOST_LINES];  /* one for each read and pair of streams, */
-        Py_ssize_t ahead[MOST_LINES];  /* how far away what comes next begins, 0 if it was there before, */
-        Py_ssize_t count;  /* and how many these are */
-    } Lines;
+        const real *source, *weights;  /* what places count from */
+        const BandLine *lines;
+        Py_ssize_t count;
+        real *rows[BAND_ROWS];  /* of the result; NULL if there is none here */
+    } Band;
+
+    /* What is done in one step, by the streams of the source and the result: so many rows of a band, and vectors of
+       positions of each sum; as many as lets the registers hold sums and samples. */
+    #define BANDS_16(CASE) \\
+        CASE(1, 1, 1, 4) CASE(1, 1, 2, 4) CASE(1, 1, 4, 2) CASE(1, 2, 1, 4) CASE(1, 2, 2, 2) CASE(2, 1, 1, 4) \\
+        CASE(2, 1, 2, 2) CASE(1, 3, 1, 2) CASE(1, 3, 2, 1) CASE(3, 1, 1, 2) CASE(3, 1, 2, 2) CASE(1, 4, 1, 2) \\
+        CASE(1, 4, 2, 1) CASE(4, 1, 1, 2) CASE(4, 1, 2, 1) CASE(2, 2, 1, 2) CASE(2, 2, 2, 1) CASE(2, 4, 1, 1) \\
+        CASE(4, 2, 1, 1) CASE(1, 8, 1, 1) CASE(8, 1, 1, 1)
+    #if REGISTERS == 32
+      #define ALL_BANDS(CASE) BANDS_16(CASE) \\
+        CASE(1, 1, 4, 4) CASE(1, 2, 2, 4) CASE(2, 1, 2, 4) CASE(1, 3, 2, 2) CASE(1, 4, 2, 2) CASE(4, 1, 2, 2) \\
+        CASE(2, 2, 2, 2) CASE(2, 4, 2, 1) CASE(4, 2, 2, 1) CASE(1, 8, 2, 1) CASE(8, 1, 2, 1)
+    #else
+      #define ALL_BANDS(CASE) BANDS_16(CASE)
+    #endif
 
     /* Whether streams are multiplied as they come, by weights that alternate like them: so only sums need be dealt. */
     #define ABREAST(S) (VECTORS && (S) > 1 && (int) LANES % (S) == 0)
@@ -42,109 +67,148 @@ cdef extern from *:
         return v;
     }
 
-    LITERALS sum_lines(
-        int, int, int, int, Py_ssize_t, Py_ssize_t, const Mask *, const Lines *, const Py_ssize_t *, Py_ssize_t,
-        const real *, vec *, real *);
-
-    /* `sum_lines` with these numbers as literals. */
-    static void sum_steps(
-        int streams, int results, Py_ssize_t steps, Py_ssize_t step, const Mask *masks, const Lines *lines,
-        const Py_ssize_t *reads, Py_ssize_t reads_count, const real *bias, vec *found, real *y) {
-    #define STEPS(S, R, NV) case PAIR(S, R): \\
-        if (masks) sum_lines(S, R, NV, 1, steps, step, masks, lines, reads, reads_count, bias, found, y); \\
-        else sum_lines(S, R, NV, 0, steps, step, masks, lines, reads, reads_count, bias, found, y); \\
-        return;
-        switch (PAIR(streams, results)) { ALL_STREAMS(STEPS) }
+    /* Add to each of n sums a product, if the bit of its factor says so. */
+    LITERALS meet_samples(int n, int each, Py_ssize_t meet, const vec *factors, const vec *samples, vec *acc) {
+        #pragma GCC unroll 16
+        for (int i = 0; i < n; i++)
+            if (meet >> i / each & 1) acc[i] = acc[i] + factors[i / each] * samples[i % each];
     }
+
+    LITERALS sum_lines(
+        int, int, int, int, int, Py_ssize_t, Py_ssize_t, const Mask *, const Band *, const Py_ssize_t *,
+        const Py_ssize_t *, Py_ssize_t, const real *, vec *);
+
+    /* `sum_lines` with these numbers as literals; apart, as GCC keeps less in registers where there are many loops. */
+    typedef void (*SumLines)(
+        Py_ssize_t, Py_ssize_t, const Mask *, const Band *, const Py_ssize_t *, const Py_ssize_t *, Py_ssize_t,
+        const real *, vec *);
+    #ifdef __GNUC__
+      #define APART __attribute__((noinline)) static void
+    #else
+      #define APART static void
+    #endif
+    #define SUM_LINES(S, R, B, NV) \\
+        APART sum_##S##_##R##_##B##_##NV( \\
+            Py_ssize_t steps, Py_ssize_t step, const Mask *masks, const Band *band, const Py_ssize_t *reads, \\
+            const Py_ssize_t *meets, Py_ssize_t count, const real *bias, vec *found) { \\
+            if (masks) sum_lines(S, R, B, NV, 1, steps, step, masks, band, reads, meets, count, bias, found); \\
+            else sum_lines(S, R, B, NV, 0, steps, step, masks, band, reads, meets, count, bias, found); \\
+        }
+    ALL_BANDS(SUM_LINES)
+
+    typedef struct { int streams, results, rows, vectors; SumLines sum; } BandKind;
+    #define KIND(S, R, B, NV) {S, R, B, NV, sum_##S##_##R##_##B##_##NV},
+    static const BandKind band_kinds[] = {ALL_BANDS(KIND)};
+    #define BAND_KINDS ((int) (sizeof(band_kinds) / sizeof(BandKind)))
     """
     enum:
         MOST_LINES
+        BAND_ROWS
     bint ABREAST(int streams) noexcept nogil
     vec repeated(int streams, const real* w) noexcept nogil
-    ctypedef struct Lines:
-        const real** lines
-        const real** weights
-        Py_ssize_t* ahead
-        Py_ssize_t count
-    void sum_steps(
-        int streams, int results, Py_ssize_t steps, Py_ssize_t step, const Mask* masks, const Lines* lines,
-        const Py_ssize_t* reads, Py_ssize_t reads_count, const real* bias, vec* found, real* y,
+    void meet_samples(
+        int n, int each, Py_ssize_t meet, const vec* factors, const vec* samples, vec* acc,
     ) noexcept nogil
+    ctypedef void (*SumLines)(
+        Py_ssize_t steps, Py_ssize_t step, const Mask* masks, const Band* band, const Py_ssize_t* reads,
+        const Py_ssize_t* meets, Py_ssize_t count, const real* bias, vec* found,
+    ) noexcept nogil
+    ctypedef struct BandKind:
+        int streams, results, rows, vectors
+        SumLines sum
+    const BandKind* band_kinds
+    const int BAND_KINDS
+    ctypedef struct BandLine:
+        Py_ssize_t place, weights, meets, ahead
+    ctypedef struct Band:
+        const real* source
+        const real* weights
+        const BandLine* lines
+        Py_ssize_t count
+        real** rows
 
 
 cdef inline void sum_lines "sum_lines" (
-    int S, int R, int NV, bint PART, Py_ssize_t steps, Py_ssize_t step, const Mask* masks, const Lines* lines,
-    const Py_ssize_t* reads, Py_ssize_t reads_count, const real* bias, vec* found, real* y,
+    int S, int R, int B, int NV, bint PART, Py_ssize_t steps, Py_ssize_t step, const Mask* masks, const Band* band,
+    const Py_ssize_t* reads, const Py_ssize_t* meets, Py_ssize_t count, const real* bias, vec* found,
 ) noexcept nogil:
-    """So many steps, of NV vectors of positions each; those in PART have `masks`, of the vectors of each
-    read and of the result.  What is `found`, unless NULL, will be NaN if some result is not finite."""
-    cdef vec acc[8]
+    """So many steps, of NV vectors of positions each; those in PART have `masks`, of the vectors of each of `count`
+    reads and of a row.  What is `found`, unless NULL, will be NaN if some result is not finite."""
+    cdef vec acc[16]
     cdef vec samples[8]
     cdef vec factors[8]
-    cdef vec sums[8]
     cdef vec row[8]
-    cdef vec checks[4]
+    cdef vec dealt[16]
+    cdef vec sums[16]
+    cdef const BandLine* from_
     cdef const real* w
+    cdef const real* x
     cdef const real* line
-    cdef Py_ssize_t e, t, at, first = step * NV * LANES * S, to = step * NV * LANES * R
+    cdef real* y
+    cdef Py_ssize_t e, t, meet, at, first = step * NV * LANES * S, to = step * NV * LANES * R
     cdef int i, v, K = S if ABREAST(S) else 1  # vectors of sums for each of results
-    for i in range(4):
-        checks[i] = ZEROS
     for _ in range(steps):
-        for i in range(R * NV * K):
+        for i in range(B * R * NV * K):
             acc[i] = ZEROS
-        for e in range(lines.count):
-            w = lines.weights[e]
-            if lines.ahead[e]:
+        for e in range(band.count):
+            from_ = band.lines + e
+            x, w = band.source + from_.place + first, band.weights + from_.weights
+            if from_.ahead:
                 for i in range(S * NV):
-                    FETCH_FAR(lines.lines[e] + lines.ahead[e] + first + i * LANES)
-            for t in range(reads_count):
-                line = lines.lines[e] + first + reads[t]
+                    FETCH_FAR(x + from_.ahead + i * LANES)
+            for t in range(count):
+                line, meet = x + reads[t], from_.meets & meets[t]
                 for i in range(S * NV):
                     samples[i] = load_part(line + i * LANES, masks[t * S * NV + i]) if PART else (<const vec*> line)[i]
                 if ABREAST(S):
-                    for i in range(R):
+                    for i in range(B * R):
                         factors[i] = repeated(S, w + i * S)
-                    for i in range(R * NV * K):
-                        acc[i] = acc[i] + factors[i // (NV * K)] * samples[i % (NV * K)]
+                    meet_samples(B * R * NV * K, NV * K, meet, factors, samples, acc)
                 else:
                     for v in range(NV):
                         deal(S, samples + v * S)
-                    for i in range(S * R * NV):
-                        acc[i % (R * NV)] = acc[i % (R * NV)] + (
-                            w[i // NV % R * S + i // (R * NV)] * samples[i % NV * S + i // (R * NV)]
-                        )
-                w += S * R
-        for i in range(R * NV):
-            deal(K, acc + i * K)
-        for i in range(R * NV):
-            sums[i] = acc[i * K] + bias[i // NV]
-        for i in range(R * NV * K):
+                    for i in range(B * R * NV * S):
+                        if meet >> (i // (NV * S)) & 1:
+                            acc[i // S] = acc[i // S] + w[i // (NV * S) * S + i % S] * samples[i % (NV * S)]
+                w += S * B * R
+        for i in range(B * R * NV * K):  # rows, positions, streams; `acc` itself would not stay in registers
+            dealt[i] = acc[(i // (R * NV * K) * R + i // K % R) * NV * K + i // (K * R) % NV * K + i % K]
+        for i in range(B * R * NV):
+            deal(K, dealt + i * K)
+        for i in range(B * R * NV):
+            sums[i] = dealt[i * K] + bias[i // (R * NV) * R + i % R]
+        for i in range(B * R * NV * K):
             if i % K:
-                sums[i // K] = sums[i // K] + acc[i]
+                sums[i // K] = sums[i // K] + dealt[i]
         if found != NULL:
-            for i in range(R * NV):
-                checks[i % 4] = checks[i % 4] + sums[i] * ZEROS
-        for v in range(NV):
-            for i in range(R):
-                row[i] = sums[i * NV + v]
-            zip(R, row)
-            for i in range(R):
-                at = to + (v * R + i) * LANES
-                if PART:
-                    store_part(y + at, masks[reads_count * S * NV + v * R + i], row[i])
-                else:
-                    (<vec*> (y + at))[0] = row[i]
+            for i in range(B * R * NV):
+                found[i % 4] = found[i % 4] + sums[i] * ZEROS
+        for v in range(B * NV):
+            y = band.rows[v // NV]
+            if y != NULL:
+                for i in range(R):
+                    row[i] = sums[v * R + i]
+                zip(R, row)
+                for i in range(R):
+                    at = v % NV * R + i
+                    if PART:
+                        store_part(y + to + at * LANES, masks[count * S * NV + at], row[i])
+                    else:
+                        (<vec*> (y + to))[at] = row[i]
         first += NV * S * LANES
         to += NV * R * LANES
         if PART:
-            masks += (reads_count * S + R) * NV
-    if found != NULL:
-        for i in range(4):
-            found[0] = found[0] + checks[i]
+            masks += (count * S + R) * NV
 
+
+cdef enum:
+    FOUND = 4  # vectors of what is found in checks, so that one addition need not wait for the other
 
 most_lines = MOST_LINES
+bands = {}  # for the streams that can be done: by how many rows a band may have, how many vectors a step
+for i in range(BAND_KINDS):
+    by_rows = bands.setdefault((band_kinds[i].streams, band_kinds[i].results), {})
+    by_rows.setdefault(band_kinds[i].rows, []).append(band_kinds[i].vectors)
 
 
 @final
@@ -176,18 +240,49 @@ cdef class Gather:
 cdef class Stencil(LineTables):
     """The tables of `cytconv._stencil.stencil`."""
 
-    cdef Py_ssize_t results, piece  # channels; steps that are written at once
+    cdef int band  # rows of each
+    cdef SumLines sum_lines
+    cdef Py_ssize_t results, piece  # channels; steps of a row that go past the caches at once, 0 if none does
     cdef bint check
-    cdef const Py_ssize_t[::1] row_channel
-    cdef Py_ssize_t bias_size, scratch_size
+    cdef const Py_ssize_t[::1] row_channel, read_meets
+    cdef Py_ssize_t bias_size, piece_size, scratch_size
+    cdef Memory line_memory, range_memory
+    cdef BandLine* lines
+    cdef Py_ssize_t* band_range  # positions at which all rows and lines of a band exist, in the order of row_range
 
-    def __init__(self, results, piece, check, row_channel, **tables):
+    def __init__(self, band, results, piece, check, row_channel, line_meets, read_meets, **tables):
         LineTables.__init__(self, **tables)
-        self.results, self.piece, self.check, self.row_channel = results, piece, check, row_channel
-        # Scratch of each worker: what is found in checks, the bias of each row, a piece of a line on its way past the
-        # caches.
+        self.band, self.results, self.piece, self.check = band, results, piece, check
+        self.row_channel, self.read_meets = row_channel, read_meets
+        for i in range(BAND_KINDS):
+            kind = (band_kinds[i].streams, band_kinds[i].results, band_kinds[i].rows, band_kinds[i].vectors)
+            if kind == (self.streams, self.result_streams, band, self.vectors):
+                self.sum_lines = band_kinds[i].sum
+        # Scratch of each worker: what is found in checks, the bias of each row, a piece of each row of a band on its
+        # way past the caches.
         self.bias_size = cache_lines(self.rows * self.result_streams)
-        self.scratch_size = PER_LINE + self.bias_size + piece * self.step_size * self.result_streams
+        self.piece_size = cache_lines(piece * self.step_size * self.result_streams)
+        self.scratch_size = FOUND * LANES + self.bias_size + band * self.piece_size
+        self.note_lines(line_meets)
+
+    cdef void note_lines(self, const Py_ssize_t[::1] meets):
+        cdef Py_ssize_t i, d, number, count = self.line_place.shape[0], bands = self.rows // self.band
+        cdef Py_ssize_t* within
+        self.line_memory = Memory(count * sizeof(BandLine) // sizeof(real))
+        self.lines = <BandLine*> self.line_memory.first
+        for i in range(count):
+            number = i * self.line_weights * self.band
+            self.lines[i] = BandLine(self.line_place[i], number, meets[i], self.line_ahead[i])
+        self.range_memory = Memory(2 * bands * self.dims * sizeof(Py_ssize_t) // sizeof(real))
+        self.band_range = <Py_ssize_t*> self.range_memory.first
+        for number in range(bands):
+            for d in range(self.dims):
+                within = self.band_range + 2 * (number * self.dims + d)
+                within[0], within[1] = 0, self.extent[d]
+                for i in range(number * self.band, (number + 1) * self.band):
+                    common(&self.row_range[2 * (i * self.dims + d)], within)
+                for i in range(self.row_line[number], self.row_line[number + 1]):
+                    common(&self.line_range[2 * (i * self.dims + d)], within)
 
     def run(self, source, weights, bias, result, Py_ssize_t tasks, int workers):
         """Compute the whole result; the same as `Correlation.run`."""
@@ -223,14 +318,14 @@ cdef class Stencil(LineTables):
         real* result, real* scratch,
     ) noexcept nogil:
         """What one worker does; tells whether some result is not finite."""
-        cdef Py_ssize_t group_weights = self.row_line[self.rows] * self.line_weights
+        cdef Py_ssize_t group_weights = self.line_place.shape[0] * self.line_weights * self.band
         cdef Py_ssize_t i, group = -1, t = claim(next, 1)
-        memset(scratch, 0, PER_LINE * sizeof(real))
+        memset(scratch, 0, FOUND * sizeof(vec))
         while t < tasks:
             if group != t // self.group_tasks:
                 group = t // self.group_tasks
                 for i in range(self.rows * self.result_streams):
-                    scratch[PER_LINE + i] = bias[group * self.results + self.row_channel[i]] if bias != NULL else 0
+                    scratch[FOUND * LANES + i] = bias[group * self.results + self.row_channel[i]] if bias != NULL else 0
             self.task(
                 t % self.group_tasks, source + group * self.source_group, weights + group * group_weights,
                 result + group * self.result_group, scratch,
@@ -238,62 +333,82 @@ cdef class Stencil(LineTables):
             t = claim(next, 1)
         if self.piece:
             stream_fence()
-        return not all_finite(scratch, PER_LINE)
+        return not all_finite(scratch, FOUND * LANES)
 
     cdef void task(
         self, Py_ssize_t t, const real* source, const real* weights, real* result, real* scratch,
     ) noexcept nogil:
         """Some steps of all rows, at some positions of the outer axes; `t` counts the tasks of a group."""
-        cdef Lines lines
+        cdef Band band
+        cdef BandLine some[MOST_LINES]
         cdef Py_ssize_t e[MAX_DIMS]
-        cdef Py_ssize_t i, row, step = t % self.stretches * self.steps_each
+        cdef Py_ssize_t i, b, row, number, step = t % self.stretches * self.steps_each
         cdef Py_ssize_t end = min(step + self.steps_each, self.steps)
-        cdef const real* x
         cdef real* y
+        cdef bint all
+        band.weights = weights
         for _ in range(self.begin(t, e)):
-            x = source + self.offset(&self.source_step[0], e)
+            band.source = source + self.offset(&self.source_step[0], e)
             y = result + self.offset(&self.result_step[0], e)
-            for row in range(self.rows):
-                if not self.exists(&self.row_range[0] + 2 * row * self.dims, e):
-                    continue
-                lines.count = 0
-                for i in range(self.row_line[row], self.row_line[row + 1]):
-                    if self.exists(&self.line_range[0] + 2 * i * self.dims, e):
-                        lines.lines[lines.count] = x + self.line_place[i]
-                        lines.weights[lines.count] = weights + i * self.line_weights
-                        lines.ahead[lines.count] = self.line_ahead[i]
-                        lines.count += 1
-                self.row(row, step, end, &lines, y + self.row_place[row], scratch)
+            for number in range(self.rows // self.band):
+                all = self.exists(self.band_range + 2 * number * self.dims, e)
+                for b in range(self.band):
+                    row = number * self.band + b
+                    band.rows[b] = y + self.row_place[row]
+                    if not all and not self.exists(&self.row_range[0] + 2 * row * self.dims, e):
+                        band.rows[b] = NULL
+                i = self.row_line[number]
+                band.lines, band.count = self.lines + i, self.row_line[number + 1] - i
+                if not all:
+                    band.lines, band.count = some, 0
+                    for i in range(i, self.row_line[number + 1]):
+                        if self.exists(&self.line_range[0] + 2 * i * self.dims, e):
+                            some[band.count] = self.lines[i]
+                            band.count += 1
+                self.sum(number, step, end, &band, scratch)
             advance(self.dims, &self.extent[0] if self.dims else NULL, e)
 
-    cdef void row(
-        self, Py_ssize_t row, Py_ssize_t step, Py_ssize_t end, const Lines* lines, real* y, real* scratch,
+    cdef void sum(
+        self, Py_ssize_t number, Py_ssize_t step, Py_ssize_t end, Band* band, real* scratch,
     ) noexcept nogil:
-        """Some steps of a line of the result, a piece at a time if it goes past the caches."""
-        cdef Py_ssize_t next, first, begin, last
-        cdef const real* bias = scratch + PER_LINE + row * self.result_streams
+        """Some steps of a band, a piece of each row at a time if it goes past the caches."""
+        cdef Py_ssize_t next, first, begin, size, b
+        cdef const real* bias = scratch + FOUND * LANES + number * self.band * self.result_streams
         cdef vec* found = <vec*> scratch if self.check else NULL
-        cdef real* line = scratch + PER_LINE + self.bias_size
+        cdef real* pieces = scratch + FOUND * LANES + self.bias_size
+        cdef real* rows[BAND_ROWS]
         if self.piece == 0:
-            self.some(step, end, lines, bias, found, y)
+            self.some(step, end, band, bias, found)
             return
+        for b in range(self.band):
+            rows[b] = band.rows[b]
         while step < end:
             next = min(step + self.piece, end)
             first = step * self.step_size * self.result_streams
-            last = min(next * self.step_size * self.result_streams, self.result_end)
-            self.some(step, next, lines, bias, found, line - first)
             begin = max(self.result_begin - first, 0)
-            stream(line + begin, max(last - first - begin, 0), 0, y + first + begin)
+            size = min(next * self.step_size * self.result_streams, self.result_end) - first - begin
+            for b in range(self.band):
+                if rows[b] != NULL:
+                    band.rows[b] = pieces + b * self.piece_size - first
+            self.some(step, next, band, bias, found)
+            for b in range(self.band):
+                if rows[b] != NULL:
+                    stream(pieces + b * self.piece_size + begin, max(size, 0), 0, rows[b] + first + begin)
             step = next
 
     cdef void some(
-        self, Py_ssize_t step, Py_ssize_t end, const Lines* lines, const real* bias, vec* found, real* y,
+        self, Py_ssize_t step, Py_ssize_t end, const Band* band, const real* bias, vec* found,
     ) noexcept nogil:
         cdef Py_ssize_t next
         while step < end:
             next = self.alike(step, end)
-            sum_steps(
-                self.streams, self.result_streams, next - step, step, self.masks_of(step), lines, &self.reads[0],
-                self.reads.shape[0], bias, found, y,
+            self.sum_lines(
+                next - step, step, self.masks_of(step), band, &self.reads[0], &self.read_meets[0], self.reads.shape[0],
+                bias, found,
             )
             step = next
+
+
+cdef inline void common(const Py_ssize_t* other, Py_ssize_t* within) noexcept nogil:
+    """What two ranges have in common."""
+    within[0], within[1] = max(within[0], other[0]), min(within[1], other[1])

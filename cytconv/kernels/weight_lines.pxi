@@ -45,7 +45,7 @@ cdef extern from *:
             if (section->masks) sum_products(S, R, N, 1, meeting, section, read, sums); \\
             else sum_products(S, R, N, 0, meeting, section, read, sums); \\
         }
-    #define PRODUCTS(S, R, NV) case PAIR(S, R): \\
+    #define PRODUCTS(S, R) case PAIR(S, R): \\
         READS(S, R, 6) READS(S, R, 5) READS(S, R, 4) READS(S, R, 3) READS(S, R, 2) READS(S, R, 1) return;
         switch (PAIR(streams, results)) { ALL_STREAMS(PRODUCTS) }
     }
