@@ -64,18 +64,19 @@ PIECE_BYTES = 4096  # of all rows of a band that are written past the caches at 
 AHEAD_BYTES = 2**14  # how far ahead of what is read lines are fetched
 
 # Times, in multiplications of one vector; measured with AVX-512, and with AVX2 for all others, on an EPYC.  In lines:
-LOAD = 2  # one vector that begins anywhere,
+WIDEST = ISA == "avx512"
+LOAD = 2 if WIDEST else 1  # one vector that begins anywhere,
 BEGIN = 4  # a line of the source in a step,
-SHUFFLE = 0 if ISA == "avx512" else 1  # one vector, to halve or double its streams, beside the loads
+SHUFFLE = 0 if WIDEST else 1  # one vector, to halve or double its streams, beside the loads
 STEP = 0.3  # what else there is to do in a step, for each of its sums,
-PART = 0 if ISA == "avx512" else 3  # what a step at an end of a line takes beyond any other, in steps
-BAND = 200  # a band of rows, whatever its length
+PART = 0 if WIDEST else 0.3  # what a step at an end of a line takes beyond any other, in steps,
+BAND = 200 if WIDEST else 150  # and in a band of rows, whatever its length
 # And in boxes (``kernels/correlate.pxi``):
-COPY = 11  # one vector that is packed or stored
+COPY = 11 if WIDEST else 7  # one vector that is packed or stored
 LINE = 40  # one line of these
 CALL = 1500  # what else there is to do in a call, before the first of them
 # One multiplication, by how many rows share its samples.
-TILES = {4: 1.0, 2: 1.1 if ISA == "avx512" else 1.4, 1: 2.0}
+TILES = {4: 1.0, 2: 1.1 if WIDEST else 1.4, 1: 2.0}
 
 
 class _InWeights:
@@ -119,7 +120,8 @@ class _Rows:
     fresh: Index  # lines that no band has read when the next position along the axis before the last begins,
     fresh_lines: int  # and how many these are
     stream_channel: Index  # channel of each stream of each row
-    zeros: bool  # whether any are multiplied
+    zeros: bool  # whether any are multiplied in any case,
+    gaps: bool  # or if sums are not skipped
     weights: int  # that are not
     # Of a vector of positions: vectors that are loaded, multiplied, and come from memory or go there,
     loads: int
@@ -257,6 +259,7 @@ def _rows(
         fresh_lines=len({line for line, new in zip(lines, fresh, strict=True) if new}),
         stream_channel=(channels[:, None] * results[1] + np.arange(R) % results[1]).ravel(),
         zeros=bool(((within < 0) & some[:, None]).any()),
+        gaps=bool(missing.any()),
         weights=int(np.count_nonzero(~missing)),
         loads=len(lines) * len(reads) * S,
         products=int(np.count_nonzero(base >= 0) * some.sum()) * S,
@@ -318,12 +321,14 @@ def stencil(
     """
     problem = module, direction, axes, sources, results, source_shape, source_strides, result_strides
     lines = _lines(*problem, bands=True)
-    if lines is None or lines.rows.most_lines > module.most_lines or (lines.rows.zeros and exact):
+    if lines is None or lines.rows.most_lines > module.most_lines:
         return None
     rows, (S, R) = lines.rows, lines.streams
     length = -(-lines.extent[-1] // module.lanes)
     vectors = min(module.bands[S, R][rows.band], key=lambda n: -(-length // n) * (n + STEP))
-    if not _pays(lines, module.lanes, vectors):
+    skips = (S, R, rows.band, vectors) in module.skipping
+    zeros = rows.zeros or (rows.gaps and not skips)
+    if (zeros and exact) or not _pays(lines, module.lanes, vectors, skips):
         return None
     fetched = max(1, rows.fresh_lines * lines.source_size * itemsize)
     tables = _tables(lines, module.lanes, vectors, TASK // rows.row_channel.size, ahead=-(-AHEAD_BYTES // fetched))
@@ -340,7 +345,7 @@ def stencil(
         results=results,
         piece=max(1, PIECE_BYTES // (rows.band * R * itemsize * vectors * module.lanes)) if streams else 0,
         row_channel=rows.stream_channel,
-        check=rows.zeros,
+        check=zeros,
         **tables,
     )
     return Stencil(
@@ -578,18 +583,23 @@ def _side(dim: Dim, steps: Sequence[tuple[Index, Index]], neighbours: int) -> tu
     return dim.axis, dim.source_stride, starts, split.source_step, split.source_size, split.positions
 
 
-def _pays(lines: _Lines, lanes: int, step: int) -> bool:
-    """Whether this takes less time than boxes, with vectors of so many `lanes`, and so many vectors in a `step`."""
+def _pays(lines: _Lines, lanes: int, step: int, skips: bool) -> bool:
+    """Whether this takes less time than boxes, with vectors of so many `lanes`, and so many vectors in a `step`.
+
+    What has no tap is multiplied or it `skips` it.
+    """
     rows, (S, R), vectors = lines.rows, lines.streams, lines.extent[-1] / lanes
     others = lines.groups * math.prod(lines.extent[:-1])
     steps = math.ceil(vectors / step)
-    taken = (steps + PART * min(steps, 2)) * step / vectors
     results = rows.row_channel.size * R
     abreast = S > 1 and lanes % S == 0
     shuffles = (results * S if abreast else rows.loads) * _halvings(S) + results * _halvings(R)
-    sums = max(rows.products + SHUFFLE * shuffles, LOAD * rows.loads)
+    products = rows.products if skips else rows.places.size
+    sums = max(products + SHUFFLE * shuffles, LOAD * rows.loads)
     bands = rows.row_line.size - 1
-    here = sums * taken + (BEGIN * rows.line_channel.size * steps + BAND * bands) / vectors
+    here = (
+        sums * (steps + PART * min(steps, 2)) * step + BEGIN * rows.line_channel.size * steps + BAND * bands
+    ) / vectors
     return here < rows.boxes + (COPY + LINE / vectors) * rows.numbers + CALL / (others * vectors)
 
 

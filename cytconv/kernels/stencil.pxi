@@ -32,18 +32,22 @@ cdef extern from *:
 
     /* What is done in one step, by the streams of the source and the result: so many rows of a band, and vectors of
        positions of each sum; as many as lets the registers hold sums and samples. */
-    #define BANDS_16(CASE) \\
-        CASE(1, 1, 1, 4) CASE(1, 1, 2, 4) CASE(1, 1, 4, 2) CASE(1, 2, 1, 4) CASE(1, 2, 2, 2) CASE(2, 1, 1, 4) \\
-        CASE(2, 1, 2, 2) CASE(1, 3, 1, 2) CASE(1, 3, 2, 1) CASE(3, 1, 1, 2) CASE(3, 1, 2, 2) CASE(1, 4, 1, 2) \\
-        CASE(1, 4, 2, 1) CASE(4, 1, 1, 2) CASE(4, 1, 2, 1) CASE(2, 2, 1, 2) CASE(2, 2, 2, 1) CASE(2, 4, 1, 1) \\
-        CASE(4, 2, 1, 1) CASE(1, 8, 1, 1) CASE(8, 1, 1, 1)
+    #define ALL_ROWS(CASE) \\
+        CASE(1, 1, 1, 4) CASE(1, 1, 2, 4) CASE(1, 2, 1, 4) CASE(1, 2, 2, 2) CASE(2, 1, 1, 4) CASE(2, 1, 2, 2) \\
+        CASE(1, 3, 1, 2) CASE(3, 1, 1, 2) CASE(3, 1, 2, 2) CASE(1, 4, 1, 2) CASE(4, 1, 1, 2) CASE(4, 1, 2, 1) \\
+        CASE(2, 2, 1, 2) CASE(2, 4, 1, 1) CASE(4, 2, 1, 1) CASE(1, 8, 1, 1) CASE(8, 1, 1, 1)
     #if REGISTERS == 32
-      #define ALL_BANDS(CASE) BANDS_16(CASE) \\
-        CASE(1, 1, 4, 4) CASE(1, 2, 2, 4) CASE(2, 1, 2, 4) CASE(1, 3, 2, 2) CASE(1, 4, 2, 2) CASE(4, 1, 2, 2) \\
+      #define ALL_BANDS(CASE) ALL_ROWS(CASE) \\
+        CASE(1, 1, 4, 2) CASE(1, 1, 4, 4) CASE(1, 2, 2, 4) CASE(2, 1, 2, 4) CASE(1, 3, 2, 1) CASE(1, 3, 2, 2) \\
+        CASE(1, 4, 2, 1) CASE(1, 4, 2, 2) CASE(4, 1, 2, 2) CASE(2, 2, 2, 1) \\
         CASE(2, 2, 2, 2) CASE(2, 4, 2, 1) CASE(4, 2, 2, 1) CASE(1, 8, 2, 1) CASE(8, 1, 2, 1)
     #else
-      #define ALL_BANDS(CASE) BANDS_16(CASE)
+      #define ALL_BANDS(CASE) ALL_ROWS(CASE)
     #endif
+
+    /* Whether sums that have no part in a read are skipped, of so many vectors for each row and stream of the result:
+       else they meet zeros. */
+    #define SKIPS(each) (REGISTERS == 32 || (each) >= 2)
 
     /* Whether streams are multiplied as they come, by weights that alternate like them: so only sums need be dealt. */
     #define ABREAST(S) (VECTORS && (S) > 1 && (int) LANES % (S) == 0)
@@ -71,22 +75,18 @@ cdef extern from *:
     LITERALS meet_samples(int n, int each, Py_ssize_t meet, const vec *factors, const vec *samples, vec *acc) {
         #pragma GCC unroll 16
         for (int i = 0; i < n; i++)
-            if (meet >> i / each & 1) acc[i] = acc[i] + factors[i / each] * samples[i % each];
+            if (n == each || !SKIPS(each) || meet >> i / each & 1)
+                acc[i] = acc[i] + factors[i / each] * samples[i % each];
     }
 
     LITERALS sum_lines(
         int, int, int, int, int, Py_ssize_t, Py_ssize_t, const Mask *, const Band *, const Py_ssize_t *,
         const Py_ssize_t *, Py_ssize_t, const real *, vec *);
 
-    /* `sum_lines` with these numbers as literals; apart, as GCC keeps less in registers where there are many loops. */
+    /* `sum_lines` with these numbers as literals. */
     typedef void (*SumLines)(
         Py_ssize_t, Py_ssize_t, const Mask *, const Band *, const Py_ssize_t *, const Py_ssize_t *, Py_ssize_t,
         const real *, vec *);
-    #ifdef __GNUC__
-      #define APART __attribute__((noinline)) static void
-    #else
-      #define APART static void
-    #endif
     #define SUM_LINES(S, R, B, NV) \\
         APART sum_##S##_##R##_##B##_##NV( \\
             Py_ssize_t steps, Py_ssize_t step, const Mask *masks, const Band *band, const Py_ssize_t *reads, \\
@@ -96,8 +96,8 @@ cdef extern from *:
         }
     ALL_BANDS(SUM_LINES)
 
-    typedef struct { int streams, results, rows, vectors; SumLines sum; } BandKind;
-    #define KIND(S, R, B, NV) {S, R, B, NV, sum_##S##_##R##_##B##_##NV},
+    typedef struct { int streams, results, rows, vectors, skips; SumLines sum; } BandKind;
+    #define KIND(S, R, B, NV) {S, R, B, NV, SKIPS(NV * S), sum_##S##_##R##_##B##_##NV},
     static const BandKind band_kinds[] = {ALL_BANDS(KIND)};
     #define BAND_KINDS ((int) (sizeof(band_kinds) / sizeof(BandKind)))
     """
@@ -105,6 +105,7 @@ cdef extern from *:
         MOST_LINES
         BAND_ROWS
     bint ABREAST(int streams) noexcept nogil
+    bint SKIPS(int each) noexcept nogil
     vec repeated(int streams, const real* w) noexcept nogil
     void meet_samples(
         int n, int each, Py_ssize_t meet, const vec* factors, const vec* samples, vec* acc,
@@ -114,7 +115,7 @@ cdef extern from *:
         const Py_ssize_t* meets, Py_ssize_t count, const real* bias, vec* found,
     ) noexcept nogil
     ctypedef struct BandKind:
-        int streams, results, rows, vectors
+        int streams, results, rows, vectors, skips
         SumLines sum
     const BandKind* band_kinds
     const int BAND_KINDS
@@ -168,7 +169,7 @@ cdef inline void sum_lines "sum_lines" (
                     for v in range(NV):
                         deal(S, samples + v * S)
                     for i in range(B * R * NV * S):
-                        if meet >> (i // (NV * S)) & 1:
+                        if B * R == 1 or not SKIPS(NV * S) or meet >> (i // (NV * S)) & 1:
                             acc[i // S] = acc[i // S] + w[i // (NV * S) * S + i % S] * samples[i % (NV * S)]
                 w += S * B * R
         for i in range(B * R * NV * K):  # rows, positions, streams; `acc` itself would not stay in registers
@@ -206,9 +207,12 @@ cdef enum:
 
 most_lines = MOST_LINES
 bands = {}  # for the streams that can be done: by how many rows a band may have, how many vectors a step
+skipping = set()  # streams, rows and vectors of those that meet no zeros in place of taps
 for i in range(BAND_KINDS):
     by_rows = bands.setdefault((band_kinds[i].streams, band_kinds[i].results), {})
     by_rows.setdefault(band_kinds[i].rows, []).append(band_kinds[i].vectors)
+    if band_kinds[i].skips:
+        skipping.add((band_kinds[i].streams, band_kinds[i].results, band_kinds[i].rows, band_kinds[i].vectors))
 
 
 @final

@@ -10,7 +10,7 @@
 
 cdef extern from *:
     """
-    #define MOST_SUMS (REGISTERS == 32 ? 18 : 12)  /* in registers, */
+    #define MOST_SUMS (REGISTERS == 32 ? 16 : 12)  /* in registers, */
     #define MOST_READS 6  /* of so many reads */
     #define MOST_POSITIONS 64  /* of the outer axes in a task */
 
@@ -36,19 +36,23 @@ cdef extern from *:
         return (left + turns - 1) / turns;
     }
 
-    /* `sum_products` with these numbers as literals. */
-    static void sum_products_of(
-        int streams, int results, int number, const Meeting *meeting, const Section *section, Py_ssize_t read,
-        vec *sums) {
-    #define READS(S, R, N) \\
-        if (number == N && S * R * N <= MOST_SUMS) { \\
+    /* `sum_products` with these numbers as literals, by the number of reads. */
+    typedef void (*SumProducts)(const Meeting *, const Section *, Py_ssize_t, vec *);
+    #define SUM_PRODUCTS(S, R, N) \\
+        APART products_##S##_##R##_##N(const Meeting *meeting, const Section *section, Py_ssize_t read, vec *sums) { \\
+            if (S * R * N > MOST_SUMS) return; \\
             if (section->masks) sum_products(S, R, N, 1, meeting, section, read, sums); \\
             else sum_products(S, R, N, 0, meeting, section, read, sums); \\
         }
-    #define PRODUCTS(S, R) case PAIR(S, R): \\
-        READS(S, R, 6) READS(S, R, 5) READS(S, R, 4) READS(S, R, 3) READS(S, R, 2) READS(S, R, 1) return;
-        switch (PAIR(streams, results)) { ALL_STREAMS(PRODUCTS) }
-    }
+    #define READS(S, R) SUM_PRODUCTS(S, R, 1) SUM_PRODUCTS(S, R, 2) SUM_PRODUCTS(S, R, 3) SUM_PRODUCTS(S, R, 4) \\
+        SUM_PRODUCTS(S, R, 5) SUM_PRODUCTS(S, R, 6)
+    ALL_STREAMS(READS)
+
+    typedef struct { int streams, results; SumProducts of[MOST_READS]; } ProductKind;
+    #define PRODUCT_KIND(S, R) {S, R, {products_##S##_##R##_1, products_##S##_##R##_2, products_##S##_##R##_3, \\
+        products_##S##_##R##_4, products_##S##_##R##_5, products_##S##_##R##_6}},
+    static const ProductKind product_kinds[] = {ALL_STREAMS(PRODUCT_KIND)};
+    #define PRODUCT_KINDS ((int) (sizeof(product_kinds) / sizeof(ProductKind)))
     """
     enum:
         MOST_SUMS
@@ -64,10 +68,14 @@ cdef extern from *:
         const Py_ssize_t* reads
         Py_ssize_t reads_count
     Py_ssize_t next_reads(Py_ssize_t pairs, Py_ssize_t left) noexcept nogil
-    void sum_products_of(
-        int streams, int results, int number, const Meeting* meeting, const Section* section, Py_ssize_t read,
-        vec* sums,
+    ctypedef void (*SumProducts)(
+        const Meeting* meeting, const Section* section, Py_ssize_t read, vec* sums,
     ) noexcept nogil
+    ctypedef struct ProductKind:
+        int streams, results
+        SumProducts* of
+    const ProductKind* product_kinds
+    const int PRODUCT_KINDS
 
 
 cdef inline void sum_products "sum_products" (
@@ -126,6 +134,7 @@ most_positions, most_reads, most_sums = MOST_POSITIONS, MOST_READS, MOST_SUMS
 cdef class WeightLines(LineTables):
     """The tables of `cytconv._stencil.weight_lines`."""
 
+    cdef const SumProducts* sum_products
     cdef Py_ssize_t row_ahead  # how far away what comes next in a row begins
     cdef Py_ssize_t groups, parts, inputs, outputs, taps, products
     cdef readonly Py_ssize_t shares, share_size, scratch_size
@@ -133,6 +142,9 @@ cdef class WeightLines(LineTables):
 
     def __init__(self, row_ahead, places, groups, shares, parts, inputs, outputs, taps, **tables):
         LineTables.__init__(self, **tables)
+        for i in range(PRODUCT_KINDS):
+            if (product_kinds[i].streams, product_kinds[i].results) == (self.streams, self.result_streams):
+                self.sum_products = product_kinds[i].of
         self.row_ahead = row_ahead
         self.places = places  # in the weights of a group, for each line, read and pair of streams; or -1
         self.groups, self.shares = groups, min(shares, self.group_tasks)  # of the tasks of each
@@ -218,9 +230,7 @@ cdef class WeightLines(LineTables):
                 while read < meeting.reads_count:
                     number = next_reads(pairs, meeting.reads_count - read)
                     for s in range(count):
-                        sum_products_of(
-                            self.streams, self.result_streams, number, &meeting, &sections[s], read, line_sums,
-                        )
+                        self.sum_products[number - 1](&meeting, &sections[s], read, line_sums)
                     meeting.x_ahead = meeting.y_ahead = 0
                     read += number
                     line_sums += number * pairs
