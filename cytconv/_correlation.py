@@ -16,8 +16,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import pairwise
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -90,7 +89,6 @@ class Layout:
 
     key: tuple[Any, ...]  # equal for equal layouts
     patterns: tuple[Pattern, ...]
-    cost: float  # multiplications for each position, weighed by how fast the tile is
     tile: int  # rows in a register tile
     inner: int  # what a segment runs along: an axis, or -1 for channels
     segments: Index  # of all classes: where in the packed weights, counted from those of a row, and how many steps;
@@ -143,6 +141,39 @@ class Layout:
         )
 
 
+class _Price(NamedTuple):
+    """What it takes to multiply, for each position."""
+
+    tile: int  # rows in a register tile: the height that wastes least, weighed by the work of each class
+    cost: float  # multiplications, weighed by how fast the tile is
+    weights: int  # that are packed, but for what the tiles of several groups of rows lack
+
+    @classmethod
+    @lru_cache(maxsize=256)
+    def of(cls, patterns: tuple[Pattern, ...], sources: int, results: int) -> _Price:
+        count, terms = _classes(patterns, sources, results)
+        mixed = any(pattern.mix for pattern in patterns)
+        work = np.where((terms > 0) | mixed, 1 + terms, 0)
+
+        def cost(tile: int) -> float:
+            return float((work * -(-count // tile) * tile).sum()) / TILES[tile]
+
+        tile = min(TILES, key=cost)
+        # The terms of all sums, and the sums.
+        mixing = mixing_cost(patterns, sources, results) if mixed else 0
+        return cls(tile, cost(tile) + mixing, int((terms * -(-count // tile) * tile).sum()))
+
+
+def _classes(patterns: tuple[Pattern, ...], sources: int, results: int) -> tuple[Index, Index]:
+    """How many rows there are of each class, and how many terms their sums have."""
+    count, terms = np.array([results]), np.array([sources])
+    for pattern in patterns:
+        number = np.bincount(pattern.class_of, minlength=len(pattern.classes))
+        length = [sum(run.length for run in runs) for runs in pattern.classes]
+        count, terms = np.outer(count, number).ravel(), np.outer(terms, length).ravel()
+    return count, terms
+
+
 @lru_cache(maxsize=64)
 def _layout(
     module: Any,
@@ -188,18 +219,10 @@ def _layout(
     used, row_class = np.unique(row_class, return_inverse=True)
     choices = [np.unravel_index(code, [len(pattern.classes) for pattern in patterns]) for code in used]
     runs = [[pattern.classes[c] for pattern, c in zip(patterns, choice, strict=True)] for choice in choices]
-
-    # Tiles: the height that wastes least, weighed by the work of each class.
     mixed = any(pattern.mix for pattern in patterns)
-    terms = sources * np.array([math.prod(sum(run.length for run in axis_runs) for axis_runs in each) for each in runs])
-    computed = (terms > 0) | mixed  # the others are zeros
-    work = np.where(computed, 1 + terms, 0)
-    count = np.bincount(row_class, minlength=len(runs))
-
-    def cost(tile: int) -> float:
-        return float((work * -(-count // tile) * tile).sum()) / TILES[tile]
-
-    tile = min(TILES, key=cost)
+    computed = (_classes(patterns, sources, results)[1][used] > 0) | mixed  # the others are zeros
+    price = _Price.of(patterns, sources, results)
+    tile = price.tile
     strip = STRIP_BYTES // (module.widths[tile] * module.vector_bytes)
     classes = [_class(patterns, each, inner, sources, strides, source_stride, strip) for each in runs]
 
@@ -216,13 +239,10 @@ def _layout(
         groups, row_class, row_weights, places, computed, tile, spare=widest
     )
     products = np.array([c.weights.size for c in classes], np.intp)
-    price = cost(tile)
     if mixed:
         row_channel, row_phase = rows_of([len(p.mix.results if p.mix else p.class_of) for p in patterns])
         row_groups = groups // phases * (row_channel.size // results)
         places, _ = _places(row_groups, np.ones(row_channel.size, bool))
-        # The terms of all sums, and the sums.
-        price += mixing_cost(patterns, sources, results)
     length = np.concatenate([c.length for c in classes])
     begin = np.concatenate([np.cumsum(c.length) - c.length for c in classes])
     first = np.cumsum([0, *(c.length.size for c in classes)])
@@ -230,7 +250,6 @@ def _layout(
     return Layout(
         key=(module, direction, patterns, sources, results, channels_inside),
         patterns=patterns,
-        cost=price,
         tile=tile,
         inner=inner,
         segments=np.stack([begin * tile, np.zeros_like(length), length], axis=1),
@@ -278,17 +297,22 @@ def _panels(
     spare: int,
 ) -> tuple[Index, Index, Index, Index]:
     """The rows of each class that is computed, in each group, a tile at a time; those the last one lacks are spare."""
-    first, of_class, rows, weights = [0], [], [], []
-    for begin, end in pairwise(groups.tolist()):
-        for c in range(computed.size):
-            members = begin + np.flatnonzero((row_class[begin:end] == c) & computed[c])
-            number = -(-members.size // tile)
-            missing = 0, number * tile - members.size
-            rows.append(np.pad(places[members], missing, constant_values=spare))
-            weights.append(np.pad(row_weights[members], missing, "edge"))
-            of_class += [c] * number
-            first.append(first[-1] + number)
-    return np.array(first), np.array(of_class, np.intp), np.concatenate(rows), np.concatenate(weights)
+    classes, pieces = computed.size, groups.size - 1
+    key = np.repeat(np.arange(pieces), np.diff(groups)) * classes + row_class
+    members = np.flatnonzero(computed[row_class])
+    members = members[np.argsort(key[members], kind="stable")]
+    count = np.bincount(key[members], minlength=pieces * classes)
+    number = -(-count // tile)
+    of = np.repeat(np.arange(count.size), number * tile)  # group and class of each row of each panel
+    within = np.arange(of.size) - np.repeat(np.cumsum(number * tile) - number * tile, number * tile)
+    member = members[(np.cumsum(count) - count)[of] + np.minimum(within, count[of] - 1)]
+    rows = np.where(within < count[of], places[member], spare)
+    return (
+        np.append(0, np.cumsum(number)),
+        np.repeat(np.arange(count.size) % classes, number),
+        rows,
+        row_weights[member],
+    )
 
 
 def _pairs_pitch(module: Any, pairs: int) -> int:
@@ -360,12 +384,15 @@ def _best(
 ) -> tuple[Layout, list[Split]]:
     """The way to take the axes apart that takes least time for all positions together."""
 
+    def price(splits: list[Split]) -> _Price:
+        return _Price.of(tuple(split.pattern for split in splits), sources, results)
+
+    def cost(splits: list[Split]) -> float:
+        return price(splits).cost * math.prod(split.positions for split in splits)
+
     def layout(splits: list[Split]) -> Layout:
         patterns = tuple(split.pattern for split in splits)
         return _layout(module, direction, patterns, sources, results, channels_inside)
-
-    def cost(splits: list[Split]) -> float:
-        return layout(splits).cost * math.prod(split.positions for split in splits)
 
     ways = [[split_axis(axis, direction) for axis in axes]]
     if direction == "forward" and any(axis.low % axis.stride for axis in axes):
@@ -379,17 +406,17 @@ def _best(
     several = len(axes) > 1 and not channels_inside and sources >= MIXED
     if means == "mixed" and several and batch * least > MIXED_LEAST:
 
-        def price(splits: list[Split]) -> float:
-            return batch * cost(splits) + MIX * int(layout(splits).panel_start[-1])
+        def mixed_cost(splits: list[Split]) -> float:
+            return batch * cost(splits) + MIX * price(splits).weights
 
         mixed = [m for block in BLOCKS for m in mixtures(ways[-1], block)]
-        cheapest = min(mixed, key=price, default=best)
-        if price(cheapest) < MIXED_GAIN * batch * least:
+        cheapest = min(mixed, key=mixed_cost, default=best)
+        if mixed_cost(cheapest) < MIXED_GAIN * batch * least:
             return layout(cheapest), cheapest
     channels = sources * math.prod(split.source_start.size for split in best[:-1])
     vectors = -(-best[-1].positions // module.lanes)  # of a line by itself
     alone = module.lanes * (NARROW if vectors == 1 else vectors)
-    if pays_spread(best[-1], channels, layout(best).cost, alone):
+    if pays_spread(best[-1], channels, price(best).cost, alone):
         best = [*best[:-1], spread(best[-1])]
     return layout(best), best
 
