@@ -148,20 +148,21 @@ class _Price(NamedTuple):
     cost: float  # multiplications, weighed by how fast the tile is
     weights: int  # that are packed, but for what the tiles of several groups of rows lack
 
-    @classmethod
-    @lru_cache(maxsize=256)
-    def of(cls, patterns: tuple[Pattern, ...], sources: int, results: int) -> _Price:
-        count, terms = _classes(patterns, sources, results)
-        mixed = any(pattern.mix for pattern in patterns)
-        work = np.where((terms > 0) | mixed, 1 + terms, 0)
 
-        def cost(tile: int) -> float:
-            return float((work * -(-count // tile) * tile).sum()) / TILES[tile]
+@lru_cache(maxsize=256)
+def _price(patterns: tuple[Pattern, ...], sources: int, results: int) -> _Price:
+    """Of `sources` channels summed over and `results` channels of results."""
+    count, terms = _classes(patterns, sources, results)
+    mixed = any(pattern.mix for pattern in patterns)
+    work = np.where((terms > 0) | mixed, 1 + terms, 0)
 
-        tile = min(TILES, key=cost)
-        # The terms of all sums, and the sums.
-        mixing = mixing_cost(patterns, sources, results) if mixed else 0
-        return cls(tile, cost(tile) + mixing, int((terms * -(-count // tile) * tile).sum()))
+    def cost(tile: int) -> float:
+        return float((work * -(-count // tile) * tile).sum()) / TILES[tile]
+
+    tile = min(TILES, key=cost)
+    # The terms of all sums, and the sums.
+    mixing = mixing_cost(patterns, sources, results) if mixed else 0
+    return _Price(tile, cost(tile) + mixing, int((terms * -(-count // tile) * tile).sum()))
 
 
 def _classes(patterns: tuple[Pattern, ...], sources: int, results: int) -> tuple[Index, Index]:
@@ -221,8 +222,7 @@ def _layout(
     runs = [[pattern.classes[c] for pattern, c in zip(patterns, choice, strict=True)] for choice in choices]
     mixed = any(pattern.mix for pattern in patterns)
     computed = (_classes(patterns, sources, results)[1][used] > 0) | mixed  # the others are zeros
-    price = _Price.of(patterns, sources, results)
-    tile = price.tile
+    tile = _price(patterns, sources, results).tile
     strip = STRIP_BYTES // (module.widths[tile] * module.vector_bytes)
     classes = [_class(patterns, each, inner, sources, strides, source_stride, strip) for each in runs]
 
@@ -307,12 +307,8 @@ def _panels(
     within = np.arange(of.size) - np.repeat(np.cumsum(number * tile) - number * tile, number * tile)
     member = members[(np.cumsum(count) - count)[of] + np.minimum(within, count[of] - 1)]
     rows = np.where(within < count[of], places[member], spare)
-    return (
-        np.append(0, np.cumsum(number)),
-        np.repeat(np.arange(count.size) % classes, number),
-        rows,
-        row_weights[member],
-    )
+    of_class = np.repeat(np.arange(count.size) % classes, number)
+    return np.append(0, np.cumsum(number)), of_class, rows, row_weights[member]
 
 
 def _pairs_pitch(module: Any, pairs: int) -> int:
@@ -385,7 +381,7 @@ def _best(
     """The way to take the axes apart that takes least time for all positions together."""
 
     def price(splits: list[Split]) -> _Price:
-        return _Price.of(tuple(split.pattern for split in splits), sources, results)
+        return _price(tuple(split.pattern for split in splits), sources, results)
 
     def cost(splits: list[Split]) -> float:
         return price(splits).cost * math.prod(split.positions for split in splits)

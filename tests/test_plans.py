@@ -35,7 +35,9 @@ from cytconv.kernels import recall, tables
 CACHES = [
     _correlation.correlation,
     _correlation._layout,
+    _correlation._price,
     _stencil.stencil,
+    _stencil._rows,
     _stencil.weight_lines,
     _weights.weight_adjoint,
     _taps.products,

@@ -21,7 +21,6 @@ cdef extern from *:
     #define ALL_STREAMS(CASE) \\
         CASE(1, 1) CASE(1, 2) CASE(2, 1) CASE(1, 3) CASE(3, 1) CASE(1, 4) CASE(4, 1) CASE(2, 2) CASE(2, 4) CASE(4, 2) \\
         CASE(1, 8) CASE(8, 1)
-    #define PAIR(S, R) ((S) * 16 + (R))
     """
 
 

@@ -42,7 +42,7 @@ cdef extern from *:
                                    : (vec) _mm256_maskload_pd((const double *) from, mask);
       }
       static inline void store_part(real *to, Mask mask, vec v) {
-          if (_mm256_movemask_epi8(mask) == -1) *(vec *) to = v;  /* a mask makes some CPUs twenty times as slow */
+          if (_mm256_movemask_epi8(mask) == -1) *(vec *) to = v;  /* some CPUs store by masks far more slowly */
           else if (sizeof(real) == 4) _mm256_maskstore_ps((float *) to, mask, (__m256) v);
           else _mm256_maskstore_pd((double *) to, mask, (__m256d) v);
       }

@@ -129,12 +129,16 @@ cdef extern from *:
         real** rows
 
 
+cdef enum:
+    FOUND = 4  # vectors of what is found in checks, so that one addition need not wait for the other
+
+
 cdef inline void sum_lines "sum_lines" (
     int S, int R, int B, int NV, bint PART, Py_ssize_t steps, Py_ssize_t step, const Mask* masks, const Band* band,
     const Py_ssize_t* reads, const Py_ssize_t* meets, Py_ssize_t count, const real* bias, vec* found,
 ) noexcept nogil:
     """So many steps, of NV vectors of positions each; those in PART have `masks`, of the vectors of each of `count`
-    reads and of a row.  What is `found`, unless NULL, will be NaN if some result is not finite."""
+    reads and of a row.  Some of what is `found`, unless NULL, will be NaN if some result is not finite."""
     cdef vec acc[16]
     cdef vec samples[8]
     cdef vec factors[8]
@@ -183,7 +187,7 @@ cdef inline void sum_lines "sum_lines" (
                 sums[i // K] = sums[i // K] + dealt[i]
         if found != NULL:
             for i in range(B * R * NV):
-                found[i % 4] = found[i % 4] + sums[i] * ZEROS
+                found[i % FOUND] = found[i % FOUND] + sums[i] * ZEROS
         for v in range(B * NV):
             y = band.rows[v // NV]
             if y != NULL:
@@ -201,9 +205,6 @@ cdef inline void sum_lines "sum_lines" (
         if PART:
             masks += (count * S + R) * NV
 
-
-cdef enum:
-    FOUND = 4  # vectors of what is found in checks, so that one addition need not wait for the other
 
 most_lines = MOST_LINES
 bands = {}  # for the streams that can be done: by how many rows a band may have, how many vectors a step
