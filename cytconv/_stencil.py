@@ -57,7 +57,7 @@ TASK_BYTES = 2**16  # in the adjoint in the weights: of what a task reads
 # A result larger than this is written past the caches.  What has room in the last one stays there for whoever reads it,
 # and these kernels are fast enough to notice.
 STREAM_BYTES = max(4 * KIB**2, L3_BYTES * 3 // 4)
-# The same where rows of a band take turns on a page: there CPUs read lines first that they are to write as a whole.
+# The same where rows of a band, written by turns, share a page: there CPUs read the lines first that they write whole.
 STREAM_TURNS_BYTES = max(4 * KIB**2, L3_BYTES * 3 // 8)
 PAGE_BYTES = 4096
 PIECE_BYTES = 4096  # of all rows of a band that are written past the caches at a time
@@ -110,8 +110,8 @@ class _Rows:
     reads: tuple[int, ...]  # offsets along the last axis
     places: Index  # where in w the weight lies for each line, read, row, stream of the source and of the result; or -1
     row_line: Index  # line at which each band begins, and the number of lines
-    line_meets: Index  # which streams of the rows of its band a line has a part in: a bit for each
-    read_meets: Index  # likewise
+    line_meets: Index  # which sums of its band a line has a part in: bit row * R + stream; and
+    read_meets: Index  # the same for each read: a sum gets what both have a part in
     row_channel: Index  # outer channel of each row,
     row_phase: Index  # and its phase of each axis, one column for each
     line_channel: Index  # likewise; along each axis it is one of
@@ -120,9 +120,9 @@ class _Rows:
     fresh: Index  # lines that no band has read when the next position along the axis before the last begins,
     fresh_lines: int  # and how many these are
     stream_channel: Index  # channel of each stream of each row
-    zeros: bool  # whether any are multiplied in any case,
-    gaps: bool  # or if sums are not skipped
-    weights: int  # that are not
+    zeros: bool  # whether zeros take the place of weights in sums that have a part in a read,
+    gaps: bool  # or in any sums
+    weights: int  # that there are, without zeros
     # Of a vector of positions: vectors that are loaded, multiplied, and come from memory or go there,
     loads: int
     products: int
@@ -224,7 +224,8 @@ def _rows(
     line_step, row_phase = (np.zeros((len(table), len(patterns)), np.intp) for table in (lines, rows))
     steps = [(np.zeros(1, np.intp), np.zeros(1, np.intp))] * len(patterns)
     for d, a in enumerate(outer):
-        line_step[:, a] = [distinct[d].index(line[1 + d]) for line in lines]
+        numbers = {step: number for number, step in enumerate(distinct[d])}
+        line_step[:, a] = [numbers[line[1 + d]] for line in lines]
         row_phase[:, a] = [row[1 + d] for row in rows]
         phase, offset = np.array(distinct[d], np.intp).T
         steps[a] = phase, offset
@@ -471,7 +472,10 @@ def _lines(
     if bands and before >= 0:  # phases that read the same lines
         splits[before] = split_axis(axes[before], direction)
         dims[-2], extent[-2] = outer[-1]._replace(split=splits[before]), splits[before].positions
-    rows_of = tuple(module.bands[S, R]) if bands else (1,)
+    rows_of: tuple[int, ...] = (1,)
+    if bands:  # of as many rows as there are
+        most = alone[1] * (splits[before].result_start.size * splits[before].positions if before >= 0 else 1)
+        rows_of = tuple(b for b in module.bands[S, R] if b <= max(1, most))
     key = (
         direction,
         tuple(s.pattern for s in splits),

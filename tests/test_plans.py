@@ -474,6 +474,24 @@ def test_a_band_has_lines_in_common():
     assert _stencil._band((1, 2), 3, None) == (1, 1)
 
 
+def test_rows_that_do_not_exist_are_not_checked(lines):
+    """An infinite sample that reaches no output is met by a row of a band beyond the last one."""
+    y, w = np.ones((9, 61), np.float32), np.ones((3, 3), np.float32)
+    y[7, 30] = np.inf
+    x = conv_transpose_adjoint(y, w, input_shape=(5, 30), stride=(1, 2))
+    np.testing.assert_array_equal(x, np.full((5, 30), 9, np.float32))
+    assert len(lines) == 1  # no second plan, of exact sums
+
+
+def test_few_positions_make_narrow_bands():
+    module = _runtime.kernels(np.dtype("f4"))
+    for n in (1, 2, 3, 40):
+        axes = (Axis(n + 2, 3, n, low=2), Axis(30, 3, 30, low=1))
+        strides = ((n + 2) * 30, (n + 2) * 30, 30, 1, 1), (n * 30, n * 30, 30, 1, 1)
+        found = _stencil._lines(module, "forward", axes, 1, 1, (1, 1, n + 2, 30, 1), *strides, bands=True)
+        assert found.rows.band == max(b for b in module.bands[1, 1] if b <= n)
+
+
 def test_lines_are_fetched_once():
     """Three taps without a stride: of three lines the last is new; with stride 2, four taps of y: two of four."""
     axes = (Axis(50, 3, 50, low=1), Axis(60, 3, 60, low=1))

@@ -7,8 +7,8 @@
 
 cdef extern from *:
     """
-    /* What begins so has literal arguments, which only become literals in a copy of the function at each call.  The
-       copies are apart from each other: of a function with a hundred loops GCC keeps little in registers. */
+    /* LITERALS: a function with literal arguments, which only become literals in a copy of it at each call.
+       APART: a function for one such copy, as GCC would keep little in registers if all were in one. */
     #ifdef __GNUC__
       #define LITERALS static inline __attribute__((always_inline)) void
       #define APART static __attribute__((noinline)) void

@@ -19,7 +19,7 @@ cdef extern from *:
 
     typedef struct {  /* of the source */
         Py_ssize_t place, weights;  /* where it lies, and its weights, by reads, rows of the band, streams */
-        Py_ssize_t meets;  /* which sums it has a part in: a bit for each row and stream of the result */
+        Py_ssize_t meets;  /* which sums it has a part in: bit row * R + stream of the result, as for each read */
         Py_ssize_t ahead;  /* how far away what comes next begins, 0 if it was there before */
     } BandLine;
 
@@ -45,8 +45,8 @@ cdef extern from *:
       #define ALL_BANDS(CASE) ALL_ROWS(CASE)
     #endif
 
-    /* Whether sums that have no part in a read are skipped, of so many vectors for each row and stream of the result:
-       else they meet zeros. */
+    /* Whether sums that have no part in a read are skipped, or meet zeros: a product of `each` vectors, for one row and
+       stream of the result, takes less time than to ask if there is but one vector and two are multiplied at once. */
     #define SKIPS(each) (REGISTERS == 32 || (each) >= 2)
 
     /* Whether streams are multiplied as they come, by weights that alternate like them: so only sums need be dealt. */
@@ -176,7 +176,8 @@ cdef inline void sum_lines "sum_lines" (
                         if B * R == 1 or not SKIPS(NV * S) or meet >> (i // (NV * S)) & 1:
                             acc[i // S] = acc[i // S] + w[i // (NV * S) * S + i % S] * samples[i % (NV * S)]
                 w += S * B * R
-        for i in range(B * R * NV * K):  # rows, positions, streams; `acc` itself would not stay in registers
+        # From rows, streams, positions to rows, positions, streams; `acc` itself would not stay in registers.
+        for i in range(B * R * NV * K):
             dealt[i] = acc[(i // (R * NV * K) * R + i // K % R) * NV * K + i // (K * R) % NV * K + i % K]
         for i in range(B * R * NV):
             deal(K, dealt + i * K)
@@ -187,7 +188,8 @@ cdef inline void sum_lines "sum_lines" (
                 sums[i // K] = sums[i // K] + dealt[i]
         if found != NULL:
             for i in range(B * R * NV):
-                found[i % FOUND] = found[i % FOUND] + sums[i] * ZEROS
+                if band.rows[i // (R * NV)] != NULL:
+                    found[i % FOUND] = found[i % FOUND] + sums[i] * ZEROS
         for v in range(B * NV):
             y = band.rows[v // NV]
             if y != NULL:
@@ -209,11 +211,17 @@ cdef inline void sum_lines "sum_lines" (
 most_lines = MOST_LINES
 bands = {}  # for the streams that can be done: by how many rows a band may have, how many vectors a step
 skipping = set()  # streams, rows and vectors of those that meet no zeros in place of taps
-for i in range(BAND_KINDS):
-    by_rows = bands.setdefault((band_kinds[i].streams, band_kinds[i].results), {})
-    by_rows.setdefault(band_kinds[i].rows, []).append(band_kinds[i].vectors)
-    if band_kinds[i].skips:
-        skipping.add((band_kinds[i].streams, band_kinds[i].results, band_kinds[i].rows, band_kinds[i].vectors))
+
+
+def note_bands():
+    for i in range(BAND_KINDS):
+        S, R, rows, vectors = band_kinds[i].streams, band_kinds[i].results, band_kinds[i].rows, band_kinds[i].vectors
+        bands.setdefault((S, R), {}).setdefault(rows, []).append(vectors)
+        if band_kinds[i].skips:
+            skipping.add((S, R, rows, vectors))
+
+
+note_bands()
 
 
 @final
@@ -263,6 +271,8 @@ cdef class Stencil(LineTables):
             kind = (band_kinds[i].streams, band_kinds[i].results, band_kinds[i].rows, band_kinds[i].vectors)
             if kind == (self.streams, self.result_streams, band, self.vectors):
                 self.sum_lines = band_kinds[i].sum
+        if self.sum_lines == NULL:
+            raise ValueError("there is no such band")
         # Scratch of each worker: what is found in checks, the bias of each row, a piece of each row of a band on its
         # way past the caches.
         self.bias_size = cache_lines(self.rows * self.result_streams)
@@ -347,26 +357,26 @@ cdef class Stencil(LineTables):
         cdef Band band
         cdef BandLine some[MOST_LINES]
         cdef Py_ssize_t e[MAX_DIMS]
-        cdef Py_ssize_t i, b, row, number, step = t % self.stretches * self.steps_each
+        cdef Py_ssize_t i, b, row, number, first, last, step = t % self.stretches * self.steps_each
         cdef Py_ssize_t end = min(step + self.steps_each, self.steps)
         cdef real* y
-        cdef bint all
+        cdef bint whole
         band.weights = weights
         for _ in range(self.begin(t, e)):
             band.source = source + self.offset(&self.source_step[0], e)
             y = result + self.offset(&self.result_step[0], e)
             for number in range(self.rows // self.band):
-                all = self.exists(self.band_range + 2 * number * self.dims, e)
+                whole = self.exists(self.band_range + 2 * number * self.dims, e)
                 for b in range(self.band):
                     row = number * self.band + b
                     band.rows[b] = y + self.row_place[row]
-                    if not all and not self.exists(&self.row_range[0] + 2 * row * self.dims, e):
+                    if not whole and not self.exists(&self.row_range[0] + 2 * row * self.dims, e):
                         band.rows[b] = NULL
-                i = self.row_line[number]
-                band.lines, band.count = self.lines + i, self.row_line[number + 1] - i
-                if not all:
+                first, last = self.row_line[number], self.row_line[number + 1]
+                band.lines, band.count = self.lines + first, last - first
+                if not whole:
                     band.lines, band.count = some, 0
-                    for i in range(i, self.row_line[number + 1]):
+                    for i in range(first, last):
                         if self.exists(&self.line_range[0] + 2 * i * self.dims, e):
                             some[band.count] = self.lines[i]
                             band.count += 1

@@ -145,6 +145,8 @@ cdef class WeightLines(LineTables):
         for i in range(PRODUCT_KINDS):
             if (product_kinds[i].streams, product_kinds[i].results) == (self.streams, self.result_streams):
                 self.sum_products = product_kinds[i].of
+        if self.sum_products == NULL:
+            raise ValueError("there are no such lines")
         self.row_ahead = row_ahead
         self.places = places  # in the weights of a group, for each line, read and pair of streams; or -1
         self.groups, self.shares = groups, min(shares, self.group_tasks)  # of the tasks of each
