@@ -191,23 +191,30 @@ def _rows(
     if some.sum() >= ENOUGH * len(reads):
         bands = (1,)
     band, neighbours = _band(bands, results[0], patterns[before] if before in outer else None)
-    chosen = [  # for each phase of each outer axis: how many positions further on, and taps
-        [(ahead, each) for ahead in range(neighbours if a == before else 1) for each in taps[a]] for a in outer
+    chosen = [  # for each phase of each outer axis, its taps; neighbours read further on
+        [
+            [tap._replace(offset=tap.offset + ahead) for tap in each]
+            for ahead in range(neighbours if a == before else 1)
+            for each in taps[a]
+        ]
+        for a in outer
     ]
-    order = sorted(range(len(outer)), key=lambda d: outer[d] == before)
-    rows = [
-        (channel, *(f for _, f in sorted(zip(order, phase, strict=True))))
-        for *phase, channel in itertools.product(*(range(len(chosen[d])) for d in order), range(results[0]))
-    ]
+
+    def order(row: tuple[int, ...]) -> tuple[Any, ...]:
+        channel, *phase = row
+        of = dict(zip(outer, phase, strict=True))
+        return [f for a, f in of.items() if a != before], of.get(before), channel
+
+    rows = sorted(itertools.product(range(results[0]), *(range(len(each)) for each in chosen)), key=order)
     lines: list[tuple[Any, ...]] = []  # channel; phase and offset along each outer axis
     bases: list[list[int]] = []  # where weights lie, for each row of the band; or -1
     begin = [0]
     for number in range(0, len(rows), band):
         found: dict[tuple[Any, ...], list[int]] = {}
         for b, (channel, *phase) in enumerate(rows[number : number + band]):
-            steps_ahead, of_axes = zip(*(chosen[d][f] for d, f in enumerate(phase)), strict=True) if phase else ((), ())
+            of_axes = [chosen[d][f] for d, f in enumerate(phase)]
             for c, terms in itertools.product(range(sources[0]), itertools.product(*of_axes)):
-                line = c, *((tap.phase, tap.offset + n) for tap, n in zip(terms, steps_ahead, strict=True))
+                line = c, *((tap.phase, tap.offset) for tap in terms)
                 found.setdefault(line, [-1] * band)[b] = (
                     c * sources[1] * source_stride
                     + channel * results[1] * result_stride
