@@ -3,7 +3,7 @@
 Where sums have few terms, to copy the source into planes, and results out of scratch memory, takes longer than to
 multiply.  Then a line along the last axis is the unit of work (``kernels/lines.pxi``).  Phases of that axis, and
 channels that lie between its positions, are *streams*, S of them in the source and R in the result, which are taken
-apart and put vectors in registers.  A *row* is a line of the result for each position of the outer axes, one for each
+apart and put together in registers.  A *row* is a line of the result for each position of the outer axes, one for each
 of their phases; it is a sum over lines of the source, one for each channel and for each tap of the outer axes, and over
 *reads*, the offsets that taps of the last axis have ::
 
@@ -47,7 +47,7 @@ from .kernels.tables import places
 
 __all__ = ["Stencil", "stencil", "weight_lines"]
 
-MOST_PRODUCTS = 4096  # weights of all rows
+MOST_PRODUCTS = 4096  # of lines, reads and pairs of streams; a band has as many weights for each of its rows
 MOST_STREAMS = 8  # that can be taken apart
 MOST_CHANNELS = 3  # of which each has lines of its own: more may lie so that they drive each other from the cache
 ENOUGH = 3  # sums of one row that have a part in what is loaded: more rows would gain little
@@ -479,10 +479,10 @@ def _lines(
     if bands and before >= 0:  # phases that read the same lines
         splits[before] = split_axis(axes[before], direction)
         dims[-2], extent[-2] = outer[-1]._replace(split=splits[before]), splits[before].positions
-    rows_of: tuple[int, ...] = (1,)
-    if bands:  # of as many rows as there are
+    allowed: tuple[int, ...] = (1,)  # numbers of rows of a band, no more than there are
+    if bands:
         most = alone[1] * (splits[before].result_start.size * splits[before].positions if before >= 0 else 1)
-        rows_of = tuple(b for b in module.bands[S, R] if b <= max(1, most))
+        allowed = tuple(b for b in module.bands[S, R] if b <= max(1, most))
     key = (
         direction,
         tuple(s.pattern for s in splits),
@@ -490,7 +490,7 @@ def _lines(
         last.axis,
         (alone[0], inside[0]),
         (alone[1], inside[1]),
-        rows_of,
+        allowed,
     )
     rows = _rows(*key)
     if rows is None:
@@ -574,7 +574,10 @@ def _channels_alone(channels: int, parts: int, step: int, inside: int) -> int:
 
 
 def _with_neighbours(split: Split, number: int) -> Split:
-    """Make phases of so many neighbouring positions; the source keeps its own."""
+    """Make phases of so many neighbouring positions.
+
+    The source keeps its own, and so does the pattern: it is `_rows` that lets the taps of neighbours read further on.
+    """
     ahead = np.arange(number)[:, None] * split.result_step
     return replace(
         split,
@@ -597,7 +600,7 @@ def _side(dim: Dim, steps: Sequence[tuple[Index, Index]], neighbours: int) -> tu
 def _pays(lines: _Lines, lanes: int, step: int, skips: bool) -> bool:
     """Whether this takes less time than boxes, with vectors of so many `lanes`, and so many vectors in a `step`.
 
-    What has no tap is multiplied or it `skips` it.
+    The kernel `skips` sums that have no part in a read, or multiplies zeros for them.
     """
     rows, (S, R), vectors = lines.rows, lines.streams, lines.extent[-1] / lanes
     others = lines.groups * math.prod(lines.extent[:-1])

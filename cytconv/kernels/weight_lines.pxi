@@ -40,7 +40,7 @@ cdef extern from *:
     typedef void (*SumProducts)(const Meeting *, const Section *, Py_ssize_t, vec *);
     #define SUM_PRODUCTS(S, R, N) \\
         APART products_##S##_##R##_##N(const Meeting *meeting, const Section *section, Py_ssize_t read, vec *sums) { \\
-            if (S * R * N > MOST_SUMS) return; \\
+            if (S * R * N > MOST_SUMS) return;  /* `next_reads` never asks for so many */ \\
             if (section->masks) sum_products(S, R, N, 1, meeting, section, read, sums); \\
             else sum_products(S, R, N, 0, meeting, section, read, sums); \\
         }
