@@ -17,6 +17,8 @@ of the axis before the last, and, where these are too few, neighbouring position
     k = 3, stride 1     row  0   = line 0  1  2           k = 4, stride 2     row 0, 1 = line 0  1
                         row  1   =      1  2  3
 
+There may be several numbers at each position of a line; `cytconv._pixels` says which, and how vectors hold them.
+
 A row that has no part in a line of its band multiplies nothing, nor does a stream of the result that has no tap at some
 offset.  Only where streams of the source are multiplied side by side, and some of them have a tap, the weights of the
 others are zeros, and results are checked like those of a folded kernel (`cytconv._correlation`).  The adjoint in the
@@ -41,6 +43,7 @@ from ._boxes import Dim, dims_of, result_places, table
 from ._geometry import Axis
 from ._machine import FETCHES, KIB, L3_BYTES
 from ._phases import Direction, Index, Pattern, Split, split_axis
+from ._pixels import Pixels, pixels, size_within
 from ._runtime import ISA
 from ._weights import SHARES, WeightAdjoint
 from .kernels.tables import places
@@ -303,11 +306,12 @@ class Stencil:
     tasks: int
     work: int  # multiplications, with the zeros
     covers: bool  # whether the rows make up all of the result
+    lane_groups: Index  # see `cytconv._pixels`
     packed = 0  # samples copied
 
     def packing(self, groups: int, taps: tuple[int, ...]) -> Any:
         """What packs the weights of so many groups of channels, each a contiguous array of real numbers."""
-        return self.module.Gather(groups, self.pairs * math.prod(taps), self.places)
+        return self.module.Gather(self.lane_groups, self.pairs * math.prod(taps), self.places)
 
 
 @lru_cache(maxsize=64)
@@ -331,21 +335,24 @@ def stencil(
     lines = _lines(*problem, bands=True)
     if lines is None or lines.rows.most_lines > module.most_lines:
         return None
-    rows, (S, R) = lines.rows, lines.streams
-    length = -(-lines.extent[-1] // module.lanes)
-    vectors = min(module.bands[S, R][rows.band], key=lambda n: -(-length // n) * (n + STEP))
-    skips = (S, R, rows.band, vectors) in module.skipping
+    rows, (S, R), held = lines.rows, lines.streams, lines.pixels
+    length = -(-lines.extent[-1] // held.together)
+    kinds = module.pixel_bands if held.size else module.bands
+    vectors = min(kinds[S, R][rows.band], key=lambda n: -(-length // n) * (n + STEP))
+    skips = held.size > 0 or (S, R, rows.band, vectors) in module.skipping
     zeros = rows.zeros or (rows.gaps and not skips)
-    if (zeros and exact) or not _pays(lines, module.lanes, vectors, skips):
+    if (zeros and exact) or not (held.copied or _pays(lines, module.lanes, vectors, skips)):
         return None
     fetched = max(1, rows.fresh_lines * lines.source_size * itemsize)
-    tables = _tables(lines, module.lanes, vectors, TASK // rows.row_channel.size, ahead=-(-AHEAD_BYTES // fetched))
+    task = TASK // (rows.row_channel.size * held.numbers)
+    tables = _tables(lines, vectors, task, ahead=-(-AHEAD_BYTES // fetched))
     if tables is None:
         return None
-    work = lines.groups * math.prod(lines.extent) * rows.products
-    written = lines.groups * rows.row_channel.size * R * math.prod(lines.extent) * itemsize
+    numbers = lines.groups * math.prod(lines.extent) * held.numbers
+    written = numbers * rows.row_channel.size * R * itemsize
     turns = rows.band > 1 and lines.result_size * itemsize < PAGE_BYTES
-    streams = written > (min(STREAM_BYTES, STREAM_TURNS_BYTES) if turns else STREAM_BYTES)
+    least = min(STREAM_BYTES, STREAM_TURNS_BYTES) if turns else STREAM_BYTES
+    streams = held.consecutive and written > least
     kernel = module.Stencil(
         band=rows.band,
         line_meets=rows.line_meets,
@@ -354,6 +361,7 @@ def stencil(
         piece=max(1, PIECE_BYTES // (rows.band * R * itemsize * vectors * module.lanes)) if streams else 0,
         row_channel=rows.stream_channel,
         check=zeros,
+        lane_groups=held.lane_groups(lines.groups),
         **tables,
     )
     return Stencil(
@@ -363,8 +371,9 @@ def stencil(
         places=rows.places.swapaxes(3, 4).ravel(),
         kernel=kernel,
         tasks=lines.groups * kernel.group_tasks,
-        work=work,
+        work=numbers * rows.products,
         covers=all(split.covers for split in lines.splits),
+        lane_groups=held.lane_groups(lines.groups),
     )
 
 
@@ -383,27 +392,28 @@ def weight_lines(
     It has the rows of the forward operator: those take each line of y apart once, and x has fewer streams.
     """
     lead = len(x_shape) - len(axes) - 3
-    groups, parts = x_shape[lead], x_shape[-1]
+    parts = x_shape[-1]
     inputs, outputs = x_shape[lead + 1] * parts, y_shape[lead + 1] * parts
     lines = _lines(module, "forward", axes, inputs, outputs, x_shape, x_strides, y_strides)
     if lines is None:
         return None
-    rows, (S, R) = lines.rows, lines.streams
-    if not _pays_weights(module, lines, inputs):
+    rows, (S, R), held = lines.rows, lines.streams, lines.pixels
+    if not (held.copied or _pays_weights(module, lines, inputs)):
         return None
     length = lines.extent[-1]
-    task = TASK_BYTES // ((rows.fresh_lines * S + rows.row_channel.size * R) * itemsize)
+    task = TASK_BYTES // ((rows.fresh_lines * S + rows.row_channel.size * R) * itemsize * held.numbers)
     task = min(task, module.most_positions * length)
     ahead = max(1, task // length)  # to what the next task reads
-    tables = _tables(lines, module.lanes, 1, task, ahead)
+    tables = _tables(lines, 1, task, ahead)
     if tables is None:
         return None
     steps = tables["result_step"]
     kernel = module.WeightLines(
         row_ahead=int(table([ahead * int(steps[-1])])[0]) if FETCHES and steps.size else 0,
         places=rows.places.ravel(),
-        groups=groups,
-        shares=max(1, SHARES // groups),
+        lane_sums=held.lane_sums(),
+        groups=lines.groups,
+        shares=max(1, SHARES // lines.groups),
         parts=parts,
         inputs=inputs,
         outputs=outputs,
@@ -412,9 +422,9 @@ def weight_lines(
     )
     return WeightAdjoint(
         kernel,
-        tasks=groups * kernel.shares,
-        work=groups * math.prod(lines.extent) * rows.places.size,
-        memory=kernel.scratch_size + groups * kernel.shares * kernel.share_size,
+        tasks=lines.groups * kernel.shares,
+        work=lines.groups * math.prod(lines.extent) * held.numbers * rows.places.size,
+        memory=kernel.scratch_size + lines.groups * kernel.shares * kernel.share_size,
     )
 
 
@@ -429,6 +439,7 @@ class _Lines:
     dims: list[Dim]
     extent: list[int]
     streams: tuple[int, int]  # of the source and of the result
+    pixels: Pixels
     source_size: int  # of a line
     result_size: int
     group_steps: tuple[int, int]
@@ -456,6 +467,12 @@ def _lines(
         return None
     splits = [split_axis(axis, direction, aligned=direction == "forward") for axis in axes]
     dims, extent, _ = dims_of(splits, source_shape, source_strides, result_strides)
+    groups, group_steps = source_shape[lead], (source_strides[lead], result_strides[lead])
+    size, own = 1, False  # of pixels
+    if parts == 1 and groups > 1 and group_steps == (1, 1) and sources == results == 1:
+        size, own, groups = groups, True, 1
+    elif parts == 1 and (size := size_within(dims, extent, module.lanes)) > 1:
+        del dims[-1], extent[-1]
     *outer, last = dims
     split = last.split
     if not bands and last.axis >= 0:
@@ -463,11 +480,17 @@ def _lines(
         if len(_offsets(earlier.pattern)) < len(_offsets(split.pattern)):
             split = splits[last.axis] = earlier
             dims[-1], extent[-1] = last._replace(split=split), split.positions
-    # Between neighbouring samples of one channel and phase lie those of others, or nothing.
-    inside = last.source_stride, last.result_stride
+    # Between neighbouring samples of one channel and phase lie those of others, or nothing; or the rest of a pixel.
+    steps = last.source_stride, last.result_stride
+    inside = (1, 1) if size > 1 else steps
     S, R = split.source_start.size * inside[0], split.result_start.size * inside[1]
-    if (S, R) not in module.bands or (split.source_step * inside[0], split.result_step * inside[1]) != (S, R):
+    held = pixels(size, own, steps, (S, R), module.lanes)
+    if held is None or (split.source_step * inside[0], split.result_step * inside[1]) != (S, R):
         return None
+    kinds = module.pixel_bands if held.size else module.bands
+    if (S, R) not in kinds or (held.size and not bands and (S, R) not in module.pixel_products):
+        return None
+    extent[-1] *= held.flat
     channel_steps = source_strides[lead + 1], result_strides[lead + 1]
     alone = [
         _channels_alone(channels, parts, step, n)
@@ -482,7 +505,7 @@ def _lines(
     allowed: tuple[int, ...] = (1,)  # numbers of rows of a band, no more than there are
     if bands:
         most = alone[1] * (splits[before].result_start.size * splits[before].positions if before >= 0 else 1)
-        allowed = tuple(b for b in module.bands[S, R] if b <= max(1, most))
+        allowed = tuple(b for b in kinds[S, R] if b <= max(1, most))
     key = (
         direction,
         tuple(s.pattern for s in splits),
@@ -499,35 +522,38 @@ def _lines(
         splits[before] = _with_neighbours(splits[before], rows.neighbours)
         dims[-2], extent[-2] = dims[-2]._replace(split=splits[before]), splits[before].positions
     return _Lines(
-        key=key,
+        key=(*key, held),
         rows=rows,
-        groups=source_shape[lead],
+        groups=groups,
         splits=splits,
         dims=dims,
         extent=extent,
         streams=(S, R),
-        source_size=split.source_size * inside[0],
-        result_size=split.result_size * inside[1],
-        group_steps=(source_strides[lead], result_strides[lead]),
+        pixels=held,
+        source_size=split.source_size * steps[0],
+        result_size=split.result_size * steps[1],
+        group_steps=group_steps,
         channel_steps=channel_steps,
     )
 
 
-def _tables(lines: _Lines, lanes: int, vectors: int, task: int, ahead: int) -> dict[str, Any] | None:
+def _tables(lines: _Lines, vectors: int, task: int, ahead: int) -> dict[str, Any] | None:
     """Tables of the kernels for so many vectors at a time, unless that takes too many masks.
 
     A task has so many positions.  What comes next is fetched so many positions of the outer axis `ahead`.
     """
-    rows, (S, R) = lines.rows, lines.streams
+    rows, (S, R), held = lines.rows, lines.streams, lines.pixels
     *outer, last = lines.dims
-    inside = last.source_stride
-    reads = [int(last.split.source_start[0]) * inside + read * S for read in rows.reads]
+    phases = last.split.source_start.size
+    reads = [(int(last.split.source_start[0]) + read * phases) * last.source_stride for read in rows.reads]
     first = int(last.split.result_start[0]) * last.result_stride  # may lie before the line
     # Steps along a line: those between `head` and `tail` reach beyond neither end.
-    step_size = vectors * lanes
+    step_size = vectors * held.together
     steps = -(-lines.extent[-1] // step_size)
-    head = min(steps, -min(reads[0] // (S * step_size), first // (R * step_size), 0))
-    tail = max(head, min((lines.source_size - reads[-1]) // S, (lines.result_size - first) // R) // step_size)
+    read, written = vectors * S * held.steps[0], vectors * R * held.steps[1]  # numbers of a step
+    head = min(steps, -min(reads[0] // read, first // written, 0))
+    beyond = reads[-1] + held.beyond
+    tail = max(head, min((lines.source_size - beyond) // read, (lines.result_size - first) // written))
     if (head + steps - tail) * vectors * (len(reads) * S + R) > MOST_MASKS:
         return None
 
@@ -557,6 +583,11 @@ def _tables(lines: _Lines, lanes: int, vectors: int, task: int, ahead: int) -> d
         "tail": tail,
         "outer_each": max(1, task // lines.extent[-1]),
         "steps_each": max(1, task // step_size),
+        "pixel_size": held.size,
+        "lanes_stored": held.lanes,
+        "source_width": held.steps[0],
+        "result_width": held.steps[1],
+        "columns": table(held.columns),
         "row_place": row_place,
         "row_range": row_range.ravel(),
         "row_line": rows.row_line,

@@ -439,9 +439,9 @@ def test_bands(rng, dtype, streams, monkeypatch, lines):
     known, used = dict(module.bands), set()
     assert set(known) == {*KINDS, *(streams[::-1] for streams in KINDS)}
 
-    def noted(lines, lanes, vectors, *others, **more):
+    def noted(lines, vectors, *others, **more):
         used.add((lines.streams, lines.rows.band, vectors))
-        return tables(lines, lanes, vectors, *others, **more)
+        return tables(lines, vectors, *others, **more)
 
     monkeypatch.setattr(_stencil, "_tables", noted)
     monkeypatch.setattr(_stencil, "ENOUGH", 10**6)
@@ -459,6 +459,97 @@ def test_bands(rng, dtype, streams, monkeypatch, lines):
         if not channels:  # steps that are whole
             check(rng, (7, 150), (4, taps), {"stride": (1, stride), "padding": 1}, dtype)
     assert used >= wanted
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("stride", [1, 2, 3, 4, 8])
+class TestPixels:
+    """Lines of pixels: small ones, of which a vector holds several, and large ones, which take several vectors."""
+
+    TAPS = {1: 3, 2: 4, 3: 5, 4: 6, 8: 9}
+
+    @staticmethod
+    def sizes(dtype):
+        lanes = _runtime.kernels(np.dtype(dtype)).lanes
+        return sorted({2, 3, max(2, lanes - 1), lanes, lanes + 1, 2 * lanes + 3})
+
+    def test_of_channels(self, rng, stride, dtype, lines, weight_lines):
+        for size in self.sizes(dtype):
+            kwargs = {"channels": "last", "groups": size, "stride": (1, stride), "padding": ((0, 1), (2, 1))}
+            check(rng, (2, 3, 21, size), (size, 1, 2, self.TAPS[stride]), kwargs, dtype)
+            forward, _, adjoint = lines[-3:]  # the second fills an array that is no line of pixels
+            assert forward and adjoint and weight_lines[-1]
+            assert forward.lane_groups.shape[1] > 1
+
+    def test_of_a_batch(self, rng, stride, dtype, lines, weight_lines):
+        for size in self.sizes(dtype):
+            kwargs = {"axes": (0, 1), "stride": (2, stride), "dilation": (1, 1 + stride % 2), "padding": 1}
+            check(rng, (3, 21, size), (2, self.TAPS[stride]), kwargs, dtype)
+            forward, _, adjoint = lines[-3:]
+            assert forward and adjoint and weight_lines[-1]
+
+    def test_bands(self, rng, stride, dtype, monkeypatch, lines):
+        """Of every kind, in steps of every width: pixels amid NaN, and results, too."""
+        module, tables, used = _runtime.kernels(np.dtype(dtype)), _stencil._tables, set()
+        known = dict(module.pixel_bands)
+
+        def noted(lines, vectors, *others, **more):
+            used.add((lines.streams, lines.rows.band, vectors))
+            return tables(lines, vectors, *others, **more)
+
+        monkeypatch.setattr(_stencil, "_tables", noted)
+        monkeypatch.setattr(_stencil, "ENOUGH", 10**6)
+        wanted = {(of, b, n) for of in {(1, stride), (stride, 1)} for b, widths in known[of].items() for n in widths}
+        for of, b, n in wanted:
+            monkeypatch.setattr(module, "pixel_bands", {**known, of: {1: known[of][1], b: [n]}})
+            _stencil.stencil.cache_clear()
+            recall.forget()
+            for size in (3, module.lanes + 1):
+                kwargs = {"channels": "last", "groups": size, "stride": (1, stride), "padding": ((0, 1), (2, 1))}
+                x = amid_nan(integers(rng, (5, 40, size), dtype))
+                w, bias = integers(rng, (size, 1, 2, self.TAPS[stride]), dtype), integers(rng, size, dtype)
+                y = reference.conv_transpose(x, w, bias=bias, **kwargs)
+                out = amid_nan(np.zeros(y.shape, dtype))
+                assert_exact(conv_transpose(x, w, bias=bias, out=out, **kwargs), y, dtype)
+                assert_amid_nan(out)
+                y, out = amid_nan(y.astype(dtype)), amid_nan(np.zeros(x.shape, dtype))
+                adjoint = reference.conv_transpose_adjoint(y, w, input_shape=(5, 40), **kwargs)
+                conv_transpose_adjoint(y, w, input_shape=(5, 40), out=out, **kwargs)
+                assert_exact(out, adjoint, dtype)
+                assert_amid_nan(out)
+        assert used >= wanted
+
+    def test_past_the_caches(self, rng, stride, dtype, monkeypatch, lines):
+        monkeypatch.setattr(_stencil, "STREAM_BYTES", -1)
+        for size in self.sizes(dtype):
+            kwargs = {"channels": "last", "groups": size, "stride": (1, stride)}
+            check(rng, (1, 4, 150, size), (size, 1, 1, self.TAPS[stride]), kwargs, dtype)
+            assert lines[-3]
+
+
+def test_pixels_keep_infinity_to_themselves(lines):
+    """Lanes that hold no numbers are never stored, nor what follows a line."""
+    x = np.ones((9, 30, 3), np.float32)
+    x[4, 7, 1] = np.inf
+    y = conv_transpose(x, np.ones((3, 1, 3, 4), np.float32), channels="last", groups=3, stride=2)
+    assert np.isinf(y).any(axis=(0, 1)).tolist() == [False, True, False]
+    assert np.argwhere(np.isinf(y[..., 1])).min(axis=0).tolist() == [8, 14]
+    assert np.argwhere(np.isinf(y[..., 1])).max(axis=0).tolist() == [10, 17]
+    assert len(lines) == 1
+
+
+def test_a_batch_axis_inside_of_a_line():
+    """Short, it makes pixels; where these meet one read after the other, longer lines; long, lines of its own."""
+    module = _runtime.kernels(np.dtype("f4"))
+
+    def found(size, stride):
+        axes = (Axis(20, 3, 40, stride=stride, low=1),)
+        shape, steps = (size, 1, 1, 20, 1), (1, 20 * size, 20 * size, size, 1)
+        return _stencil._lines(module, "forward", axes, 1, 1, shape, steps, steps, bands=True)
+
+    assert found(5, 2).pixels.size == 5
+    assert (found(5, 1).pixels.size, found(5, 1).pixels.flat, found(5, 1).extent) == (0, 5, [5 * 40])
+    assert (found(1000, 2).pixels.size, found(1000, 2).extent[-1]) == (0, 1000)
 
 
 def test_a_band_has_lines_in_common():

@@ -34,7 +34,11 @@ cdef class LineTables:
     cdef int streams, result_streams, vectors  # of positions in a step
     cdef const Py_ssize_t[::1] extent, source_step, result_step, reads
     cdef const Py_ssize_t[::1] row_place, row_range, row_line, line_place, line_range, line_ahead
-    cdef Py_ssize_t step_size, steps  # positions of a step, steps of a line
+    cdef Py_ssize_t steps, step_numbers  # of a line; of the result, that a step has
+    cdef bint of_pixels
+    cdef Memory pixel_memory
+    cdef Pixels* pixels  # or what else vectors hold
+    cdef const Py_ssize_t[::1] columns  # where the vectors of a pixel begin
     cdef Py_ssize_t head, tail  # those before `head` and from `tail` on reach beyond the ends of the line, and have
     cdef Py_ssize_t step_masks  # so many masks each
     cdef Memory mask_memory
@@ -61,13 +65,22 @@ cdef class LineTables:
         self.stretches = ceil_div(self.steps, self.steps_each)
         self.group_tasks = self.stretches * ceil_div(self.outer, self.outer_each)
         self.vectors = tables["vectors"]
+        self.of_pixels, self.columns = tables["pixel_size"] > 0, tables["columns"]
+        self.pixel_memory = Memory(sizeof(Pixels) // sizeof(real))
+        self.pixels = <Pixels*> self.pixel_memory.first
+        self.pixels.size, self.pixels.lanes = tables["pixel_size"], tables["lanes_stored"]
+        self.pixels.small = 0 < self.pixels.size <= self.pixels.lanes
+        self.pixels.source_step, self.pixels.result_step = tables["source_width"], tables["result_width"]
+        self.pixels.stored = mask_within(0, 0, self.pixels.lanes)
+        if self.pixels.small:
+            note_pixels(self.pixels)
+        self.step_numbers = self.vectors * self.result_streams * self.pixels.result_step
         self.note_masks()
 
     cdef void note_masks(self):
         """For the steps at the ends of a line: a mask for each vector of each read, and for each of the result."""
-        cdef Py_ssize_t step, t, i, k = 0
+        cdef Py_ssize_t step, t, i, at, k = 0
         cdef Py_ssize_t loads = self.vectors * self.streams, stores = self.vectors * self.result_streams
-        self.step_size = self.vectors * LANES
         self.step_masks = self.reads.shape[0] * loads + stores
         i = (self.head + self.steps - self.tail) * self.step_masks
         self.mask_memory = Memory(i * sizeof(Mask) // sizeof(real) + 1)
@@ -75,10 +88,12 @@ cdef class LineTables:
         for step in [*range(self.head), *range(self.tail, self.steps)]:
             for t in range(self.reads.shape[0]):
                 for i in range(loads):
-                    self.masks[k] = mask_within(self.reads[t] + (step * loads + i) * LANES, 0, self.source_size)
+                    at = self.reads[t] + (step * loads + i) * self.pixels.source_step
+                    self.masks[k] = mask_within(at, 0, self.source_size)
                     k += 1
             for i in range(stores):
-                self.masks[k] = mask_within((step * stores + i) * LANES, self.result_begin, self.result_end)
+                at = (step * stores + i) * self.pixels.result_step
+                self.masks[k] = mask_within(at, self.result_begin, min(self.result_end, at + self.pixels.lanes))
                 k += 1
 
     cdef Py_ssize_t alike(self, Py_ssize_t step, Py_ssize_t end) noexcept nogil:

@@ -10,6 +10,8 @@
 #
 # Rows that have lines in common are a *band*: what is loaded serves all of them.  A row has no part in some lines of
 # its band, and a stream of the result none in some reads; these meet nothing.
+#
+# Along a line of pixels (pixels.pxi) the weights are vectors, too: the numbers of a pixel may have taps of their own.
 
 cdef extern from *:
     """
@@ -28,21 +30,25 @@ cdef extern from *:
         const BandLine *lines;
         Py_ssize_t count;
         real *rows[BAND_ROWS];  /* of the result; NULL if there is none here */
+        const Pixels *pixels;  /* along the lines */
     } Band;
 
     /* What is done in one step, by the streams of the source and the result: so many rows of a band, and vectors of
        positions of each sum; as many as lets the registers hold sums and samples. */
-    #define ALL_ROWS(CASE) \\
+    #define ROWS_ONE_STREAM(CASE) \\
         CASE(1, 1, 1, 4) CASE(1, 1, 2, 4) CASE(1, 2, 1, 4) CASE(1, 2, 2, 2) CASE(2, 1, 1, 4) CASE(2, 1, 2, 2) \\
         CASE(1, 3, 1, 2) CASE(3, 1, 1, 2) CASE(3, 1, 2, 2) CASE(1, 4, 1, 2) CASE(4, 1, 1, 2) CASE(4, 1, 2, 1) \\
-        CASE(2, 2, 1, 2) CASE(2, 4, 1, 1) CASE(4, 2, 1, 1) CASE(1, 8, 1, 1) CASE(8, 1, 1, 1)
+        CASE(1, 8, 1, 1) CASE(8, 1, 1, 1)
+    #define ROWS_BOTH(CASE) CASE(2, 2, 1, 2) CASE(2, 4, 1, 1) CASE(4, 2, 1, 1)
     #if REGISTERS == 32
-      #define ALL_BANDS(CASE) ALL_ROWS(CASE) \\
+      #define ONE_STREAM(CASE) ROWS_ONE_STREAM(CASE) \\
         CASE(1, 1, 4, 2) CASE(1, 1, 4, 4) CASE(1, 2, 2, 4) CASE(2, 1, 2, 4) CASE(1, 3, 2, 1) CASE(1, 3, 2, 2) \\
-        CASE(1, 4, 2, 1) CASE(1, 4, 2, 2) CASE(4, 1, 2, 2) CASE(2, 2, 2, 1) \\
-        CASE(2, 2, 2, 2) CASE(2, 4, 2, 1) CASE(4, 2, 2, 1) CASE(1, 8, 2, 1) CASE(8, 1, 2, 1)
+        CASE(1, 4, 2, 1) CASE(1, 4, 2, 2) CASE(4, 1, 2, 2) CASE(1, 8, 2, 1) CASE(8, 1, 2, 1)
+      #define BOTH_STREAMS(CASE) ROWS_BOTH(CASE) \\
+        CASE(2, 2, 2, 1) CASE(2, 2, 2, 2) CASE(2, 4, 2, 1) CASE(4, 2, 2, 1)
     #else
-      #define ALL_BANDS(CASE) ALL_ROWS(CASE)
+      #define ONE_STREAM(CASE) ROWS_ONE_STREAM(CASE)
+      #define BOTH_STREAMS(CASE) ROWS_BOTH(CASE)
     #endif
 
     /* Whether sums that have no part in a read are skipped, or meet zeros: a product of `each` vectors, for one row and
@@ -80,25 +86,30 @@ cdef extern from *:
     }
 
     LITERALS sum_lines(
-        int, int, int, int, int, Py_ssize_t, Py_ssize_t, const Mask *, const Band *, const Py_ssize_t *,
+        int, int, int, int, int, int, Py_ssize_t, Py_ssize_t, const Mask *, const Band *, const Py_ssize_t *,
         const Py_ssize_t *, Py_ssize_t, const real *, vec *);
 
     /* `sum_lines` with these numbers as literals. */
     typedef void (*SumLines)(
         Py_ssize_t, Py_ssize_t, const Mask *, const Band *, const Py_ssize_t *, const Py_ssize_t *, Py_ssize_t,
         const real *, vec *);
-    #define SUM_LINES(S, R, B, NV) \\
-        APART sum_##S##_##R##_##B##_##NV( \\
+    #define SUM_LINES(NAME, S, R, B, NV, PIXELS) \\
+        APART NAME##_##S##_##R##_##B##_##NV( \\
             Py_ssize_t steps, Py_ssize_t step, const Mask *masks, const Band *band, const Py_ssize_t *reads, \\
             const Py_ssize_t *meets, Py_ssize_t count, const real *bias, vec *found) { \\
-            if (masks) sum_lines(S, R, B, NV, 1, steps, step, masks, band, reads, meets, count, bias, found); \\
-            else sum_lines(S, R, B, NV, 0, steps, step, masks, band, reads, meets, count, bias, found); \\
+            if (masks) sum_lines(S, R, B, NV, PIXELS, 1, steps, step, masks, band, reads, meets, count, bias, found); \\
+            else sum_lines(S, R, B, NV, PIXELS, 0, steps, step, masks, band, reads, meets, count, bias, found); \\
         }
-    ALL_BANDS(SUM_LINES)
+    #define OF_NUMBERS(S, R, B, NV) SUM_LINES(sum_lines, S, R, B, NV, 0)
+    #define OF_PIXELS(S, R, B, NV) SUM_LINES(sum_pixels, S, R, B, NV, 1)
+    ONE_STREAM(OF_NUMBERS)
+    BOTH_STREAMS(OF_NUMBERS)
+    ONE_STREAM(OF_PIXELS)
 
-    typedef struct { int streams, results, rows, vectors, skips; SumLines sum; } BandKind;
-    #define KIND(S, R, B, NV) {S, R, B, NV, SKIPS(NV * S), sum_##S##_##R##_##B##_##NV},
-    static const BandKind band_kinds[] = {ALL_BANDS(KIND)};
+    typedef struct { int streams, results, rows, vectors, pixels, skips; SumLines sum; } BandKind;
+    #define KIND(S, R, B, NV) {S, R, B, NV, 0, SKIPS(NV * S), sum_lines_##S##_##R##_##B##_##NV},
+    #define KIND_OF_PIXELS(S, R, B, NV) {S, R, B, NV, 1, 1, sum_pixels_##S##_##R##_##B##_##NV},
+    static const BandKind band_kinds[] = {ONE_STREAM(KIND) BOTH_STREAMS(KIND) ONE_STREAM(KIND_OF_PIXELS)};
     #define BAND_KINDS ((int) (sizeof(band_kinds) / sizeof(BandKind)))
     """
     enum:
@@ -115,7 +126,7 @@ cdef extern from *:
         const Py_ssize_t* meets, Py_ssize_t count, const real* bias, vec* found,
     ) noexcept nogil
     ctypedef struct BandKind:
-        int streams, results, rows, vectors, skips
+        int streams, results, rows, vectors, pixels, skips
         SumLines sum
     const BandKind* band_kinds
     const int BAND_KINDS
@@ -127,6 +138,7 @@ cdef extern from *:
         const BandLine* lines
         Py_ssize_t count
         real** rows
+        const Pixels* pixels
 
 
 cdef enum:
@@ -134,8 +146,8 @@ cdef enum:
 
 
 cdef inline void sum_lines "sum_lines" (
-    int S, int R, int B, int NV, bint PART, Py_ssize_t steps, Py_ssize_t step, const Mask* masks, const Band* band,
-    const Py_ssize_t* reads, const Py_ssize_t* meets, Py_ssize_t count, const real* bias, vec* found,
+    int S, int R, int B, int NV, bint PIXELS, bint PART, Py_ssize_t steps, Py_ssize_t step, const Mask* masks,
+    const Band* band, const Py_ssize_t* reads, const Py_ssize_t* meets, Py_ssize_t count, const real* bias, vec* found,
 ) noexcept nogil:
     """So many steps, of NV vectors of positions each; those in PART have `masks`, of the vectors of each of `count`
     reads and of a row.  Some of what is `found`, unless NULL, will be NaN if some result is not finite."""
@@ -145,14 +157,18 @@ cdef inline void sum_lines "sum_lines" (
     cdef vec row[8]
     cdef vec dealt[16]
     cdef vec sums[16]
+    cdef vec factor
     cdef const BandLine* from_
     cdef const real* w
     cdef const real* x
     cdef const real* line
     cdef real* y
-    cdef Py_ssize_t e, t, meet, at, first = step * NV * LANES * S, to = step * NV * LANES * R
-    cdef int i, v, K = S if ABREAST(S) else 1  # vectors of sums for each of results
-    for _ in range(steps):
+    cdef Py_ssize_t e, t, k, meet, at
+    cdef Py_ssize_t width = band.pixels.source_step if PIXELS else LANES  # from one vector to the next
+    cdef Py_ssize_t result_width = band.pixels.result_step if PIXELS else LANES
+    cdef Py_ssize_t first = step * NV * width * S, to = step * NV * result_width * R
+    cdef int i, v, K = S if ABREAST(S) and not PIXELS else 1  # vectors of sums for each of results
+    for k in range(steps):
         for i in range(B * R * NV * K):
             acc[i] = ZEROS
         for e in range(band.count):
@@ -160,29 +176,47 @@ cdef inline void sum_lines "sum_lines" (
             x, w = band.source + from_.place + first, band.weights + from_.weights
             if from_.ahead:
                 for i in range(S * NV):
-                    FETCH_FAR(x + from_.ahead + i * LANES)
+                    FETCH_FAR(x + from_.ahead + i * width)
             for t in range(count):
                 line, meet = x + reads[t], from_.meets & meets[t]
                 for i in range(S * NV):
-                    samples[i] = load_part(line + i * LANES, masks[t * S * NV + i]) if PART else (<const vec*> line)[i]
-                if ABREAST(S):
+                    samples[i] = (
+                        load_part(line + i * width, masks[t * S * NV + i])
+                        if PART
+                        else (<const vec*> (line + i * width))[0]
+                    )
+                if PIXELS:
+                    if S > 1 and band.pixels.small:
+                        for v in range(NV):
+                            deal_pixels(S, band.pixels, samples + v * S)
+                    for i in range(B * R * S * NV):
+                        if B * R == 1 or meet >> (i // (S * NV)) & 1:
+                            if i % NV == 0:
+                                factor = (<const vec*> w)[i // NV]
+                                IN_REGISTER(factor)
+                            at = i // (S * NV) * NV + i % NV
+                            acc[at] = acc[at] + factor * samples[i % NV * S + i // NV % S]
+                    w += S * B * R * LANES
+                elif ABREAST(S):
                     for i in range(B * R):
                         factors[i] = repeated(S, w + i * S)
                     meet_samples(B * R * NV * K, NV * K, meet, factors, samples, acc)
+                    w += S * B * R
                 else:
                     for v in range(NV):
                         deal(S, samples + v * S)
                     for i in range(B * R * NV * S):
                         if B * R == 1 or not SKIPS(NV * S) or meet >> (i // (NV * S)) & 1:
                             acc[i // S] = acc[i // S] + w[i // (NV * S) * S + i % S] * samples[i % (NV * S)]
-                w += S * B * R
+                    w += S * B * R
         # From rows, streams, positions to rows, positions, streams; `acc` itself would not stay in registers.
         for i in range(B * R * NV * K):
             dealt[i] = acc[(i // (R * NV * K) * R + i // K % R) * NV * K + i // (K * R) % NV * K + i % K]
         for i in range(B * R * NV):
             deal(K, dealt + i * K)
         for i in range(B * R * NV):
-            sums[i] = dealt[i * K] + bias[i // (R * NV) * R + i % R]
+            at = i // (R * NV) * R + i % R
+            sums[i] = dealt[i * K] + ((<const vec*> bias)[at] if PIXELS else ZEROS + bias[at])
         for i in range(B * R * NV * K):
             if i % K:
                 sums[i // K] = sums[i // K] + dealt[i]
@@ -195,29 +229,37 @@ cdef inline void sum_lines "sum_lines" (
             if y != NULL:
                 for i in range(R):
                     row[i] = sums[v * R + i]
-                zip(R, row)
+                if not PIXELS:
+                    zip(R, row)
+                elif R > 1 and band.pixels.small:
+                    zip_pixels(R, band.pixels, row)
                 for i in range(R):
                     at = v % NV * R + i
                     if PART:
-                        store_part(y + to + at * LANES, masks[count * S * NV + at], row[i])
+                        store_part(y + to + at * result_width, masks[count * S * NV + at], row[i])
+                    elif PIXELS and at == NV * R - 1 and k == steps - 1:
+                        # Lanes behind the last pixel: elsewhere the vector that is stored next takes their place.
+                        store_part(y + to + at * result_width, band.pixels.stored, row[i])
                     else:
-                        (<vec*> (y + to))[at] = row[i]
-        first += NV * S * LANES
-        to += NV * R * LANES
+                        (<vec*> (y + to + at * result_width))[0] = row[i]
+        first += NV * S * width
+        to += NV * R * result_width
         if PART:
             masks += (count * S + R) * NV
 
 
 most_lines = MOST_LINES
 bands = {}  # for the streams that can be done: by how many rows a band may have, how many vectors a step
+pixel_bands = {}  # the same for lines of pixels
 skipping = set()  # streams, rows and vectors of those that meet no zeros in place of taps
 
 
 def note_bands():
     for i in range(BAND_KINDS):
         S, R, rows, vectors = band_kinds[i].streams, band_kinds[i].results, band_kinds[i].rows, band_kinds[i].vectors
-        bands.setdefault((S, R), {}).setdefault(rows, []).append(vectors)
-        if band_kinds[i].skips:
+        kinds = pixel_bands if band_kinds[i].pixels else bands
+        kinds.setdefault((S, R), {}).setdefault(rows, []).append(vectors)
+        if band_kinds[i].skips and not band_kinds[i].pixels:
             skipping.add((S, R, rows, vectors))
 
 
@@ -228,13 +270,14 @@ note_bands()
 cdef class Gather:
     """Weights in the order of a table that says where each of them lies, and -1 where there is to be a zero."""
 
-    cdef Py_ssize_t groups, step  # of channels; from the weights of one to those of the next
+    cdef Py_ssize_t step  # from the weights of one group of channels to those of the next
     cdef readonly Py_ssize_t size  # when packed
+    cdef const Py_ssize_t[:, ::1] groups  # which one it is, for each of those that are packed and each lane; or -1
     cdef const Py_ssize_t[::1] places
 
-    def __init__(self, Py_ssize_t groups, Py_ssize_t step, const Py_ssize_t[::1] places):
+    def __init__(self, const Py_ssize_t[:, ::1] groups, Py_ssize_t step, const Py_ssize_t[::1] places):
         self.groups, self.step, self.places = groups, step, places
-        self.size = groups * places.shape[0]
+        self.size = groups.shape[0] * groups.shape[1] * places.shape[0]
 
     def packed(self, array, packed, int workers):
         """Fill the array `packed`; tells whether all weights are finite."""
@@ -242,10 +285,13 @@ cdef class Gather:
         return self.pack(w.first, to.first)
 
     cdef bint pack(self, const real* w, real* packed) noexcept nogil:
-        cdef Py_ssize_t g, j, n = self.places.shape[0]
-        for g in range(self.groups):
-            for j in range(n):
-                packed[g * n + j] = w[g * self.step + self.places[j]] if self.places[j] >= 0 else 0
+        cdef Py_ssize_t g, j, lane, group, n = self.places.shape[0], lanes = self.groups.shape[1]
+        cdef const real* these
+        for g in range(self.groups.shape[0]):
+            for lane in range(lanes):
+                group, these = self.groups[g, lane], w + self.groups[g, lane] * self.step
+                for j in range(n):
+                    packed[(g * n + j) * lanes + lane] = these[self.places[j]] if self.places[j] >= 0 <= group else 0
         return all_finite(packed, self.size)
 
 
@@ -259,24 +305,26 @@ cdef class Stencil(LineTables):
     cdef bint check
     cdef const Py_ssize_t[::1] row_channel, read_meets
     cdef Py_ssize_t bias_size, piece_size, scratch_size
+    cdef const Py_ssize_t[:, ::1] lane_groups  # as for the weights, of each column of each group
     cdef Memory line_memory, range_memory
     cdef BandLine* lines
     cdef Py_ssize_t* band_range  # positions at which all rows and lines of a band exist, in the order of row_range
 
-    def __init__(self, band, results, piece, check, row_channel, line_meets, read_meets, **tables):
+    def __init__(self, band, results, piece, check, row_channel, line_meets, read_meets, lane_groups, **tables):
         LineTables.__init__(self, **tables)
         self.band, self.results, self.piece, self.check = band, results, piece, check
-        self.row_channel, self.read_meets = row_channel, read_meets
+        self.row_channel, self.read_meets, self.lane_groups = row_channel, read_meets, lane_groups
         for i in range(BAND_KINDS):
             kind = (band_kinds[i].streams, band_kinds[i].results, band_kinds[i].rows, band_kinds[i].vectors)
             if kind == (self.streams, self.result_streams, band, self.vectors):
-                self.sum_lines = band_kinds[i].sum
+                if band_kinds[i].pixels == self.of_pixels:
+                    self.sum_lines = band_kinds[i].sum
         if self.sum_lines == NULL:
             raise ValueError("there is no such band")
         # Scratch of each worker: what is found in checks, the bias of each row, a piece of each row of a band on its
         # way past the caches.
-        self.bias_size = cache_lines(self.rows * self.result_streams)
-        self.piece_size = cache_lines(piece * self.step_size * self.result_streams)
+        self.bias_size = cache_lines(self.columns.shape[0] * self.rows * self.result_streams * lane_groups.shape[1])
+        self.piece_size = cache_lines(piece * self.step_numbers)
         self.scratch_size = FOUND * LANES + self.bias_size + band * self.piece_size
         self.note_lines(line_meets)
 
@@ -286,7 +334,7 @@ cdef class Stencil(LineTables):
         self.line_memory = Memory(count * sizeof(BandLine) // sizeof(real))
         self.lines = <BandLine*> self.line_memory.first
         for i in range(count):
-            number = i * self.line_weights * self.band
+            number = i * self.line_weights * self.band * self.lane_groups.shape[1]
             self.lines[i] = BandLine(self.line_place[i], number, meets[i], self.line_ahead[i])
         self.range_memory = Memory(2 * bands * self.dims * sizeof(Py_ssize_t) // sizeof(real))
         self.band_range = <Py_ssize_t*> self.range_memory.first
@@ -333,14 +381,18 @@ cdef class Stencil(LineTables):
         real* result, real* scratch,
     ) noexcept nogil:
         """What one worker does; tells whether some result is not finite."""
-        cdef Py_ssize_t group_weights = self.line_place.shape[0] * self.line_weights * self.band
-        cdef Py_ssize_t i, group = -1, t = claim(next, 1)
+        cdef Py_ssize_t columns = self.columns.shape[0], lanes = self.lane_groups.shape[1]
+        cdef Py_ssize_t group_weights = columns * self.column_weights()
+        cdef Py_ssize_t group = -1, c, t = claim(next, 1)
         memset(scratch, 0, FOUND * sizeof(vec))
         while t < tasks:
             if group != t // self.group_tasks:
                 group = t // self.group_tasks
-                for i in range(self.rows * self.result_streams):
-                    scratch[FOUND * LANES + i] = bias[group * self.results + self.row_channel[i]] if bias != NULL else 0
+                for c in range(columns):
+                    self.repeat_bias(
+                        bias, &self.lane_groups[group * columns + c, 0],
+                        scratch + FOUND * LANES + c * self.rows * self.result_streams * lanes,
+                    )
             self.task(
                 t % self.group_tasks, source + group * self.source_group, weights + group * group_weights,
                 result + group * self.result_group, scratch,
@@ -350,6 +402,18 @@ cdef class Stencil(LineTables):
             stream_fence()
         return not all_finite(scratch, FOUND * LANES)
 
+    cdef Py_ssize_t column_weights(self) noexcept nogil:
+        return self.line_place.shape[0] * self.line_weights * self.band * self.lane_groups.shape[1]
+
+    cdef void repeat_bias(self, const real* bias, const Py_ssize_t* groups, real* to) noexcept nogil:
+        """The bias of each stream of each row, in all lanes that need not have the same."""
+        cdef Py_ssize_t i, lane, lanes = self.lane_groups.shape[1]
+        for lane in range(lanes):
+            for i in range(self.rows * self.result_streams):
+                to[i * lanes + lane] = (
+                    bias[groups[lane] * self.results + self.row_channel[i]] if bias != NULL and groups[lane] >= 0 else 0
+                )
+
     cdef void task(
         self, Py_ssize_t t, const real* source, const real* weights, real* result, real* scratch,
     ) noexcept nogil:
@@ -357,15 +421,18 @@ cdef class Stencil(LineTables):
         cdef Band band
         cdef BandLine some[MOST_LINES]
         cdef Py_ssize_t e[MAX_DIMS]
-        cdef Py_ssize_t i, b, row, number, first, last, step = t % self.stretches * self.steps_each
-        cdef Py_ssize_t end = min(step + self.steps_each, self.steps)
+        cdef Py_ssize_t i, b, c, row, number, first, last, step = t % self.stretches * self.steps_each
+        cdef Py_ssize_t end = min(step + self.steps_each, self.steps), further, columns = self.columns.shape[0]
+        cdef Py_ssize_t column_weights = self.column_weights()
+        cdef Py_ssize_t column_bias = self.rows * self.result_streams * self.lane_groups.shape[1]
+        cdef const real* x
         cdef real* y
         cdef bint whole
-        band.weights = weights
+        band.pixels = self.pixels
         for _ in range(self.begin(t, e)):
-            band.source = source + self.offset(&self.source_step[0], e)
-            y = result + self.offset(&self.result_step[0], e)
+            x, y = source + self.offset(&self.source_step[0], e), result + self.offset(&self.result_step[0], e)
             for number in range(self.rows // self.band):
+                band.source, band.weights = x, weights
                 whole = self.exists(self.band_range + 2 * number * self.dims, e)
                 for b in range(self.band):
                     row = number * self.band + b
@@ -380,15 +447,23 @@ cdef class Stencil(LineTables):
                         if self.exists(&self.line_range[0] + 2 * i * self.dims, e):
                             some[band.count] = self.lines[i]
                             band.count += 1
-                self.sum(number, step, end, &band, scratch)
+                self.sum(number, step, end, &band, scratch, 0)
+                for c in range(1, columns):
+                    further = self.columns[c] - self.columns[c - 1]
+                    band.source, band.weights = band.source + further, band.weights + column_weights
+                    for b in range(self.band):
+                        if band.rows[b] != NULL:
+                            band.rows[b] += further
+                    self.sum(number, step, end, &band, scratch, c * column_bias)
             advance(self.dims, &self.extent[0] if self.dims else NULL, e)
 
     cdef void sum(
-        self, Py_ssize_t number, Py_ssize_t step, Py_ssize_t end, Band* band, real* scratch,
+        self, Py_ssize_t number, Py_ssize_t step, Py_ssize_t end, Band* band, real* scratch, Py_ssize_t column_bias,
     ) noexcept nogil:
         """Some steps of a band, a piece of each row at a time if it goes past the caches."""
         cdef Py_ssize_t next, first, begin, size, b
-        cdef const real* bias = scratch + FOUND * LANES + number * self.band * self.result_streams
+        cdef Py_ssize_t place = column_bias + number * self.band * self.result_streams * self.lane_groups.shape[1]
+        cdef const real* bias = scratch + FOUND * LANES + place
         cdef vec* found = <vec*> scratch if self.check else NULL
         cdef real* pieces = scratch + FOUND * LANES + self.bias_size
         cdef real* rows[BAND_ROWS]
@@ -399,9 +474,9 @@ cdef class Stencil(LineTables):
             rows[b] = band.rows[b]
         while step < end:
             next = min(step + self.piece, end)
-            first = step * self.step_size * self.result_streams
+            first = step * self.step_numbers
             begin = max(self.result_begin - first, 0)
-            size = min(next * self.step_size * self.result_streams, self.result_end) - first - begin
+            size = min(next * self.step_numbers, self.result_end) - first - begin
             for b in range(self.band):
                 if rows[b] != NULL:
                     band.rows[b] = pieces + b * self.piece_size - first

@@ -5,6 +5,8 @@
 #     y    a row    P p Q q ...     deal    P Q R S
 #                   R streams       --->    p q r s           acc[read, f, r] += x[f] * y[r]
 #
+# Along a line of pixels (pixels.pxi), x has one stream; lanes are added up for all numbers, or for each by itself.
+#
 # The sums stay in registers along a line, and are added to those of earlier tasks at the end of each, so that not too
 # many numbers are added up one by one; lanes are added up at the end of a share of the positions.
 
@@ -25,9 +27,10 @@ cdef extern from *:
         Py_ssize_t count, x_ahead, y_ahead;  /* how far away what comes next begins, 0 if nothing is to be fetched */
         const Py_ssize_t *reads;  /* where each read begins in x */
         Py_ssize_t reads_count;
+        const Pixels *pixels;
     } Meeting;
 
-    LITERALS sum_products(int, int, int, int, const Meeting *, const Section *, Py_ssize_t, vec *);
+    LITERALS sum_products(int, int, int, int, int, const Meeting *, const Section *, Py_ssize_t, vec *);
 
     /* How many reads to do at once of so many that are left: about as many each time. */
     static inline Py_ssize_t next_reads(Py_ssize_t pairs, Py_ssize_t left) {
@@ -38,20 +41,27 @@ cdef extern from *:
 
     /* `sum_products` with these numbers as literals, by the number of reads. */
     typedef void (*SumProducts)(const Meeting *, const Section *, Py_ssize_t, vec *);
-    #define SUM_PRODUCTS(S, R, N) \\
-        APART products_##S##_##R##_##N(const Meeting *meeting, const Section *section, Py_ssize_t read, vec *sums) { \\
+    #define SUM_PRODUCTS(NAME, S, R, N, PIXELS) \\
+        APART NAME##_##S##_##R##_##N(const Meeting *meeting, const Section *section, Py_ssize_t read, vec *sums) { \\
             if (S * R * N > MOST_SUMS) return;  /* `next_reads` never asks for so many */ \\
-            if (section->masks) sum_products(S, R, N, 1, meeting, section, read, sums); \\
-            else sum_products(S, R, N, 0, meeting, section, read, sums); \\
+            if (section->masks) sum_products(S, R, N, PIXELS, 1, meeting, section, read, sums); \\
+            else sum_products(S, R, N, PIXELS, 0, meeting, section, read, sums); \\
         }
-    #define READS(S, R) SUM_PRODUCTS(S, R, 1) SUM_PRODUCTS(S, R, 2) SUM_PRODUCTS(S, R, 3) SUM_PRODUCTS(S, R, 4) \\
-        SUM_PRODUCTS(S, R, 5) SUM_PRODUCTS(S, R, 6)
-    ALL_STREAMS(READS)
+    #define EACH_READS(NAME, S, R, PIXELS) SUM_PRODUCTS(NAME, S, R, 1, PIXELS) SUM_PRODUCTS(NAME, S, R, 2, PIXELS) \\
+        SUM_PRODUCTS(NAME, S, R, 3, PIXELS) SUM_PRODUCTS(NAME, S, R, 4, PIXELS) SUM_PRODUCTS(NAME, S, R, 5, PIXELS) \\
+        SUM_PRODUCTS(NAME, S, R, 6, PIXELS)
+    #define PRODUCTS(S, R) EACH_READS(products, S, R, 0)
+    #define PRODUCTS_OF_PIXELS(R) EACH_READS(products_of_pixels, 1, R, 1)
+    #define ALL_OF_PIXELS(CASE) CASE(1) CASE(2) CASE(3) CASE(4) CASE(8)
+    ALL_STREAMS(PRODUCTS)
+    ALL_OF_PIXELS(PRODUCTS_OF_PIXELS)
 
-    typedef struct { int streams, results; SumProducts of[MOST_READS]; } ProductKind;
-    #define PRODUCT_KIND(S, R) {S, R, {products_##S##_##R##_1, products_##S##_##R##_2, products_##S##_##R##_3, \\
-        products_##S##_##R##_4, products_##S##_##R##_5, products_##S##_##R##_6}},
-    static const ProductKind product_kinds[] = {ALL_STREAMS(PRODUCT_KIND)};
+    typedef struct { int streams, results, pixels; SumProducts of[MOST_READS]; } ProductKind;
+    #define KIND_OF_PRODUCTS(NAME, S, R, PIXELS) {S, R, PIXELS, {NAME##_##S##_##R##_1, NAME##_##S##_##R##_2, \\
+        NAME##_##S##_##R##_3, NAME##_##S##_##R##_4, NAME##_##S##_##R##_5, NAME##_##S##_##R##_6}},
+    #define PRODUCT_KIND(S, R) KIND_OF_PRODUCTS(products, S, R, 0)
+    #define PIXEL_KIND(R) KIND_OF_PRODUCTS(products_of_pixels, 1, R, 1)
+    static const ProductKind product_kinds[] = {ALL_STREAMS(PRODUCT_KIND) ALL_OF_PIXELS(PIXEL_KIND)};
     #define PRODUCT_KINDS ((int) (sizeof(product_kinds) / sizeof(ProductKind)))
     """
     enum:
@@ -67,19 +77,21 @@ cdef extern from *:
         Py_ssize_t count, x_ahead, y_ahead
         const Py_ssize_t* reads
         Py_ssize_t reads_count
+        const Pixels* pixels
     Py_ssize_t next_reads(Py_ssize_t pairs, Py_ssize_t left) noexcept nogil
     ctypedef void (*SumProducts)(
         const Meeting* meeting, const Section* section, Py_ssize_t read, vec* sums,
     ) noexcept nogil
     ctypedef struct ProductKind:
-        int streams, results
+        int streams, results, pixels
         SumProducts* of
     const ProductKind* product_kinds
     const int PRODUCT_KINDS
 
 
 cdef inline void sum_products "sum_products" (
-    int S, int R, int N, bint PART, const Meeting* meeting, const Section* section, Py_ssize_t read, vec* sums,
+    int S, int R, int N, bint PIXELS, bint PART, const Meeting* meeting, const Section* section, Py_ssize_t read,
+    vec* sums,
 ) noexcept nogil:
     """Add to `sums` the products of N reads from `read` on, a vector of positions at a time; steps in PART have masks,
     of the vectors of each read and of y."""
@@ -90,29 +102,36 @@ cdef inline void sum_products "sum_products" (
     cdef const real* y
     cdef const Mask* mask
     cdef Py_ssize_t k, m, total = meeting.reads_count, x_ahead = meeting.x_ahead, y_ahead = meeting.y_ahead
+    cdef Py_ssize_t width = meeting.pixels.source_step if PIXELS else LANES  # from one vector to the next
+    cdef Py_ssize_t y_width = meeting.pixels.result_step if PIXELS else LANES
     cdef int i, n
     for _ in range(1):  # within a loop, as in `tile`
         for i in range(N * S * R):
             acc[i] = sums[i]
         for m in range(meeting.count):
-            y, mask = meeting.y[m] + section.step * LANES * R, section.masks
+            y, mask = meeting.y[m] + section.step * y_width * R, section.masks
             for i in range(N):
-                x[i] = meeting.x[m] + section.step * LANES * S + meeting.reads[read + i]
+                x[i] = meeting.x[m] + section.step * width * S + meeting.reads[read + i]
             for k in range(section.steps):
                 if y_ahead:
                     for i in range(R):
-                        FETCH_FAR(y + y_ahead + i * LANES)
+                        FETCH_FAR(y + y_ahead + i * y_width)
                 if x_ahead:
                     for i in range(S):
-                        FETCH_FAR(x[0] + x_ahead + (k * S + i) * LANES)
+                        FETCH_FAR(x[0] + x_ahead + (k * S + i) * width)
                 for i in range(R):
-                    row[i] = load_part(y + i * LANES, mask[total * S + i]) if PART else (<const vec*> y)[i]
-                deal(R, row)
+                    row[i] = (
+                        load_part(y + i * y_width, mask[total * S + i]) if PART else (<const vec*> (y + i * y_width))[0]
+                    )
+                if not PIXELS:
+                    deal(R, row)
+                elif R > 1 and meeting.pixels.small:
+                    deal_pixels(R, meeting.pixels, row)
                 for i in range(N * S):
                     samples[i] = (
-                        load_part(x[i // S] + (k * S + i % S) * LANES, mask[read * S + i])
+                        load_part(x[i // S] + (k * S + i % S) * width, mask[read * S + i])
                         if PART
-                        else (<const vec*> x[i // S])[k * S + i % S]
+                        else (<const vec*> (x[i // S] + (k * S + i % S) * width))[0]
                     )
                 for n in range(N):
                     deal(S, samples + n * S)
@@ -120,7 +139,7 @@ cdef inline void sum_products "sum_products" (
                     IN_REGISTER(samples[i])
                 for i in range(N * S * R):
                     acc[i] = acc[i] + samples[i // R] * row[i % R]
-                y += R * LANES
+                y += R * y_width
                 if PART:
                     mask += total * S + R
         for i in range(N * S * R):
@@ -128,6 +147,9 @@ cdef inline void sum_products "sum_products" (
 
 
 most_positions, most_reads, most_sums = MOST_POSITIONS, MOST_READS, MOST_SUMS
+pixel_products = {
+    (product_kinds[i].streams, product_kinds[i].results) for i in range(PRODUCT_KINDS) if product_kinds[i].pixels
+}
 
 
 @final
@@ -137,14 +159,17 @@ cdef class WeightLines(LineTables):
     cdef const SumProducts* sum_products
     cdef Py_ssize_t row_ahead  # how far away what comes next in a row begins
     cdef Py_ssize_t groups, parts, inputs, outputs, taps, products
+    cdef Py_ssize_t sums  # for each product: one for all lanes, or for each number of a pixel
     cdef readonly Py_ssize_t shares, share_size, scratch_size
     cdef const Py_ssize_t[::1] places
+    cdef const Py_ssize_t[:, ::1] lane_sums  # of each column, which sum each lane is added to; or -1
 
-    def __init__(self, row_ahead, places, groups, shares, parts, inputs, outputs, taps, **tables):
+    def __init__(self, row_ahead, places, lane_sums, groups, shares, parts, inputs, outputs, taps, **tables):
         LineTables.__init__(self, **tables)
         for i in range(PRODUCT_KINDS):
             if (product_kinds[i].streams, product_kinds[i].results) == (self.streams, self.result_streams):
-                self.sum_products = product_kinds[i].of
+                if product_kinds[i].pixels == self.of_pixels:
+                    self.sum_products = product_kinds[i].of
         if self.sum_products == NULL:
             raise ValueError("there are no such lines")
         self.row_ahead = row_ahead
@@ -152,10 +177,14 @@ cdef class WeightLines(LineTables):
         self.groups, self.shares = groups, min(shares, self.group_tasks)  # of the tasks of each
         self.inputs, self.outputs, self.taps = inputs, outputs, taps  # channels of x and y, and taps, of a group
         self.parts = parts  # 2 if neighbouring channels are the parts of complex numbers
-        self.products = places.shape[0]
-        self.share_size = cache_lines(self.products)
-        # Scratch of each worker: a vector for each sum of a task and of its share; then the weights of a group.
-        self.scratch_size = max(2 * self.share_size * LANES, inputs * outputs * taps)
+        self.products, self.lane_sums = places.shape[0], lane_sums
+        self.sums = 1 + max([number for column in lane_sums for number in column])
+        self.share_size = cache_lines(self.products * self.sums)
+        # Scratch of each worker: a vector for each product, of a task and, for each column, of its share; then the
+        # weights of a group.
+        self.scratch_size = max(
+            (1 + self.columns.shape[0]) * cache_lines(self.products) * LANES, inputs * outputs * taps,
+        )
 
     def run(self, x, y, w, Py_ssize_t tasks, int workers):
         """Fill the contiguous ``w[group, channel of x, channel of y, tap]``; returns whether all of it is finite."""
@@ -183,19 +212,35 @@ cdef class WeightLines(LineTables):
 
     cdef void share(self, Py_ssize_t t, const real* x, const real* y, real* shares, real* scratch) noexcept nogil:
         """The sums over one share of the positions."""
-        cdef Py_ssize_t group = t // self.shares, share = t % self.shares, i
+        cdef Py_ssize_t group = t // self.shares, share = t % self.shares, i, c
         cdef Py_ssize_t task = share * self.group_tasks // self.shares
+        cdef Py_ssize_t size = cache_lines(self.products), columns = self.columns.shape[0]
         cdef vec* sums = <vec*> scratch
-        cdef vec* total = sums + self.share_size
-        memset(total, 0, self.share_size * sizeof(vec))
+        cdef vec* total = sums + size
+        x += group * self.source_group
+        y += group * self.result_group
+        memset(total, 0, columns * size * sizeof(vec))
         for task in range(task, (share + 1) * self.group_tasks // self.shares):
-            memset(sums, 0, self.share_size * sizeof(vec))
-            self.task(task, x + group * self.source_group, y + group * self.result_group, sums)
-            for i in range(self.share_size):
-                total[i] = total[i] + sums[i]
+            for c in range(columns):
+                memset(sums, 0, size * sizeof(vec))
+                self.task(task, x + self.columns[c], y + self.columns[c], sums)
+                for i in range(size):
+                    total[c * size + i] = total[c * size + i] + sums[i]
         shares += t * self.share_size
-        for i in range(self.share_size // LANES):
-            add_lanes(LANES, total + i * LANES, shares + i * LANES)
+        if not self.of_pixels:
+            for i in range(size // LANES):
+                add_lanes(LANES, total + i * LANES, shares + i * LANES)
+        else:
+            memset(shares, 0, self.share_size * sizeof(real))
+            for c in range(columns):
+                for i in range(self.products):
+                    self.add_up(<const real*> (total + c * size + i), &self.lane_sums[c, 0], shares + i * self.sums)
+
+    cdef void add_up(self, const real* numbers, const Py_ssize_t* to, real* sums) noexcept nogil:
+        cdef Py_ssize_t lane
+        for lane in range(LANES):
+            if to[lane] >= 0:
+                sums[to[lane]] += numbers[lane]
 
     cdef void task(self, Py_ssize_t t, const real* x, const real* y, vec* sums) noexcept nogil:
         """Some steps of all rows, at some positions of the outer axes; `t` counts the tasks of a group."""
@@ -214,7 +259,7 @@ cdef class WeightLines(LineTables):
                 memcpy(e[p + 1], e[p], self.dims * sizeof(Py_ssize_t))
                 advance(self.dims, &self.extent[0] if self.dims else NULL, e[p + 1])
         count = self.divide(t % self.stretches * self.steps_each, sections)
-        meeting.reads, meeting.reads_count = &self.reads[0], self.reads.shape[0]
+        meeting.reads, meeting.reads_count, meeting.pixels = &self.reads[0], self.reads.shape[0], self.pixels
         for row in range(self.rows):
             meeting.y_ahead = self.row_ahead
             for i in range(self.row_line[row], self.row_line[row + 1]):
@@ -250,21 +295,22 @@ cdef class WeightLines(LineTables):
     cdef bint finish(self, Py_ssize_t group, real* shares, real* w, real* scratch) noexcept nogil:
         """The weights of a group of channels from its shares; tells whether they are finite."""
         cdef Py_ssize_t size = self.inputs * self.outputs * self.taps, stretch = self.parts * self.outputs * self.taps
-        cdef Py_ssize_t i, share
+        cdef Py_ssize_t all = size * self.sums, i, share, number
         cdef real* total = shares + group * self.shares * self.share_size
-        cdef real* sums = scratch if self.parts == 2 else w + group * size
+        cdef real* sums = scratch if self.parts == 2 else w + group * all
         for share in range(1, self.shares):
-            for i in range(self.products):
+            for i in range(self.products * self.sums):
                 total[i] += total[share * self.share_size + i]
-        memset(sums, 0, size * sizeof(real))
+        memset(sums, 0, all * sizeof(real))
         for i in range(self.products):
             if self.places[i] >= 0:
-                sums[self.places[i]] += total[i]
-        w += group * size // self.parts
+                for number in range(self.sums):
+                    sums[number * size + self.places[i]] += total[i * self.sums + number]
+        w += group * all // self.parts
         if self.parts == 2:
             for i in range(self.inputs // 2):
                 join_parts(
                     sums + i * stretch, self.outputs, self.taps, self.taps, 1, self.outputs * self.taps,
                     w + i * stretch // 2,
                 )
-        return all_finite(w, size // self.parts)
+        return all_finite(w, all // self.parts)
