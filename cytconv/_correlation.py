@@ -199,13 +199,16 @@ def _layout(
         (input_stride, output_stride) if direction == "forward" else (output_stride, input_stride)
     )
 
-    # Rows: every channel of results in every phase, in the order in which the result lies in memory.
-    def rows_of(shape: list[int]) -> tuple[Index, Index]:
-        shape = [*shape, results] if channels_inside else [results, *shape]
-        grid = np.indices(shape, np.intp).reshape(ndim + 1, -1)
-        return (grid[-1], grid[:-1].T) if channels_inside else (grid[0], grid[1:].T)
+    # Rows: every channel of results in every phase, in the order in which the result lies in memory; where they are
+    # added up, those of each channel together.
+    mixed = any(pattern.mix for pattern in patterns)
 
-    row_channel, row_phase = rows_of([len(pattern.class_of) for pattern in patterns])
+    def rows_of(shape: list[int], inside: bool) -> tuple[Index, Index]:
+        shape = [*shape, results] if inside else [results, *shape]
+        grid = np.indices(shape, np.intp).reshape(ndim + 1, -1)
+        return (grid[-1], grid[:-1].T) if inside else (grid[0], grid[1:].T)
+
+    row_channel, row_phase = rows_of([len(pattern.class_of) for pattern in patterns], channels_inside and not mixed)
     rows = row_channel.size
     row_class = np.zeros(rows, np.intp)
     row_weights = row_channel * result_stride
@@ -220,7 +223,6 @@ def _layout(
     used, row_class = np.unique(row_class, return_inverse=True)
     choices = [np.unravel_index(code, [len(pattern.classes) for pattern in patterns]) for code in used]
     runs = [[pattern.classes[c] for pattern, c in zip(patterns, choice, strict=True)] for choice in choices]
-    mixed = any(pattern.mix for pattern in patterns)
     computed = (_classes(patterns, sources, results)[1][used] > 0) | mixed  # the others are zeros
     tile = _price(patterns, sources, results).tile
     strip = STRIP_BYTES // (module.widths[tile] * module.vector_bytes)
@@ -240,9 +242,13 @@ def _layout(
     )
     products = np.array([c.weights.size for c in classes], np.intp)
     if mixed:
-        row_channel, row_phase = rows_of([len(p.mix.results if p.mix else p.class_of) for p in patterns])
+        row_channel, row_phase = rows_of([len(p.mix.results if p.mix else p.class_of) for p in patterns], False)
         row_groups = groups // phases * (row_channel.size // results)
         places, _ = _places(row_groups, np.ones(row_channel.size, bool))
+        if channels_inside:
+            group = np.repeat(np.arange(row_groups.size - 1), np.diff(row_groups))
+            order = np.lexsort((row_channel, *row_phase.T[::-1], group))
+            row_channel, row_phase, places = row_channel[order], row_phase[order], places[order]
     length = np.concatenate([c.length for c in classes])
     begin = np.concatenate([np.cumsum(c.length) - c.length for c in classes])
     first = np.cumsum([0, *(c.length.size for c in classes)])
@@ -399,7 +405,7 @@ def _best(
         folded = [fold(axes[0], direction, FOLD), *best[1:]]
         if cost(folded) < GAIN * least:
             return layout(folded), folded
-    several = len(axes) > 1 and not channels_inside and sources >= MIXED
+    several = len(axes) > 1 and sources >= MIXED
     if means == "mixed" and several and batch * least > MIXED_LEAST:
 
         def mixed_cost(splits: list[Split]) -> float:

@@ -51,6 +51,8 @@ CASES = [
     ((9, 33), (3, 2), {"stride": (2, 3), "dilation": (3, 2), "padding": ((2, -1), (0, 3))}),
     ((2, 5, 7, 30), (5, 3, 3, 3), {"channels": "first", "stride": 2, "padding": 1, "output_padding": 1}),
     ((2, 7, 30, 6), (6, 4, 3, 2), {"channels": "last", "stride": 2, "groups": 2}),
+    ((2, 5, 19, 11), (11, 9, 3, 4), {"channels": "last", "padding": 1}),  # by vectors of channels
+    ((1, 3, 18, 37), (37, 18, 2, 3), {"channels": "last", "stride": 2}),
     ((4, 3, 17), (2, 3), {"axes": (2, 0), "stride": (3, 1)}),
     ((1, 6, 1, 1), (6, 5, 4, 4), {"channels": "first"}),
 ]
@@ -147,7 +149,7 @@ class TestEveryWay:
         monkeypatch.setattr(_winograd, "LINE", 0)
         monkeypatch.setattr(_direct, "is_better_swapped", lambda *_: False)
         check(rng, x_shape, w_shape, kwargs, dtype, scale=4)
-        several = len(w_shape) - 2 * ("channels" in kwargs) > 1 and kwargs.get("channels") != "last"
+        several = len(w_shape) - 2 * ("channels" in kwargs) > 1
         assert chosen or not several or min(x_shape[-2:]) == 1
 
     def test_many_tasks(self, rng, x_shape, w_shape, kwargs, dtype, monkeypatch, fresh_plans):

@@ -113,7 +113,7 @@ cdef class Weights:
 
 
 cdef struct Scratch:
-    real* samples  # of one channel, whose sums the planes are
+    real* samples  # of some channels, whose sums the planes are
     real* source  # the planes of the box packed last
     real* strip  # of the planes, as a tile reads it
     real* result  # the rows of the task
@@ -180,7 +180,7 @@ cdef class Correlation:
         self.line_size = cache_lines(tables["line_size"]) + PER_LINE if tables["line_size"] else 0
         self.strip_size = cache_lines(self.longest_strip() * tile_width(self.tile_rows) * LANES)
         # Elements of scratch for each worker: the packed box, a strip, the results, the bias of each row, a line.
-        self.scratch_size = self.sample_size + self.source_size + self.strip_size
+        self.scratch_size = planes.together * self.sample_size + self.source_size + self.strip_size
         self.scratch_size += self.result_size + self.stored_size + cache_lines(self.widest) + self.line_size
 
     cdef Py_ssize_t longest_strip(self) noexcept:
@@ -225,7 +225,7 @@ cdef class Correlation:
         with nogil:
             for worker in range(workers):
                 states[worker].samples = memory.first + worker * self.scratch_size
-                states[worker].source = states[worker].samples + self.sample_size
+                states[worker].source = states[worker].samples + self.planes.together * self.sample_size
                 states[worker].strip = states[worker].source + self.source_size
                 states[worker].result = states[worker].strip + self.strip_size
                 states[worker].stored = states[worker].result + (self.result_size if self.stored_size else 0)
@@ -316,13 +316,16 @@ cdef class Correlation:
     @final
     cdef void pack(self, const real* source, const Py_ssize_t* at, const Py_ssize_t* n, Scratch* s) noexcept nogil:
         """The planes of a box, all channels."""
-        cdef Py_ssize_t c
+        cdef Py_ssize_t c = 0, i, count, pitch = self.planes.channel_pitch
         if self.sample_size == 0:
-            self.planes.pack(source, 0, self.planes.channels, at, n, n, s.source)
-        else:
-            for c in range(self.planes.channels):
-                self.planes.pack(source, c, 1, at, n, n, s.samples)
-                self.plane_sums.add(s.samples, s.source + c * self.planes.channel_pitch)
+            self.planes.pack(source, 0, self.planes.channels, at, n, n, s.source, pitch)
+            return
+        while c < self.planes.channels:
+            count = min(self.planes.together, self.planes.channels - c)
+            self.planes.pack(source, c, count, at, n, n, s.samples, self.sample_size)
+            for i in range(count):
+                self.plane_sums.add(s.samples + i * self.sample_size, s.source + (c + i) * pitch)
+            c += count
 
     @final
     cdef void add_rows(self, Py_ssize_t rows, Scratch* s) noexcept nogil:

@@ -54,6 +54,7 @@ cdef class Planes:
     cdef Py_ssize_t[::1] leads  # where the phases begin that are the first of their neighbours,
     cdef Py_ssize_t lines  # and how many these are
     cdef bint fetches  # whether what is packed soon is fetched ahead
+    cdef Py_ssize_t together  # channels that are best packed at once: more than one if they follow each other
 
     def __init__(self, **tables):
         self.step, self.pitch = tables["step"], tables["pitch"]
@@ -64,7 +65,11 @@ cdef class Planes:
         self.leads = cvarray(
             shape=(max(1, self.phases),), itemsize=sizeof(Py_ssize_t), format="q" if sizeof(Py_ssize_t) == 8 else "i",
         )
-        cdef Py_ssize_t phase = 0
+        cdef Py_ssize_t phase = 0, c
+        self.together = LANES if SHUFFLES and self.channels >= TRANSPOSED else 1
+        for c in range(1, self.channels):
+            if self.channel[c] != self.channel[c - 1] + 1:
+                self.together = 1
         self.lines = 0
         while phase < self.phases:
             self.leads[self.lines] = self.start[phase]
@@ -105,7 +110,7 @@ cdef class Planes:
     @final
     cdef void pack(
         self, const real* source, Py_ssize_t first, Py_ssize_t channels, const Py_ssize_t* at, const Py_ssize_t* n,
-        const Py_ssize_t* limit, real* planes,
+        const Py_ssize_t* limit, real* planes, Py_ssize_t channel_pitch,
     ) noexcept nogil:
         """Copy n positions from `at` on, of some channels; zero outside of the array, and from `limit` on."""
         cdef Py_ssize_t last = self.dims - 1
@@ -117,7 +122,7 @@ cdef class Planes:
         cdef Margins slice
         cdef Rows rows
         cdef const Py_ssize_t* valid
-        rows.channel, rows.channels, rows.channel_pitch = &self.channel[first], channels, self.channel_pitch
+        rows.channel, rows.channels, rows.channel_pitch = &self.channel[first], channels, channel_pitch
         rows.n, rows.plane_pitch = n[last], self.phase_pitch
         # What is wanted next is too far away for the CPU to expect it: the same line of the next channel, or a line
         # some rows on; but in long lines some CPUs do.
@@ -186,6 +191,9 @@ cdef class Planes:
         cdef real* to
         cdef real* plane
         cdef bint together = phases == step == 1 and row.step == row.pitch == n and low[0] == 0 and high[0] == n
+        if self.together > 1 and phases == 1 and rows.channels > 1:
+            deal_channels(self.step[self.dims - 1], low[0], high[0], rows)
+            return
         if not together and deal_rows(phases, step, rows):
             return
         for c in range(rows.channels):

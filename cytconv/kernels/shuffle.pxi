@@ -213,6 +213,14 @@ cdef extern from *:
       LINES(6)
       LINES(8)
       LINES(16)
+
+      /* As many vectors as one has lanes: rows become columns. */
+      INLINE transpose(vec *v) {
+          if (LANES == 16) deal_16(v);
+          else if (LANES == 8) deal_8(v);
+          else if (LANES == 4) deal_4(v);
+          else deal_2(v);
+      }
     #else
       #define SHUFFLES 0
     #endif
@@ -263,6 +271,65 @@ cdef extern from *:
         return 0;
     }
 
+    /* The same of one phase of all channels, which follow each other at each position that is in the array. */
+    static void deal_channels(Py_ssize_t step, Py_ssize_t low, Py_ssize_t high, const Rows *r) {
+    #if SHUFFLES
+        for (Py_ssize_t s = 0; s < r->slice.size; s++) {
+            int outside = s < r->slice.low || s >= r->slice.high;
+            for (Py_ssize_t i = 0; i < r->row.size; i++) {
+                int inside = !outside && i >= r->row.low && i < r->row.high;
+                const real *line = r->line + r->channel[0] + s * r->slice.step + i * r->row.step;
+                real *to = r->to + s * r->slice.pitch + i * r->row.pitch;
+                for (Py_ssize_t p = 0; p < r->n; p += LANES) {
+                    Py_ssize_t first = inside && p < low ? low - p : 0, end = inside ? high - p : 0;
+                    for (Py_ssize_t c = 0; c < r->channels; c += LANES) {
+                        Py_ssize_t channels = r->channels - c;
+                        Mask mask = first_lanes(channels);
+                        vec v[16];
+                        #pragma GCC unroll 16
+                        for (int j = 0; j < (int) LANES; j++)
+                            v[j] = j >= first && j < end ? load_part(line + (p + j) * step + c, mask) : ZEROS;
+                        transpose(v);
+                        real *plane = to + c * r->channel_pitch + p;
+                        #pragma GCC unroll 16
+                        for (int j = 0; j < (int) LANES; j++, plane += r->channel_pitch)
+                            if (j < channels) *(vec *) plane = v[j];
+                    }
+                }
+            }
+        }
+    #else
+        (void) step, (void) low, (void) high, (void) r;
+    #endif
+    }
+
+    /* y[p*step + i] = c[place[i] + p] + bias[i] of any number of rows. */
+    static int zip_rows(
+        Py_ssize_t rows, const real *c, const Py_ssize_t *place, Py_ssize_t n, const real *bias, real *y,
+        Py_ssize_t step) {
+    #if SHUFFLES
+        for (Py_ssize_t p = 0; p < n; p += LANES) {
+            for (Py_ssize_t i = 0; i < rows; i += LANES) {
+                Py_ssize_t together = rows - i, positions = n - p;
+                Mask mask = first_lanes(together);
+                vec v[16];
+                #pragma GCC unroll 16
+                for (int j = 0; j < (int) LANES; j++)
+                    if (j < together) v[j] = *(const vec *) (c + place[i + j] + p) + bias[i + j];
+                    else v[j] = ZEROS;
+                transpose(v);
+                real *to = y + p * step + i;
+                #pragma GCC unroll 16
+                for (int j = 0; j < (int) LANES; j++, to += step)
+                    if (j < positions) store_part(to, mask, v[j]);
+            }
+        }
+        return 1;
+    #else
+        return 0;
+    #endif
+    }
+
     /* y[p*phases + i] = c[place[i] + p] + bias[i], likewise; c is scratch memory, of which more may be read. */
     static int zip_lines(
         Py_ssize_t phases, const real *c, const Py_ssize_t *place, Py_ssize_t n, const real *bias, real *y) {
@@ -288,3 +355,12 @@ cdef extern from *:
     bint zip_lines(
         Py_ssize_t phases, const real* c, const Py_ssize_t* place, Py_ssize_t n, const real* bias, real* y,
     ) noexcept nogil
+    const bint SHUFFLES
+    void deal_channels(Py_ssize_t step, Py_ssize_t low, Py_ssize_t high, const Rows* rows) noexcept nogil
+    bint zip_rows(
+        Py_ssize_t rows, const real* c, const Py_ssize_t* place, Py_ssize_t n, const real* bias, real* y,
+        Py_ssize_t step,
+    ) noexcept nogil
+
+cdef enum:
+    TRANSPOSED = 5  # rows or channels that go by vectors of positions together, not each by itself

@@ -77,7 +77,9 @@ cdef void store_block(
     cdef Py_ssize_t i, j
     if rows == 1:
         store_line(c + place[0], n, bias[0], y, step)
-    elif rows != step or not zip_lines(rows, c, place, n, bias, y):
+    elif rows == step and zip_lines(rows, c, place, n, bias, y):
+        return
+    elif rows < TRANSPOSED or not zip_rows(rows, c, place, n, bias, y, step):
         for j in range(n):
             for i in range(rows):
                 y[j * step + i] = c[place[i] + j] + bias[i]

@@ -84,7 +84,7 @@ cdef extern from *:
     ) noexcept nogil
     ctypedef struct ProductKind:
         int streams, results, pixels
-        SumProducts* of
+        const SumProducts* of
     const ProductKind* product_kinds
     const int PRODUCT_KINDS
 

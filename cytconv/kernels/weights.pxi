@@ -168,7 +168,8 @@ cdef class WeightAdjoint:
     cdef bint mixed, few  # whether planes and taps are sums, whether some taps meet no sample,
     cdef readonly bint x_in_place  # and whether x is read where it is
     cdef Py_ssize_t dims, boxes, shares, taps, sums, x_block, y_block, x_groups, y_groups, x_size, y_size, groups
-    cdef Py_ssize_t row_step, channel_step, x_plane, x_phase, x_shared, samples_size, line_size, columns_size
+    cdef Py_ssize_t row_step, channel_step, x_plane, x_phase, x_shared, line_size, columns_size
+    cdef Py_ssize_t sample_size, samples_size
     cdef readonly Py_ssize_t scratch_size
     cdef const Py_ssize_t[::1] box, counts, x_padded, y_padded, runs, columns, places, class_taps, class_column
     cdef const Py_ssize_t[::1] class_consecutive
@@ -202,10 +203,9 @@ cdef class WeightAdjoint:
         self.x_size = 0 if self.x_shared or self.x_in_place else self.x_block * tables["x_planes"] * self.x_plane
         # The last vector of a run may reach past its end.
         self.y_size = self.y_block * tables["y_planes"] * tables["y_plane"] + LANES
-        # Samples of one channel, whose sums the planes are.
-        self.samples_size = 0
-        if self.mixed:
-            self.samples_size = max(x.phases * self.x_plane, (y.phases + 1) * tables["y_plane"])
+        # Samples of one channel, and of some, whose sums the planes are.
+        self.sample_size = max(x.phases * self.x_plane, (y.phases + 1) * tables["y_plane"]) if self.mixed else 0
+        self.samples_size = max(x.together, y.together) * self.sample_size
         # The planes, the sums of a row of tiles in two orders, the taps of a row of weights.
         self.columns_size = self.columns.shape[0] + LANES
         self.line_size = 0 if not self.mixed else self.parts * w_sums.lines * w_sums.pitch
@@ -220,7 +220,7 @@ cdef class WeightAdjoint:
         cdef Py_ssize_t t, infinite = 0, rows = self.groups * self.x.channels // self.parts
         cdef Memory scratch = Memory(workers * self.scratch_size)
         cdef Memory planes_x = Memory(self.groups * self.boxes * self.x_shared)
-        cdef Py_ssize_t packs = self.groups * self.boxes * self.x.channels if self.x_shared else 0
+        cdef Py_ssize_t packs = self.groups * self.boxes * ceil_div(self.x.channels, self.x.together)
         cdef Memory shares = Memory(0 if in_place else self.shares * size + LANES)
         cdef real* memory = scratch.first
         cdef real* sums = to.first if in_place else shares.first
@@ -230,7 +230,7 @@ cdef class WeightAdjoint:
             # What nobody writes to is multiplied, too.
             if workers == 1:
                 memset(memory, 0, self.scratch_size * sizeof(real))
-                for t in range(packs):
+                for t in range(packs if self.x_shared else 0):
                     self.share_x(t, from_x.first, planes_x.first, memory)
                 for t in range(tasks):
                     self.task(t, from_x.first, planes_x.first, from_y.first, sums, memory)
@@ -239,7 +239,7 @@ cdef class WeightAdjoint:
             else:
                 for t in prange(workers, schedule="static", chunksize=1, num_threads=workers):
                     memset(memory + t * self.scratch_size, 0, self.scratch_size * sizeof(real))
-                for t in prange(packs, schedule="static", num_threads=workers):
+                for t in prange(packs if self.x_shared else 0, schedule="static", num_threads=workers):
                     self.share_x(t, from_x.first, planes_x.first, memory + thread_number() * self.scratch_size)
                 for t in prange(tasks, schedule="dynamic", num_threads=workers):
                     self.task(
@@ -286,26 +286,31 @@ cdef class WeightAdjoint:
         self, Planes planes, Sums sums, const real* array, Py_ssize_t first, Py_ssize_t channels,
         const Py_ssize_t* at, const Py_ssize_t* n, const Py_ssize_t* limit, real* samples, real* to,
     ) noexcept nogil:
-        cdef Py_ssize_t c
-        if self.mixed:
-            for c in range(channels):
-                planes.pack(array, first + c, 1, at, n, limit, samples)
-                sums.add(samples, to + c * planes.channel_pitch)
-        else:
-            planes.pack(array, first, channels, at, n, limit, to)
+        cdef Py_ssize_t c = 0, i, count
+        if not self.mixed:
+            planes.pack(array, first, channels, at, n, limit, to, planes.channel_pitch)
+            return
+        while c < channels:
+            count = min(planes.together, channels - c)
+            planes.pack(array, first + c, count, at, n, limit, samples, self.sample_size)
+            for i in range(count):
+                sums.add(samples + i * self.sample_size, to + (c + i) * planes.channel_pitch)
+            c += count
 
     @final
     cdef void share_x(self, Py_ssize_t t, const real* x, real* planes, real* samples) noexcept nogil:
-        """Pack one channel of a box of x, for all tasks."""
+        """Pack some channels of a box of x, for all tasks."""
         cdef Py_ssize_t at[MAX_DIMS]
-        cdef Py_ssize_t c = t % self.x.channels, box = t // self.x.channels % self.boxes
-        cdef Py_ssize_t group = t // (self.x.channels * self.boxes), plane
+        cdef Py_ssize_t blocks = ceil_div(self.x.channels, self.x.together), c = t % blocks * self.x.together
+        cdef Py_ssize_t count = min(self.x.together, self.x.channels - c), box = t // blocks % self.boxes
+        cdef Py_ssize_t group = t // (blocks * self.boxes), plane
         planes += (group * self.boxes + box) * self.x_shared + c * self.x_plane
         for plane in range(self.x_shared // self.x_phase):
-            memset(planes + plane * self.x_phase, 0, self.x_plane * sizeof(real))
+            memset(planes + plane * self.x_phase, 0, count * self.x_plane * sizeof(real))
         self.place(box, at)
         self.pack(
-            self.x, self.x_sums, x + group * self.x.group, c, 1, at, &self.x_padded[0], &self.box[0], samples, planes,
+            self.x, self.x_sums, x + group * self.x.group, c, count, at, &self.x_padded[0], &self.box[0], samples,
+            planes,
         )
 
     @final
