@@ -3,6 +3,7 @@
 
 cdef extern from *:
     """
+    #define PER_LINE ((Py_ssize_t) (64 / sizeof(real))) /* numbers in a cache line */
     #define PAGE ((Py_ssize_t) (4096 / sizeof(real)))  /* as far as CPUs look by themselves */
 
     /* To L2: of L1 there is none to spare, and fewer lines can be on their way there. */
@@ -14,9 +15,9 @@ cdef extern from *:
 
     /* Have the cache lines of line[low*step], ..., line[(high - 1)*step] fetched. */
     static inline void fetch_line(const real *line, Py_ssize_t step, Py_ssize_t low, Py_ssize_t high) {
-        Py_ssize_t per_line = 64 / sizeof(real), skip = per_line;
+        Py_ssize_t skip = PER_LINE;
         if (step < 0) step = -step;
-        if (step != 1) skip = step == 0 || step >= per_line ? 1 : per_line / step;
+        if (step != 1) skip = step == 0 || step >= PER_LINE ? 1 : PER_LINE / step;
         for (Py_ssize_t j = low; j < high; j += skip) FETCH_FAR(line + j * step);
     }
 
@@ -26,12 +27,13 @@ cdef extern from *:
         const Py_ssize_t *phase;  /* and its phase, one that is the first in a line */
         const Py_ssize_t *step;  /* from one position to the next */
         Py_ssize_t n[MAX_DIMS], at[MAX_DIMS];  /* positions, and those of the next line */
+        Py_ssize_t channels;  /* that lie in one cache line */
         Py_ssize_t dims, phases, phases_left;  /* of the channel */
         Py_ssize_t lines;  /* that are left */
         Py_ssize_t each;  /* how many at a time */
     } Ahead;
     """
-    const Py_ssize_t PAGE
+    const Py_ssize_t PER_LINE, PAGE
     void FETCH_FAR(const real* p) noexcept nogil
     void fetch_line(const real* line, Py_ssize_t step, Py_ssize_t low, Py_ssize_t high) noexcept nogil
     ctypedef struct Ahead:
@@ -41,7 +43,7 @@ cdef extern from *:
         const Py_ssize_t* step
         Py_ssize_t* n
         Py_ssize_t* at
-        Py_ssize_t dims, phases, phases_left, lines, each
+        Py_ssize_t channels, dims, phases, phases_left, lines, each
 
 
 cdef void fetch_ahead(Ahead* a) noexcept nogil:
@@ -62,4 +64,4 @@ cdef void fetch_ahead(Ahead* a) noexcept nogil:
             if a.phases_left == 0:
                 a.phase -= a.phases
                 a.phases_left = a.phases
-                a.channel += 1
+                a.channel += a.channels

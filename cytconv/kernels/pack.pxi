@@ -86,7 +86,8 @@ cdef class Planes:
         ahead.source, ahead.channel = source, &self.channel[first]
         ahead.phase, ahead.step = &self.leads[0], &self.step[0]
         ahead.dims, ahead.phases, ahead.phases_left = self.dims, self.lines, self.lines
-        ahead.lines = channels * ahead.phases
+        ahead.channels = PER_LINE if self.together > 1 else 1
+        ahead.lines = (channels + ahead.channels - 1) // ahead.channels * ahead.phases
         for d in range(self.dims):
             ahead.source += at[d] * self.step[d]
             ahead.n[d], ahead.at[d] = n[d], 0

@@ -280,11 +280,11 @@ cdef extern from *:
                 int inside = !outside && i >= r->row.low && i < r->row.high;
                 const real *line = r->line + r->channel[0] + s * r->slice.step + i * r->row.step;
                 real *to = r->to + s * r->slice.pitch + i * r->row.pitch;
-                for (Py_ssize_t p = 0; p < r->n; p += LANES) {
-                    Py_ssize_t first = inside && p < low ? low - p : 0, end = inside ? high - p : 0;
-                    for (Py_ssize_t c = 0; c < r->channels; c += LANES) {
-                        Py_ssize_t channels = r->channels - c;
-                        Mask mask = first_lanes(channels);
+                for (Py_ssize_t c = 0; c < r->channels; c += LANES) {
+                    Py_ssize_t channels = r->channels - c;
+                    Mask mask = first_lanes(channels);
+                    for (Py_ssize_t p = 0; p < r->n; p += LANES) {
+                        Py_ssize_t first = inside && p < low ? low - p : 0, end = inside ? high - p : 0;
                         vec v[16];
                         #pragma GCC unroll 16
                         for (int j = 0; j < (int) LANES; j++)

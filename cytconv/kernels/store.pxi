@@ -7,7 +7,6 @@ cdef extern from *:
     """
     /* Write n aligned cache lines past the caches: what is far larger than they are need not be read into them first.
        Whole lines only: one that is written in part goes to memory byte by byte. */
-    #define PER_LINE ((Py_ssize_t) (64 / sizeof(real)))
     #if VECTORS && defined(__AVX__)
       #include <immintrin.h>
       #define STREAMS 1
@@ -33,7 +32,6 @@ cdef extern from *:
     #endif
     """
     const bint STREAMS
-    const Py_ssize_t PER_LINE
     void stream_lines(const real* source, Py_ssize_t n, real bias, real* to) noexcept nogil
     void stream_fence() noexcept nogil
 
