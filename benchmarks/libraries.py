@@ -82,6 +82,24 @@ class CytconvOperator(Cytconv):
         return (lambda: operator(x)) if direction == "forward" else (lambda: adjoint(y))
 
 
+class CytconvChannelsLast(Cytconv):
+    """The functions on arrays whose channels lie inside, as those of the other layout of PyTorch."""
+
+    def supports(self, workload: Workload) -> bool:
+        return not workload.plain and max(workload.x[1], workload.y[1]) > 1
+
+    def keywords(self, workload: Workload) -> dict[str, Any]:
+        return {**workload.keywords, "channels": "last"}
+
+    def call(self, workload: Workload, direction: str, x: Any, w: Any, y: Any) -> Call:
+        x, y = (np.ascontiguousarray(np.moveaxis(a, 1, -1)) for a in (x, y))
+        compute = super().call(workload, direction, x, w, y)
+        if direction == "weights":
+            return compute
+        axes = (0, x.ndim - 1, *range(1, x.ndim - 1))
+        return lambda: compute().transpose(axes)  # a view, as all others are compared
+
+
 class Torch(Library):
     """PyTorch on tensors of its default layout."""
 
@@ -447,6 +465,7 @@ class ScipyUpfirdn(ScipyFft):
 LIBRARIES: dict[str, type[Library]] = {
     "cytconv": Cytconv,
     "cytconv-operator": CytconvOperator,
+    "cytconv-channels-last": CytconvChannelsLast,
     "torch": Torch,
     "torch-channels-last": TorchChannelsLast,
     "onnxruntime": OnnxRuntime,

@@ -15,8 +15,8 @@ A peer that is not installed is left out.  How it measures:
 - The share of the roofline is the larger of two: the operations relative to the FMA peak, and the bytes of both inputs
   and the result relative to the bandwidth of a copy.  Both rates are measured before and after the table.
 - Peers are given whatever helps them beforehand: weights compiled in (ONNX Runtime, OpenVINO), converted layouts,
-  conjugates.  cytconv is timed in two forms: as a function, which the ratio is about, and as ConvTranspose, which keeps
-  its weights packed.
+  conjugates.  cytconv is timed in three forms: as a function, which the ratio is about, as ConvTranspose, which keeps
+  its weights packed, and as a function of arrays whose channels come last.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from typing import Any
 import numpy as np
 from libraries import LIBRARIES, Array, reference
 from processes import Process, limit_threads
-from report import OPERATOR, OWN, Cell, Run, markdown, ms, picture, times
+from report import FORMS, OWN, Cell, Run, markdown, ms, picture, times
 from workloads import DIRECTIONS, WORKLOADS, Workload, random_layers
 
 FEW = 3  # rounds for a peer that is far behind
@@ -72,7 +72,7 @@ class Benchmark:
             names = list(turns)
             shift = number % max(1, len(names))
             for name in names[shift:] + names[:shift]:
-                if number >= FEW and name not in (OWN, OPERATOR) and far_behind(turns, name):
+                if number >= FEW and name not in FORMS and far_behind(turns, name):
                     continue
                 if seconds := self.ask(cell, name, "turn"):
                     turns[name].append(seconds)
@@ -109,7 +109,7 @@ class Benchmark:
 
     def fault(self, cell: Cell, name: str, what: str) -> None:
         say(f"{name} is left out of {cell.workload}, {cell.direction}: {what}")
-        if name in (OWN, OPERATOR):
+        if name in FORMS:
             self.failures.append(f"{name} failed on {cell.workload}, {cell.direction}: {what}")
 
 
@@ -124,7 +124,7 @@ def difference(result: Array, expected: Array) -> float:
 
 def measured(options: argparse.Namespace, rows: list[Workload], directory: Path) -> tuple[Run, list[str]]:
     """The run, and what cytconv failed on."""
-    names = [name for name in LIBRARIES if name in (OWN, OPERATOR, *options.peers)]
+    names = [name for name in LIBRARIES if name in (*FORMS, *options.peers)]
     benchmark = Benchmark(names, options.threads, options.rounds, directory)
     if OWN not in benchmark.processes:
         sys.exit("there is nothing to compare with")
@@ -160,7 +160,7 @@ def some_of(known: list[str]) -> Callable[[str], list[str]]:
 
 
 def arguments() -> argparse.Namespace:
-    peers = [name for name in LIBRARIES if name not in (OWN, OPERATOR)]
+    peers = [name for name in LIBRARIES if name not in FORMS]
     directions = list(DIRECTIONS)
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--threads", type=int, default=2)

@@ -8,9 +8,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-__all__ = ["OPERATOR", "OWN", "Cell", "Run", "markdown", "ms", "picture", "times"]
+__all__ = ["FORMS", "OWN", "Cell", "Run", "markdown", "ms", "picture", "times"]
 
-OWN, OPERATOR = "cytconv", "cytconv-operator"
+FORMS = OWN, OPERATOR, CHANNELS_LAST = "cytconv", "cytconv-operator", "cytconv-channels-last"
 GOAL = 1.2  # times the best peer
 TITLES = {"forward": "Forward", "adjoint": "Data adjoint", "weights": "Weight adjoint"}
 
@@ -34,7 +34,7 @@ class Cell:
     @property
     def best(self) -> str:
         """The fastest peer, "" without any."""
-        peers = self.seconds.keys() - {OWN, OPERATOR}
+        peers = self.seconds.keys() - set(FORMS)
         return min(peers, key=lambda name: self.seconds[name], default="")
 
     def ratio(self, form: str = OWN) -> float | None:
@@ -93,9 +93,10 @@ def heading(machine: dict[str, Any]) -> str:
 {machine["rounds"]} rounds.  {rates(machine)}.
 {versions}; Python {machine["python"]}, {machine["platform"]}.
 
-Times in milliseconds.  `function` is conv_transpose or an adjoint of it, `operator` is ConvTranspose, made beforehand.
-The ratio says how many times faster than the best peer the function is, in brackets the operator.  The roofline is the
-share of what the machine allows that the function reached.  `first` is from arrays of a new shape to a first result."""
+Times in milliseconds.  `function` is conv_transpose or an adjoint of it, `operator` is ConvTranspose, made beforehand,
+and `last` is the function of arrays whose channels come last.  The ratio says how many times faster than the best peer
+the function is, in brackets the operator.  The roofline is the share of what the machine allows that the function
+reached.  `first` is from arrays of a new shape to a first result."""
 
 
 def rates(machine: dict[str, Any]) -> str:
@@ -105,15 +106,17 @@ def rates(machine: dict[str, Any]) -> str:
 
 def comparison(cells: list[Cell], machine: dict[str, Any]) -> str:
     """cytconv and the best peer."""
-    head = ["workload", "function", "operator", "best peer", "its time", "ratio", "roofline", "first", "its first"]
+    forms, peer = ["function", "operator", "last"], ["best peer", "its time"]
+    head = ["workload", *forms, *peer, "ratio", "roofline", "first", "its first"]
     rows = []
     for cell in cells:
         ratio, share = times(cell.ratio()), cell.roofline(machine)
         if OPERATOR in cell.seconds:
             ratio += f" ({times(cell.ratio(OPERATOR))})"
-        forms = [ms(cell.own), ms(cell.seconds.get(OPERATOR)), cell.best or "–", ms(cell.seconds.get(cell.best))]
+        forms = [ms(cell.seconds.get(form)) for form in FORMS]
+        peer = [cell.best or "–", ms(cell.seconds.get(cell.best))]
         firsts = [ms(cell.first.get(OWN)), ms(cell.first.get(cell.best))]
-        rows.append([cell.workload, *forms, ratio, f"{share:.0%}" if share else "–", *firsts])
+        rows.append([cell.workload, *forms, *peer, ratio, f"{share:.0%}" if share else "–", *firsts])
     return table(head, rows)
 
 

@@ -39,7 +39,7 @@ READINGS = ("forward", "adjoint", "weights")
 
 # Functions of the kernels by stage; what the compiler has made part of others is counted with these.
 STAGES = {
-    "pack": ("Planes", "fetch_ahead", "copy_line", "deal_lines", "clear_rows", "memset", "memmove", "memcpy"),
+    "pack": ("Planes", "fetch_ahead", "copy_line", "deal_", "clear_rows", "memset", "memmove", "memcpy"),
     "tile": (
         "multiply_panels",
         "Correlation_multiply",
@@ -47,11 +47,12 @@ STAGES = {
         "WeightAdjoint_task",
         "WeightAdjoint_multiply",
         "tencil",
-        "sum_steps",
+        "sum_lines",
+        "sum_pixels",
         "WeightLines",
-        "sum_products",
+        "products_",
     ),
-    "store": ("Correlation_store", "store_block", "zip_lines", "store_line"),
+    "store": ("Correlation_store", "store_block", "zip_", "store_line"),
     "sums": ("Sums",),
     "weights": ("Weights", "pack_panel", "all_finite"),
 }
