@@ -98,15 +98,13 @@ cdef class Planes:
     cdef Py_ssize_t neighbours(self, Py_ssize_t phase) noexcept nogil:
         """How many phases from this one on lie between each other, so that they make up a line together."""
         cdef Py_ssize_t n, d, others = 2 * (self.dims - 1), step = self.step[self.dims - 1]
-        if not 1 < step <= min(MAX_PHASES, self.phases - phase):
-            return 1
-        for n in range(1, step):
+        for n in range(1, min(step, MAX_PHASES, self.phases - phase)):
             if self.start[phase + n] != self.start[phase] + n:
-                return 1
+                return n
             for d in range(others):
                 if self.valid[(phase + n) * (others + 2) + d] != self.valid[phase * (others + 2) + d]:
-                    return 1
-        return step
+                    return n
+        return max(1, min(step, MAX_PHASES, self.phases - phase))
 
     @final
     cdef void pack(

@@ -115,7 +115,7 @@ cdef extern from *:
 
       #define LONG 16 /* vectors, from which on it is faster to call memcpy */
 
-      /* Vectors of positions: all N phases of a line, or with `phases` = 1 the first alone, and back. */
+      /* Vectors of positions: all N phases of a line, or the first ones alone, and back. */
       #define LINES(N) \
           INLINE deal_part_##N( \
               int phases, const real *line, Py_ssize_t p, const Mask *masks, real *to, Py_ssize_t pitch) { \
@@ -253,10 +253,14 @@ cdef extern from *:
     SHUFFLE(zip, i * LANES + j, j * n + i)
 
     /* to[i*plane_pitch + p] = line[p*step + i], or 0 where the array has no such number, for p < n and to the end of
-       that vector: of one phase, or as many as the step is long.  Tells whether there is a way. */
+       that vector: of so many phases, no more than the step is long.  Tells whether there is a way. */
     static int deal_rows(Py_ssize_t phases, Py_ssize_t step, const Rows *r) {
     #if SHUFFLES
-      #define DEAL(N) case N: if (phases == 1) deal_rows_##N(1, r); else deal_rows_##N(N, r); return 1;
+      #define DEAL(N) case N: \\
+          if (phases == 1) deal_rows_##N(1, r); \\
+          else if (phases == N) deal_rows_##N(N, r); \\
+          else deal_rows_##N(phases, r); \\
+          return 1;
         switch (step) { EACH(DEAL) }
     #endif
         return 0;
