@@ -71,7 +71,7 @@ WIDEST = ISA == "avx512"
 LOAD = 2 if WIDEST else 1  # one vector that begins anywhere,
 BEGIN = 4  # a line of the source in a step,
 SHUFFLE = 0 if WIDEST else 1  # one vector, to halve or double its streams, beside the loads
-STEP = 0.3  # what else there is to do in a step, for each of its sums,
+STEP = 0.7  # what else there is to do in a step, for each of its sums,
 PART = 0 if WIDEST else 0.3  # what a step at an end of a line takes beyond any other, in steps,
 BAND = 200 if WIDEST else 150  # and in a band of rows, whatever its length
 # And in boxes (``kernels/correlate.pxi``):

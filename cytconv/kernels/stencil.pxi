@@ -42,8 +42,9 @@ cdef extern from *:
     #define ROWS_BOTH(CASE) CASE(2, 2, 1, 2) CASE(2, 4, 1, 1) CASE(4, 2, 1, 1)
     #if REGISTERS == 32
       #define ONE_STREAM(CASE) ROWS_ONE_STREAM(CASE) \\
-        CASE(1, 1, 4, 2) CASE(1, 1, 4, 4) CASE(1, 2, 2, 4) CASE(2, 1, 2, 4) CASE(1, 3, 2, 1) CASE(1, 3, 2, 2) \\
-        CASE(1, 4, 2, 1) CASE(1, 4, 2, 2) CASE(4, 1, 2, 2) CASE(1, 8, 2, 1) CASE(8, 1, 2, 1)
+        CASE(1, 1, 4, 1) CASE(1, 1, 4, 2) CASE(1, 1, 4, 4) CASE(1, 2, 2, 1) CASE(1, 2, 2, 4) CASE(2, 1, 2, 1) \\
+        CASE(2, 1, 2, 4) CASE(1, 3, 2, 1) CASE(1, 3, 2, 2) CASE(3, 1, 2, 1) CASE(1, 4, 2, 1) CASE(1, 4, 2, 2) \\
+        CASE(4, 1, 2, 2) CASE(1, 8, 2, 1) CASE(8, 1, 2, 1)
       #define BOTH_STREAMS(CASE) ROWS_BOTH(CASE) \\
         CASE(2, 2, 2, 1) CASE(2, 2, 2, 2) CASE(2, 4, 2, 1) CASE(4, 2, 2, 1)
     #else
