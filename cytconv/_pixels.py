@@ -60,16 +60,19 @@ class Pixels(NamedTuple):
 
         If all have the same, one lane stands for all of them.
         """
-        if self.own:
-            lane = np.arange(self.width)
-            return np.where(lane < self.lanes, np.array(self.columns)[:, None] + lane % self.size, -1)
-        every = np.repeat(np.arange(groups), len(self.columns))
-        return np.tile(every[:, None], self.width if self.size else 1)
+        if self.size == 0:
+            return np.arange(groups)[:, None]
+        if not self.own:
+            return np.tile(np.repeat(np.arange(groups), len(self.columns))[:, None], self.width)
+        lane = np.arange(self.width)
+        return np.where(lane < self.lanes, np.array(self.columns)[:, None] + lane % self.size, -1)
 
     def lane_sums(self) -> Index:
         """For each column: which of the sums over all positions each lane is added to; or -1."""
+        if self.size == 0:
+            return np.zeros((1, self.width), np.intp)
         lane = np.arange(self.width)
-        number = np.array(self.columns)[:, None] + lane % self.numbers
+        number = np.array(self.columns)[:, None] + lane % self.size
         again = number < np.arange(len(self.columns))[:, None] * self.width  # as columns may overlap
         return np.where(again | (lane >= self.lanes), -1, number if self.own else 0)
 

@@ -353,6 +353,7 @@ def stencil(
     turns = rows.band > 1 and lines.result_size * itemsize < PAGE_BYTES
     least = min(STREAM_BYTES, STREAM_TURNS_BYTES) if turns else STREAM_BYTES
     streams = held.consecutive and written > least
+    lane_groups = held.lane_groups(lines.groups)
     kernel = module.Stencil(
         band=rows.band,
         line_meets=rows.line_meets,
@@ -361,7 +362,7 @@ def stencil(
         piece=max(1, PIECE_BYTES // (rows.band * R * itemsize * vectors * module.lanes)) if streams else 0,
         row_channel=rows.stream_channel,
         check=zeros,
-        lane_groups=held.lane_groups(lines.groups),
+        lane_groups=lane_groups,
         **tables,
     )
     return Stencil(
@@ -373,7 +374,7 @@ def stencil(
         tasks=lines.groups * kernel.group_tasks,
         work=numbers * rows.products,
         covers=all(split.covers for split in lines.splits),
-        lane_groups=held.lane_groups(lines.groups),
+        lane_groups=lane_groups,
     )
 
 
@@ -412,6 +413,7 @@ def weight_lines(
         row_ahead=int(table([ahead * int(steps[-1])])[0]) if FETCHES and steps.size else 0,
         places=rows.places.ravel(),
         lane_sums=held.lane_sums(),
+        sums=held.size if held.own else 1,
         groups=lines.groups,
         shares=max(1, SHARES // lines.groups),
         parts=parts,

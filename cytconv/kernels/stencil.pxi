@@ -34,7 +34,8 @@ cdef extern from *:
     } Band;
 
     /* What is done in one step, by the streams of the source and the result: so many rows of a band, and vectors of
-       positions of each sum; as many as lets the registers hold sums and samples. */
+       positions of each sum; as many as lets the registers hold sums and samples.  Pixels come with one stream on one
+       side at least. */
     #define ROWS_ONE_STREAM(CASE) \\
         CASE(1, 1, 1, 4) CASE(1, 1, 2, 4) CASE(1, 2, 1, 4) CASE(1, 2, 2, 2) CASE(2, 1, 1, 4) CASE(2, 1, 2, 2) \\
         CASE(1, 3, 1, 2) CASE(3, 1, 1, 2) CASE(3, 1, 2, 2) CASE(1, 4, 1, 2) CASE(4, 1, 1, 2) CASE(4, 1, 2, 1) \\
@@ -290,7 +291,8 @@ cdef class Gather:
         cdef const real* these
         for g in range(self.groups.shape[0]):
             for lane in range(lanes):
-                group, these = self.groups[g, lane], w + self.groups[g, lane] * self.step
+                group = self.groups[g, lane]
+                these = w + max(group, 0) * self.step
                 for j in range(n):
                     packed[(g * n + j) * lanes + lane] = these[self.places[j]] if self.places[j] >= 0 <= group else 0
         return all_finite(packed, self.size)

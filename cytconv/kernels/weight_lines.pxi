@@ -164,7 +164,7 @@ cdef class WeightLines(LineTables):
     cdef const Py_ssize_t[::1] places
     cdef const Py_ssize_t[:, ::1] lane_sums  # of each column, which sum each lane is added to; or -1
 
-    def __init__(self, row_ahead, places, lane_sums, groups, shares, parts, inputs, outputs, taps, **tables):
+    def __init__(self, row_ahead, places, lane_sums, sums, groups, shares, parts, inputs, outputs, taps, **tables):
         LineTables.__init__(self, **tables)
         for i in range(PRODUCT_KINDS):
             if (product_kinds[i].streams, product_kinds[i].results) == (self.streams, self.result_streams):
@@ -177,8 +177,7 @@ cdef class WeightLines(LineTables):
         self.groups, self.shares = groups, min(shares, self.group_tasks)  # of the tasks of each
         self.inputs, self.outputs, self.taps = inputs, outputs, taps  # channels of x and y, and taps, of a group
         self.parts = parts  # 2 if neighbouring channels are the parts of complex numbers
-        self.products, self.lane_sums = places.shape[0], lane_sums
-        self.sums = 1 + max([number for column in lane_sums for number in column])
+        self.products, self.lane_sums, self.sums = places.shape[0], lane_sums, sums
         self.share_size = cache_lines(self.products * self.sums)
         # Scratch of each worker: a vector for each product, of a task and, for each column, of its share; then the
         # weights of a group.
