@@ -68,6 +68,13 @@ class Axis:
             and (self.n - 1) * self.stride >= self.low  # or end before it
         )
 
+    def products(self) -> int:
+        """How many pairs of samples and taps meet in the output."""
+        if self.low <= 0 and (self.n - 1) * self.stride + (self.taps - 1) * self.dilation - self.low < self.m:
+            return self.n * self.taps
+        first, last = self.reach()
+        return sum((last - first).tolist())
+
     def swapped(self) -> Axis:
         """The same triples with samples and taps in each other's place: i moves at the stride as k at the dilation."""
         return Axis(self.taps, self.n, self.m, self.dilation, self.stride, self.low)

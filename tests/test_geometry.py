@@ -453,7 +453,7 @@ def test_the_three_readings_agree_on_the_geometry():
 
 
 @pytest.mark.parametrize("n", [1, 4])
-@pytest.mark.parametrize("m", [0, 1, 5, 12])
+@pytest.mark.parametrize("m", [0, 1, 5, 12, 40])
 @pytest.mark.parametrize("low", [-7, 0, 3, 20])
 def test_reach_is_where_the_relation_holds(n, m, low):
     from cytconv._geometry import Axis
@@ -466,6 +466,7 @@ def test_reach_is_where_the_relation_holds(n, m, low):
         if meets:
             outputs = range(m)[axis.outputs(k, int(first[k]), int(last[k]))]
             assert list(outputs) == [i * 2 + k * 3 - low for i in meets]
+    assert axis.products() == (last - first).sum()
 
 
 def test_public_names():
