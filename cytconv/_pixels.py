@@ -36,8 +36,8 @@ class Pixels(NamedTuple):
     flat: int = 1  # positions that each one stands for: numbers that have the same taps may be positions themselves
 
     @property
-    def copied(self) -> bool:
-        """Whether a copy of the source, for other kernels, would have to be made number by number."""
+    def best_in_place(self) -> bool:
+        """Whether to copy the source for other kernels, number by number, would take longer than anything else."""
         return self.size > 0 or self.flat > 1
 
     @property

@@ -341,7 +341,7 @@ def stencil(
     vectors = min(kinds[S, R][rows.band], key=lambda n: -(-length // n) * (n + STEP))
     skips = held.size > 0 or (S, R, rows.band, vectors) in module.skipping
     zeros = rows.zeros or (rows.gaps and not skips)
-    if (zeros and exact) or not (held.copied or _pays(lines, module.lanes, vectors, skips)):
+    if (zeros and exact) or not (held.best_in_place or _pays(lines, module.lanes, vectors, skips)):
         return None
     fetched = max(1, rows.fresh_lines * lines.source_size * itemsize)
     task = TASK // (rows.row_channel.size * held.numbers)
@@ -399,7 +399,7 @@ def weight_lines(
     if lines is None:
         return None
     rows, (S, R), held = lines.rows, lines.streams, lines.pixels
-    if not (held.copied or _pays_weights(module, lines, inputs)):
+    if not (held.best_in_place or _pays_weights(module, lines, inputs)):
         return None
     length = lines.extent[-1]
     task = TASK_BYTES // ((rows.fresh_lines * S + rows.row_channel.size * R) * itemsize * held.numbers)
