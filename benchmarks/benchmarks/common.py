@@ -11,6 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 from workloads import DIRECTIONS, Workload, layer, plain
 
 import cytconv
@@ -38,14 +39,16 @@ METHODS = ("direct", "fft", "sparse")  # every name that a commit may have
 arrays = functools.cache(Workload.arrays)  # the same ones for every direction
 
 
-def call(workload: Workload, direction: str, **options: Any) -> Call:
+def call(workload: Workload, direction: str, channels: str = "first", **options: Any) -> Call:
     """What computes one direction, on arrays that are filled by now."""
     x, w, y = arrays(workload)
     keywords = {**workload.keywords, **options}
     if workload.plain:
         x, w, y = x[0, 0], w[0, 0], y[0, 0]
     else:
-        keywords["channels"] = "first"
+        keywords["channels"] = channels
+        if channels == "last":
+            x, y = (np.ascontiguousarray(np.moveaxis(a, 1, -1)) for a in (x, y))
     if direction == "forward":
         return lambda: cytconv.conv_transpose(x, w, **keywords)
     if direction == "adjoint":
