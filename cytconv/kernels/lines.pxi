@@ -69,7 +69,7 @@ cdef class LineTables:
         self.pixel_memory = Memory(sizeof(Pixels) // sizeof(real))
         self.pixels = <Pixels*> self.pixel_memory.first
         self.pixels.size, self.pixels.lanes = tables["pixel_size"], tables["lanes_stored"]
-        self.pixels.small = 0 < self.pixels.size <= self.pixels.lanes
+        self.pixels.small = 0 < self.pixels.size < self.pixels.lanes
         self.pixels.source_step, self.pixels.result_step = tables["source_width"], tables["result_width"]
         self.pixels.stored = mask_within(0, 0, self.pixels.lanes)
         if self.pixels.small:

@@ -275,7 +275,8 @@ cdef extern from *:
         return 0;
     }
 
-    /* The same of one phase of all channels, which follow each other at each position that is in the array. */
+    /* to[c*channel_pitch + p] = line[p*step + c] of channels that follow each other at each position, or 0 where the
+       array has no such position; for p < n and to the end of that vector. */
     static void deal_channels(Py_ssize_t step, Py_ssize_t low, Py_ssize_t high, const Rows *r) {
     #if SHUFFLES
         for (Py_ssize_t s = 0; s < r->slice.size; s++) {
