@@ -10,6 +10,7 @@ CYTCONV_ANNOTATE
 """
 
 import os
+import subprocess
 import sys
 import tempfile
 import threading
@@ -38,6 +39,9 @@ ISA_FLAGS = {
     ],
 }
 DTYPES = ["float32", "float64"]
+
+# clang only: it gives up on the loops over the registers of a tile, which are then no registers, at 300 instructions.
+UNROLL = ["-mllvm", "-unroll-threshold=2000"]
 
 # No -ffast-math: it drops NaN and infinity, and turns subnormals off for the whole process that loads the module.
 OPTIMIZE = {"msvc": ["/O2"], "unix": ["-O3", "-g0", "-fno-math-errno", "-ffp-contract=fast", "-fwrapv"]}
@@ -92,6 +96,7 @@ class Build(build_ext):
     def build_extensions(self):
         family = "msvc" if self.compiler.compiler_type == "msvc" else "unix"
         compile_openmp, link_openmp = self.openmp(family)
+        optimize = OPTIMIZE[family] + (UNROLL if family == "unix" and self.is_clang() else [])
         isas = [isa for isa, flags in ISA_FLAGS.items() if not flags or self.supports(isa, family)]
         chosen = []
         for ext in self.extensions:
@@ -101,7 +106,7 @@ class Build(build_ext):
             if dtype or isa == "matrix":
                 # Complex numbers as Cython's pairs of real ones: C's own product looks for infinities first.
                 ext.define_macros = [("CYTHON_CCOMPLEX", "0")]
-                ext.extra_compile_args = [*OPTIMIZE[family], *ISA_FLAGS.get(isa, []), *compile_openmp]
+                ext.extra_compile_args = [*optimize, *ISA_FLAGS.get(isa, []), *compile_openmp]
                 ext.extra_link_args = link_openmp
             chosen.append(ext)
         self.extensions = chosen
@@ -149,6 +154,11 @@ class Build(build_ext):
             raise SetupError("CYTCONV_OPENMP=1, but the compiler cannot build and link a program that uses OpenMP")
         print(NO_OPENMP, file=sys.stderr)
         return [], []
+
+    def is_clang(self):
+        """By what the compiler says of itself: its name may be another."""
+        version = subprocess.run([self.compiler.compiler[0], "--version"], capture_output=True, text=True, check=False)
+        return "clang" in version.stdout
 
     def supports(self, isa, family):
         """Whether the compiler can target `isa`; the CPU is asked at import, by `cytconv.kernels.cpu`."""

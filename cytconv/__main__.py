@@ -75,12 +75,15 @@ def _fail(command: str, error: object) -> int:
 
 def _calibrate() -> int:
     """Measure the constants of the cost model, and tell where they are."""
-    from ._choice import cache_file, calibrate
+    from ._choice import cache_file, calibrate, is_kept
     from ._compare import progress_bar
 
     calibrate(progress_bar(sys.stderr) if sys.stderr.isatty() else None)
-    path = cache_file()
-    print(f"kept in {path}" if path.exists() else f"{path} cannot be written: each process will measure anew")
+    try:
+        path = str(cache_file())
+    except RuntimeError:  # no home
+        path = "the user's cache directory"
+    print(f"kept in {path}" if is_kept() else f"{path} cannot be written: each process will measure anew")
     return 0
 
 

@@ -6,6 +6,7 @@ from typing import Any, SupportsIndex
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.sparse import issparse
 
 from ._geometry import Channels, Geometry, Ints, Padding
 from ._memory import empty
@@ -490,7 +491,7 @@ def _settled(
 
 def coerce(**arrays: ArrayLike) -> tuple[list[Array], np.dtype[Any], np.dtype[Any]]:
     """The arguments as arrays, the dtype of the result, and the dtype to compute in."""
-    coerced = [np.asarray(a) for a in arrays.values()]
+    coerced = [array_of(name, a) for name, a in arrays.items()]
 
     def given() -> str:
         return " and ".join(f"{name} of {a.dtype}" for name, a in zip(arrays, coerced, strict=True))
@@ -504,6 +505,16 @@ def coerce(**arrays: ArrayLike) -> tuple[list[Array], np.dtype[Any], np.dtype[An
             f"{given()} give a result of {dtype}: it must be float16, float32, float64, complex64 or complex128"
         )
     return coerced, dtype, np.dtype(np.float32) if dtype == np.float16 else dtype
+
+
+def array_of(name: str, a: ArrayLike) -> Array:
+    """`a` as an array; ValueError if it is a list of lists of different lengths, or too large."""
+    if issparse(a):
+        raise TypeError(f"{name} must be a dense array: pass {name}.toarray()")
+    try:
+        return np.asarray(a)
+    except ValueError as error:
+        raise ValueError(f"{name} must be an array: {error}") from None
 
 
 def native(a: Array, dtype: np.dtype[Any]) -> Array:

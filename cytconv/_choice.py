@@ -22,7 +22,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, SupportsIndex
 
@@ -125,6 +125,8 @@ def choose_method(
         "channels": channels,
         "axes": axes,
     }
+    # They are read more than once, which an iterator could not be.
+    keywords = {name: tuple(each) if isinstance(each, Iterator) else each for name, each in keywords.items()}
     geometry = Geometry.forward(x.shape, w.shape, **keywords)
     if measure:
         times = measured(x, w, METHODS, {**keywords, "workers": workers})
@@ -228,6 +230,11 @@ def calibrate(progress: Callable[[int, int, str], object] | None = None) -> Pric
     return prices
 
 
+def is_kept() -> bool:
+    """Whether the file has the prices that this process knows."""
+    return _read() == _known.get(_key())
+
+
 def measured(x: Array, w: Array, names: Iterable[str], keywords: dict[str, Any]) -> dict[str, float]:
     """Median seconds of a call by each method, which take turns; infinity for a matrix that is too large."""
     times: dict[str, list[float]] = {name: [] for name in names}
@@ -281,8 +288,9 @@ def _read() -> Prices | None:
     """What the file has for this machine, if it is there and sound."""
     try:
         prices = json.loads(cache_file().read_text())[_key()]
-        sizes = {name: len(each) for name, each in prices.items() if all(price >= 0 for price in each)}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError):
+        prices = {name: [float(price) for price in each] for name, each in prices.items()}
+        sizes = {name: len(each) for name, each in prices.items() if all(0 <= price < math.inf for price in each)}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, OverflowError):
         return None
     return prices if sizes == {"direct": 5, "fft": 3, "sparse": 3} else None
 
@@ -299,6 +307,7 @@ def _write(prices: Prices) -> None:
             known = {}
         known[_key()] = prices
         # Another process that does the same at this time replaces the file, too: one of the two is kept.
-        with tempfile.NamedTemporaryFile("w", dir=path.parent, suffix=".json", delete=False) as file:
-            json.dump(known, file, indent=1)
-        os.replace(file.name, path)
+        with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+            whole = Path(folder, path.name)
+            whole.write_text(json.dumps(known, indent=1))
+            whole.replace(path)

@@ -24,8 +24,8 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from . import _memory
-from ._geometry import Geometry, Ints, Padding, _ints
-from ._methods import METHODS, choose
+from ._geometry import Geometry, Ints, Padding, integer, ints
+from ._methods import METHODS
 from ._operator import ConvTranspose
 from ._runtime import resolve_workers
 from ._sparse import conv_transpose_matrix, whole_shape
@@ -147,6 +147,12 @@ class Comparison:
             if row.name == name:
                 return row
         raise KeyError(name)
+
+    def __contains__(self, name: object) -> bool:
+        return any(row.name == name for row in self.rows)
+
+    def __iter__(self) -> Iterator[MethodCost]:
+        return iter(self.rows)
 
     def fastest(self, applications: int) -> str:
         """Name of the row that takes the least time for its set-up and so many forward products."""
@@ -570,8 +576,10 @@ def compare_methods(
     """
     names = _methods(methods)
     threads, rounds = resolve_workers(workers), _at_least_one("repeat", repeat)
+    if progress is not None and not callable(progress):
+        raise TypeError(f"progress={progress!r} must be callable, or None")
     geometry, w, x, y = _problem(
-        input_shape, kernel_shape, stride, padding, dilation, channels_in, channels_out, groups, np.dtype(dtype)
+        input_shape, kernel_shape, stride, padding, dilation, channels_in, channels_out, groups, _dtype(dtype)
     )
     ends = [
         (axis.low, (axis.n - 1) * axis.stride + axis.dilation * (axis.taps - 1) + 1 - axis.low - axis.m)
@@ -599,18 +607,28 @@ def compare_methods(
 
 def _methods(methods: Iterable[str] | None) -> list[str]:
     """Names of the methods, the yardstick first and none twice."""
-    if isinstance(methods, str):
+    known = [*METHODS, "auto"]
+    if isinstance(methods, str) or not isinstance(methods, Iterable | None):
         raise TypeError(f"methods={methods!r} must be a list of names")
-    names = [YARDSTICK, *([*METHODS, "auto"] if methods is None else methods)]
+    names = known if methods is None else list(methods)
     for name in names:
-        choose(name)  # for its errors
-    return list(dict.fromkeys(names))
+        if not isinstance(name, str) or name not in known:
+            raise ValueError(f"methods={names!r} must be among {', '.join(map(repr, known))}")
+    return list(dict.fromkeys([YARDSTICK, *names]))
+
+
+def _dtype(dtype: DTypeLike) -> np.dtype[Any]:
+    try:
+        known = np.dtype(dtype)
+    except TypeError:
+        known = np.dtype(object)
+    if known.char not in "fdFD":
+        raise TypeError(f"dtype={dtype!r} must be float32, float64, complex64 or complex128")
+    return known.newbyteorder("=")
 
 
 def _at_least_one(name: str, value: SupportsIndex) -> int:
-    size = _ints(name, value)
-    if not isinstance(size, int):
-        raise TypeError(f"{name}={value!r} must be an integer")
+    size = integer(name, value)
     if size < 1:
         raise ValueError(f"{name}={size} must be at least 1")
     return size
@@ -628,26 +646,24 @@ def _problem(
     dtype: np.dtype[Any],
 ) -> tuple[Geometry, Array, Array, Array]:
     """The geometry, and random w, x and y that fit it."""
-    if dtype.char not in "fdFD":
-        raise TypeError(f"dtype={str(dtype)!r} must be float32, float64, complex64 or complex128")
-    dtype = dtype.newbyteorder("=")
     x_shape = whole_shape(input_shape)
-    sizes = _ints("kernel_shape", kernel_shape)
+    sizes = ints("kernel_shape", kernel_shape)
     w_shape = (sizes,) * len(x_shape) if isinstance(sizes, int) else sizes
     if len(w_shape) != len(x_shape):
         raise ValueError(f"kernel_shape={w_shape} must have one size for each of the {len(x_shape)} of input_shape")
+    for name, shape in (("input_shape", x_shape), ("kernel_shape", w_shape)):
+        if not shape or min(shape) < 1:
+            raise ValueError(f"{name}={shape} must have one size or more, each at least 1")
+    parts = _at_least_one("groups", groups)
     inputs = channels_in if channels_in is not None else channels_out
     outputs = channels_out if channels_out is not None else channels_in
     if inputs is not None and outputs is not None:
-        inputs, outputs, parts = (
-            _at_least_one(name, value)
-            for name, value in (("channels_in", inputs), ("channels_out", outputs), ("groups", groups))
-        )
+        inputs, outputs = _at_least_one("channels_in", inputs), _at_least_one("channels_out", outputs)
         if outputs % parts:
             raise ValueError(f"groups={parts} must divide channels_out={outputs}")
         x_shape, w_shape = (inputs, *x_shape), (inputs, outputs // parts, *w_shape)
-    elif groups != 1:
-        raise ValueError(f"groups={groups!r} must be 1 without channels_in or channels_out")
+    elif parts != 1:
+        raise ValueError(f"groups={parts} must be 1 without channels_in or channels_out")
     geometry = Geometry.forward(
         x_shape,
         w_shape,

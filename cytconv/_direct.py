@@ -62,8 +62,7 @@ class Direct:
         if is_better_swapped("forward", self._axes, x, self._w):
             axes, w, x, y_swapped = swapped(self._axes, x, self._w, y)
             type(self)(axes, x).forward(w, None, y_swapped, workers)
-            if bias is not None:
-                y += bias.reshape(*bias.shape, *(1,) * len(axes))
+            _taps.add_bias(bias, y, len(axes))
         elif not self._correlate("forward", x, bias, y, workers):
             _taps.forward(self._axes, x, self._w, bias, y)
 
@@ -72,8 +71,7 @@ class Direct:
         if is_better_swapped("adjoint", self._axes, x, self._w):
             axes, w, x_swapped, y = swapped(self._axes, x, self._w, y)
             self.weight_adjoint(axes, w, y, x_swapped, workers)
-            if bias is not None:
-                x += bias.reshape(*bias.shape, *(1,) * len(axes))
+            _taps.add_bias(bias, x, len(axes))
         elif not self._correlate("adjoint", y, bias, x, workers):
             _taps.adjoint(self._axes, y, self._w, bias, x)
 

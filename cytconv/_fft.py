@@ -66,6 +66,7 @@ SOME = 2**16  # numbers of spectra that two threads transform faster than one
 WASTE = 16  # how many steps may stand for one product of the definition,
 LITTLE = 8 * 10**7  # and how many are no waste worth avoiding
 MOST = 2**28  # bytes of the spectra of weights that are kept, and of those that are summed up at once
+MOST_THREADS = 256  # however many are asked for: each has a part of every transform
 THREAD = 10**7  # steps that must lie between one wait of threads for each other and the next
 
 
@@ -344,7 +345,7 @@ class Plan:
         tasks = len(self.tasks(batch))
         side_by_side = tasks > 1 or self.reading == "forward"
         waits = (tasks if tasks > 1 else len(self.classes)) / (2 if side_by_side else 1)
-        return workers if self.steps >= THREAD * max(waits, 1) else 1
+        return min(workers, MOST_THREADS) if self.steps >= THREAD * max(waits, 1) else 1
 
     def _tasks(self, batch: int) -> list[Task]:
         tasks = []

@@ -25,7 +25,7 @@ import numpy as np
 from numpy.exceptions import AxisError
 from numpy.typing import NDArray
 
-__all__ = ["Axis", "Channels", "Geometry", "Ints", "Padding"]
+__all__ = ["Axis", "Channels", "Geometry", "Ints", "Padding", "integer", "ints"]
 
 Ints = SupportsIndex | Iterable[SupportsIndex]
 Padding = SupportsIndex | Iterable[SupportsIndex | Iterable[SupportsIndex]]
@@ -33,7 +33,8 @@ Channels = Literal["first", "last"] | None
 Shape = tuple[int, ...]
 Array = NDArray[Any]
 
-MAX_AXES = 60  # numpy has 64, of which splitting channels takes up to three
+MAX_AXES = 59  # numpy has 64, of which channels and complex weights, taken apart, need up to five more
+NUMBER = 16  # bytes of the largest that an array can hold
 
 
 # ---- the relation ----------------------------------------------------------------------------------
@@ -211,7 +212,7 @@ class Geometry:
     ) -> Geometry:
         """Fix the shape of w, given those of x and y and the spatial sizes of the kernel."""
         layout = _layout(groups, channels, axes)
-        sizes = _ints("kernel_shape", kernel_shape)
+        sizes = ints("kernel_shape", kernel_shape)
         if isinstance(sizes, int) and channels is not None:
             raise ValueError(
                 f"kernel_shape={sizes} must give one size per spatial axis when channels={channels!r}: "
@@ -357,8 +358,8 @@ def _assemble(
     if y_shape is None:
         y_shape = like(x_shape, m)
     for name, shape in (("x", x_shape), ("w", w_shape), ("y", y_shape)):
-        if math.prod(size for size in shape if size) > sys.maxsize:
-            raise ValueError(f"{name} of shape {shape} must have fewer elements than the address space, {sys.maxsize}")
+        if NUMBER * math.prod(size for size in shape if size) > sys.maxsize:
+            raise ValueError(f"{name} of shape {shape} must fit the address space, {sys.maxsize} bytes")
     axes = []
     for a in range(ndim):
         s, d, low = window.stride[a], window.dilation[a], window.low[a]
@@ -393,11 +394,16 @@ def _fit(m: Shape, kernel: Shape, window: _Window) -> Shape:
 # ---- arguments ---------------------------------------------------------------------------------------
 
 
-def _index(name: str, value: Any) -> int:
+def integer(name: str, value: Any, or_more: str = "") -> int:
+    """`value` as an int; TypeError if it is none."""
     try:
         return operator.index(value)
     except TypeError:
-        raise TypeError(f"{name}={value!r} must be an integer, or one integer per axis") from None
+        raise TypeError(f"{name}={value!r} must be an integer{or_more}") from None
+
+
+def _index(name: str, value: Any) -> int:
+    return integer(name, value, ", or one integer per axis")
 
 
 def _is_scalar(value: Any) -> bool:
@@ -408,7 +414,7 @@ def _is_scalar(value: Any) -> bool:
     return isinstance(value, (str, bytes, set, frozenset, dict))  # no sequences of integers, whatever they hold
 
 
-def _ints(name: str, value: Any) -> int | Shape:
+def ints(name: str, value: Any) -> int | Shape:
     """An int stays an int, anything iterable becomes a tuple of ints."""
     if type(value) is int:
         return value
@@ -418,8 +424,8 @@ def _ints(name: str, value: Any) -> int | Shape:
 
 
 def _per_axis(name: str, value: Any, ndim: int, least: int) -> Shape:
-    ints = _ints(name, value)
-    values = (ints,) * ndim if isinstance(ints, int) else ints
+    numbers = ints(name, value)
+    values = (numbers,) * ndim if isinstance(numbers, int) else numbers
     if len(values) != ndim:
         raise ValueError(f"{name}={value!r} must be an int or have one entry for each of the {ndim} axes of the kernel")
     for a, v in enumerate(values):
@@ -433,7 +439,7 @@ def _pairs(padding: Any, ndim: int) -> tuple[Shape, Shape]:
     if _is_scalar(padding):
         both = (_index("padding", padding),) * ndim
         return both, both
-    entries = [_ints("padding", p) for p in padding]
+    entries = [ints("padding", p) for p in padding]
     if len(entries) != ndim:
         raise ValueError(
             f"padding={padding!r} must be an int or have an int or a (low, high) pair for each of the {ndim} axes "
@@ -468,17 +474,17 @@ def _window(ndim: int, stride: Any, padding: Any, output_padding: Any, output_sh
 
 
 def _layout(groups: Any, channels: Any, axes: Any) -> _Layout:
-    count = _index("groups", groups)
+    count = integer("groups", groups)
     if count < 1:
         raise ValueError(f"groups={count} must be at least 1")
-    if channels not in (None, "first", "last"):
+    if channels is not None and (not isinstance(channels, str) or channels not in ("first", "last")):
         raise ValueError(f"channels={channels!r} must be None, 'first' or 'last'")
     if channels is None and count != 1:
         raise ValueError(f"groups={count} must be 1 for plain arrays: pass channels='first' or 'last'")
     if axes is not None:
         if channels is not None:
             raise ValueError(f"axes={axes!r} goes with plain arrays only, not with channels={channels!r}")
-        axes = _ints("axes", axes)
+        axes = ints("axes", axes)
         axes = (axes,) if isinstance(axes, int) else axes
     return _Layout(count, channels, axes)
 

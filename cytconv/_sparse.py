@@ -16,13 +16,13 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ._diagonals import Diagonals, are_long
-from ._geometry import Axis, Channels, Geometry, Ints, Padding, _ints
+from ._geometry import Axis, Channels, Geometry, Ints, Padding, ints
 from ._matrix import FORMATS, INT32_MAX, NUMBERS, check_size, matrix
 from ._memory import LINE, empty, scratch
 from ._phases import Direction
 from ._rows import TOGETHER, Rows, has_short_rows
-from ._runtime import resolve_workers
-from ._taps import products
+from ._runtime import resolve_workers, team
+from ._taps import add_bias, products
 from .kernels.matrix import copyto
 
 __all__ = ["Sparse", "check_format", "conv_matrix", "conv_transpose_matrix", "has_diagonals", "whole_shape"]
@@ -33,6 +33,7 @@ ABREAST = 16  # vectors that are laid side by side at a time, at most
 WAY = 2**12  # bytes after which addresses share the lines of the nearest cache again,
 CROWD = 4  # and how many planes may do so
 MANY = 64  # entries in a column, on the average, that make up for copying its number to planes further apart
+COPY = 30  # multiplications that take as long as to copy a number
 LINE_TABLE = 40  # bytes of tables for each line of a plane, where diagonals are kept
 
 
@@ -234,7 +235,7 @@ def check_format(format: str) -> None:
 
 def whole_shape(input_shape: Any) -> tuple[int, ...]:
     """`input_shape` as a tuple of sizes; an int is the one axis of a plain array."""
-    sizes = _ints("input_shape", input_shape)
+    sizes = ints("input_shape", input_shape)
     shape = (sizes,) if isinstance(sizes, int) else sizes
     if any(size < 0 for size in shape):
         raise ValueError(f"input_shape={shape} must have no negative size")
@@ -345,8 +346,7 @@ class Sparse:
                 _copyto(y[some], sums, workers)
         if not in_place:
             result[...] = y.T.reshape(result.shape)
-        if bias is not None:
-            result += bias.reshape(*bias.shape, *(1,) * self._spatial)
+        add_bias(bias, result, self._spatial)
 
     def product(self, x: Array, y: Array, adjoint: bool, workers: int) -> None:
         """``y = matrix @ x``, or by the adjoint, of vectors side by side as real numbers."""
@@ -385,4 +385,5 @@ def _is_abreast(a: Array) -> bool:
 
 def _copyto(to: Array, source: Array, workers: int) -> None:
     number = NUMBERS[to.itemsize]
+    workers = team(workers, -(-len(to) // TOGETHER), COPY * to.size)
     copyto(to.view(number), source.view(number), TOGETHER, workers)

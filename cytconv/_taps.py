@@ -35,11 +35,18 @@ def any_products(axes: tuple[Axis, ...]) -> bool:
     return all(axis.all_taps_reach() for axis in axes) or products(axes) > 0
 
 
+def add_bias(bias: Array | None, result: Array, d: int) -> None:
+    """To results that are complete, with d axes behind their channels."""
+    if bias is not None:
+        with np.errstate(all="ignore"):  # as the compiled kernels: infinity and NaN are results like any others
+            result += bias.reshape(*bias.shape, *(1,) * d)
+
+
 def forward(axes: tuple[Axis, ...], x: Array, w: Array, bias: Array | None, y: Array) -> None:
     """``y[o] = bias + sum x[i] * w[k]``; arrays as `Geometry` splits them."""
     d = len(axes)
     y[...] = 0 if bias is None else bias.reshape(*bias.shape, *(1,) * d)
-    with np.errstate(all="ignore"):  # as the compiled kernels: infinity and NaN are results like any others
+    with np.errstate(all="ignore"):
         for i, k, o, _ in _pieces(axes):
             part = y[o]
             part += np.einsum("...gin,gion->...gon", _flat(x[i], d), _flat(w[k], d)).reshape(part.shape)

@@ -5,6 +5,7 @@ from functools import cache
 import numpy as np
 import pytest
 import reference
+import scipy.sparse
 from reference import DTYPES, assert_exact, integers
 
 from cytconv import conv, conv_transpose, conv_transpose_adjoint, conv_transpose_weight_adjoint
@@ -397,3 +398,46 @@ def test_subnormal_numbers_are_kept(dtype):
     y = conv_transpose(np.full(40, tiny), np.ones(1, dtype), workers=2)
     np.testing.assert_array_equal(y, np.full(40, tiny))
     assert np.finfo(dtype).smallest_normal / dtype(2) > 0
+
+
+# ---- numbers that are no news ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", ["direct", "sparse", "fft", "auto"])
+@pytest.mark.parametrize(("x", "w"), [([np.inf, 1, 2], [1.0]), ([np.inf], [1.0, 2, 3]), ([1e308, 1, 2], [1.0, 9])])
+def test_quiet_whatever_the_bias(x, w, method):
+    """An operator that raises half way would leave `out` half written."""
+    bias = -np.inf if np.isinf(x[0]) else 1e308
+    with np.errstate(all="ignore"):
+        expected = np.convolve(x, w) + bias
+    out = np.full(expected.shape, 7.0)
+    with np.errstate(all="raise"):
+        conv_transpose(x, w, bias=bias, method=method, out=out)
+    np.testing.assert_array_equal(out, expected)
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_as_many_axes_as_there_may_be(dtype, method):
+    x, w = np.full((1,) * 59, 2, dtype), np.full((1,) * 59, 3, dtype)
+    assert conv_transpose(x, w, method=method).item() == 6
+    assert conv_transpose_adjoint(x, w, method=method).item() == 6
+    with pytest.raises(ValueError, match="x of shape .* at most 59 axes"):
+        conv_transpose(x[None], w)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: conv_transpose([[1.0], [1.0, 2.0]], [1.0]), "x must be an array"),
+        (lambda: conv_transpose([1.0], [[1.0], [1.0, 2.0]]), "w must be an array"),
+        (lambda: conv_transpose(scipy.sparse.eye_array(3), np.ones((1, 1))), r"x must be a dense array: .*x.toarray"),
+        (lambda: conv_transpose(np.ones((2, 2)), np.ones((2, 2)), output_shape=2**31), "y of shape"),
+        (lambda: conv_transpose_weight_adjoint(np.ones(1), np.ones(1), kernel_shape=2**62), "w of shape"),
+        (lambda: conv_transpose([1.0], [1.0], groups=1.5), "groups=1.5 must be an integer$"),
+        (lambda: conv_transpose([1.0], [1.0], channels=np.array(["first", "last"])), "channels=array"),
+    ],
+)
+def test_messages_name_the_argument(call, message):
+    with pytest.raises((TypeError, ValueError), match=message):
+        call()

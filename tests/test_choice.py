@@ -104,6 +104,12 @@ def test_errors(kwargs, error, match, measure):
         choose_method(np.ones(4), np.ones(2), measure=measure, **kwargs)
 
 
+@pytest.mark.parametrize("measure", [False, True])
+def test_iterators(measure):
+    x, w = np.ones((5, 4)), np.ones((2, 2))
+    choose_method(x, w, stride=iter([2, 1]), padding=iter([1, (0, 1)]), axes=iter([0, 1]), measure=measure)
+
+
 # ---- its constants -----------------------------------------------------------------------------------
 
 
@@ -124,7 +130,8 @@ def test_keeps_what_others_wrote(cache):
 
 @pytest.mark.parametrize(
     "content",
-    ["", "{", "[]", "7", '{"KEY": 3}', '{"KEY": {"direct": [1]}}', '{"KEY": {"direct": ["a"], "fft": 1}}', "\x00"],
+    ["", "{", "[]", "7", '{"KEY": 3}', '{"KEY": {"direct": [1]}}', '{"KEY": {"direct": ["a"], "fft": 1}}', "\x00"]
+    + [json.dumps({"KEY": {**PRICES, "fft": [price, 1, 1]}}) for price in (10**400, math.inf, math.nan, -1)],
 )
 def test_a_spoilt_file_is_measured_anew(cache, content):
     keep(cache, content.replace("KEY", _choice._key()))
@@ -139,12 +146,21 @@ def test_without_a_place_to_write(monkeypatch, tmp_path):
     assert _choice._known
 
 
-def test_without_a_home(monkeypatch):
+def test_a_folder_in_the_place_of_the_file(cache, capsys):
+    cache.mkdir(parents=True)
+    assert main(["calibrate"]) == 0
+    assert capsys.readouterr().out == f"{cache} cannot be written: each process will measure anew\n"
+    assert list(cache.parent.iterdir()) == [cache]
+
+
+def test_without_a_home(monkeypatch, capsys):
     monkeypatch.delenv("CYTCONV_CACHE")
     monkeypatch.setattr(_choice.Path, "home", lambda: (_ for _ in ()).throw(RuntimeError("no home")))
     for name in ("XDG_CACHE_HOME", "LOCALAPPDATA"):
         monkeypatch.delenv(name, raising=False)
     assert choose_method(np.ones(30), np.ones(3)) in METHODS
+    assert main(["calibrate"]) == 0
+    assert "cannot be written" in capsys.readouterr().out
 
 
 def test_processes_write_at_once(cache):

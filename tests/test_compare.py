@@ -215,8 +215,15 @@ def test_seconds(value, text):
         ({"channels_in": 0}, ValueError, "channels_in=0"),
         ({"channels_in": 4, "groups": 3}, ValueError, "groups=3"),
         ({"groups": 2}, ValueError, "groups"),
-        ({"methods": ["nothing"]}, ValueError, "method='nothing'"),
+        ({"methods": ["nothing"]}, ValueError, r"methods=\['nothing'\]"),
         ({"methods": "direct"}, TypeError, "methods='direct'"),
+        ({"methods": 5}, TypeError, "methods=5"),
+        ({"dtype": "nothing"}, TypeError, "dtype='nothing'"),
+        ({"kernel_shape": 0}, ValueError, r"kernel_shape=\(0,\)"),
+        ({"kernel_shape": -1}, ValueError, r"kernel_shape=\(-1,\)"),
+        ({"input_shape": ()}, ValueError, r"input_shape=\(\)"),
+        ({"groups": "a"}, TypeError, "groups='a' must be an integer$"),
+        ({"progress": 5}, TypeError, "progress=5"),
         ({"workers": 0}, ValueError, "workers=0"),
         ({"repeat": 1.5}, TypeError, "repeat"),
     ],
@@ -224,6 +231,16 @@ def test_seconds(value, text):
 def test_errors(keywords, error, match):
     with pytest.raises(error, match=match):
         compare_methods(**{"input_shape": 8, "kernel_shape": 3, "peers": False, **keywords})
+
+
+def test_rows_by_name():
+    comparison = compare_methods(8, 3, methods=["sparse"], peers=False, repeat=1)
+    assert "sparse" in comparison
+    assert "fft" not in comparison
+    assert [row.name for row in comparison] == ["direct", "sparse"]
+    assert comparison["sparse"] is comparison.rows[1]
+    with pytest.raises(KeyError, match="fft"):
+        comparison["fft"]
 
 
 # ---- text and pictures -----------------------------------------------------------------------------------
@@ -301,7 +318,7 @@ def test_plot_file(tmp_path, suffix):
         (["--kernel", "3", "--json", "missing/c.json"], "cannot be written"),
         (["--kernel", "3,3"], "kernel_shape=(3, 3)"),
         (["--kernel", "3", "--padding", "9"], "padding="),
-        (["--kernel", "3", "--methods", "direct,none"], "method='none'"),
+        (["--kernel", "3", "--methods", "direct,none"], "methods=['direct', 'none']"),
         (["--kernel", "3", "--repeat", "0"], "repeat=0"),
         (["--kernel", "3", "--workers", "0"], "workers=0"),
     ],

@@ -27,6 +27,7 @@ cdef enum:
     LEAST = 1 << 16  # bytes; malloc keeps what is smaller
     MOST = 1 << 25  # bytes; the system gets back what is larger
 
+cdef pymutex waiting_lock  # Python may run without a lock of its own
 cdef void* waiting[WAITING]
 cdef Py_ssize_t waiting_bytes[WAITING]
 cdef int turn = 0
@@ -44,10 +45,11 @@ cdef class Memory:
         cdef Py_ssize_t wanted = size * sizeof(real) + 64
         cdef int i
         if LEAST <= wanted <= MOST:
-            for i in range(WAITING):
-                if waiting[i] != NULL and wanted <= waiting_bytes[i] <= 2 * wanted:
-                    self.block, self.bytes, waiting[i] = waiting[i], waiting_bytes[i], NULL
-                    break
+            with waiting_lock:
+                for i in range(WAITING):
+                    if waiting[i] != NULL and wanted <= waiting_bytes[i] <= 2 * wanted:
+                        self.block, self.bytes, waiting[i] = waiting[i], waiting_bytes[i], NULL
+                        break
         if self.block == NULL:
             self.block, self.bytes = malloc(wanted), wanted
         if self.block == NULL:
@@ -56,15 +58,16 @@ cdef class Memory:
 
     def __dealloc__(self):
         global turn
-        cdef int place = turn, i
-        if not LEAST <= self.bytes <= MOST:
-            free(self.block)
-            return
-        for i in range(WAITING):
-            if waiting[i] == NULL:
-                place = i
-                break
-        else:
-            free(waiting[turn])
-            turn = (turn + 1) % WAITING
-        waiting[place], waiting_bytes[place] = self.block, self.bytes
+        cdef int place, i
+        cdef void* unwanted = self.block
+        if LEAST <= self.bytes <= MOST:
+            with waiting_lock:
+                place = turn
+                for i in range(WAITING):
+                    if waiting[i] == NULL:
+                        place = i
+                        break
+                else:
+                    turn = (turn + 1) % WAITING
+                unwanted, waiting[place], waiting_bytes[place] = waiting[place], self.block, self.bytes
+        free(unwanted)

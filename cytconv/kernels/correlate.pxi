@@ -139,7 +139,7 @@ cdef class Correlation:
     cdef Py_ssize_t run_pitch, row_pitch, result_group, results, widest
     cdef Py_ssize_t copied  # panels that are worth to copy the strip of the planes that they meet; 0 if none are
     cdef Py_ssize_t source_size, strip_size, result_size, line_size
-    cdef const Py_ssize_t[::1] extent, box, counts, padded, pitch
+    cdef const Py_ssize_t[::1] extent, counts, unit, halo, pitch
     cdef const Py_ssize_t[::1] segments, strip_segment, class_strip
     cdef const Py_ssize_t[::1] group_panel, panel_rows, panel_start
     cdef const Py_ssize_t[::1] result_step, group_row, group_block, row_place, row_result, row_range, row_channel
@@ -150,8 +150,8 @@ cdef class Correlation:
         self.sample_size, self.stored_size = tables["sample_size"], tables["stored_size"]
         self.channel_rows = tables["channel_rows"]
         self.tile_rows = tables["tile"]
-        self.extent, self.box, self.counts = tables["extent"], tables["box"], tables["counts"]
-        self.padded, self.pitch, self.flat = tables["padded"], tables["pitch"], tables["flat"]
+        self.extent, self.counts, self.unit = tables["extent"], tables["counts"], tables["unit"]
+        self.halo, self.pitch, self.flat = tables["halo"], tables["pitch"], tables["flat"]
         self.segments, self.segment_step = tables["segments"], tables["segment_step"]
         self.strip_segment, self.class_strip = tables["strip_segment"], tables["class_strip"]
         self.group_panel, self.panel_rows = tables["group_panel"], tables["panel_rows"]
@@ -267,12 +267,16 @@ cdef class Correlation:
 
     @final
     cdef void place(self, Py_ssize_t box, Py_ssize_t* at, Py_ssize_t* size, Py_ssize_t* n) noexcept nogil:
-        """Where a box begins, its size, and that of what is packed for it."""
-        cdef Py_ssize_t d, rest = box % self.boxes
+        """Where a box begins, its size, and that of what is packed for it.
+
+        The boxes along an axis are as nearly of the same size as they can be, counted in units of so many positions.
+        """
+        cdef Py_ssize_t d, i, units, rest = box % self.boxes
         for d in range(self.dims - 1, -1, -1):
-            at[d] = rest % self.counts[d] * self.box[d]
-            size[d] = min(self.box[d], self.extent[d] - at[d])
-            n[d] = size[d] + self.padded[d] - self.box[d]
+            i, units = rest % self.counts[d], (self.extent[d] + self.unit[d] - 1) // self.unit[d]
+            at[d] = i * units // self.counts[d] * self.unit[d]
+            size[d] = min((i + 1) * units // self.counts[d] * self.unit[d], self.extent[d]) - at[d]
+            n[d] = size[d] + self.halo[d]
             rest = rest // self.counts[d]
 
     @final

@@ -1,6 +1,7 @@
 cdef extern from *:
     """
     typedef float real;
+    #define REAL_BYTES 4
     """
     ctypedef float real
 

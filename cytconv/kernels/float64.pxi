@@ -1,6 +1,7 @@
 cdef extern from *:
     """
     typedef double real;
+    #define REAL_BYTES 8
     """
     ctypedef double real
 

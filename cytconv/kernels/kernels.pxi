@@ -1,6 +1,6 @@
 # The source of every kernel module; the stub that includes it has named `real`.
 
-from cython cimport final
+from cython cimport final, pymutex
 from cython.parallel cimport prange
 from cython.view cimport array as cvarray
 from libc.stdlib cimport free, malloc

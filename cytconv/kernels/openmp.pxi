@@ -11,11 +11,15 @@ cdef extern from *:
       #define omp_get_max_threads() 1
     #endif
 
+    #if defined(_MSC_VER) && !defined(__GNUC__)
+      #include <intrin.h>
+    #endif
+
     /* Take n of what is counted by `next`, which other threads do too; returns the first. */
     static inline Py_ssize_t claim(Py_ssize_t *next, Py_ssize_t n) {
     #if defined(__GNUC__)
         return __atomic_fetch_add(next, n, __ATOMIC_RELAXED);
-    #elif defined(_OPENMP)
+    #elif defined(_MSC_VER)
         return _InterlockedExchangeAdd64(next, n);
     #else
         *next += n;

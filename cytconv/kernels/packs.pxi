@@ -19,7 +19,7 @@ cdef extern from *:
 
     /* Of all pairs (a, b) of a pack: (a, a), (b, b) or (b, a), and i times a pair, (-b, a), or -i times. */
     static inline pack pairs_of(pack v, int even, int odd) {
-    #if SHUFFLES
+    #if SHUFFLES && !defined(__clang__)
       typedef lane_number pack_numbers __attribute__((vector_size(sizeof(pack))));
       pack_numbers which;
       for (int i = 0; i < (int) PACK; i++) which[i] = i / 2 * 2 + (i % 2 ? odd : even);

@@ -56,14 +56,14 @@ cdef extern from *:
     #if SHUFFLES
       #define SHUFFLE_PIXELS(NAME, FIRST, LAST, BY_THREE) \\
           INLINE NAME##_2(const Pixels *p, vec *v) { \\
-              vec first = __builtin_shuffle(v[0], v[1], p->FIRST), last = __builtin_shuffle(v[0], v[1], p->LAST); \\
+              vec first = pick(v[0], v[1], p->FIRST), last = pick(v[0], v[1], p->LAST); \\
               v[0] = first, v[1] = last; \\
           } \\
           INLINE NAME##_3(const Pixels *p, vec *v) { \\
               vec to[3]; \\
               for (int i = 0; i < 3; i++) { \\
-                  vec two = __builtin_shuffle(v[0], v[1], p->BY_THREE[i][0]); \\
-                  to[i] = __builtin_shuffle(two, v[2], p->BY_THREE[i][1]); \\
+                  vec two = pick(v[0], v[1], p->BY_THREE[i][0]); \\
+                  to[i] = pick(two, v[2], p->BY_THREE[i][1]); \\
               } \\
               for (int i = 0; i < 3; i++) v[i] = to[i]; \\
           }

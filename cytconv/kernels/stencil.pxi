@@ -15,7 +15,9 @@
 
 cdef extern from *:
     """
-    typedef double unaligned_double __attribute__((aligned(4), may_alias));
+    #ifdef __GNUC__
+      typedef double unaligned_double __attribute__((aligned(4), may_alias));
+    #endif
     #define MOST_LINES 256  /* of the source that a band has to do with */
     #define BAND_ROWS 4  /* of a band */
 
@@ -81,7 +83,7 @@ cdef extern from *:
 
     /* Add to each of n sums a product, if the bit of its factor says so. */
     LITERALS meet_samples(int n, int each, Py_ssize_t meet, const vec *factors, const vec *samples, vec *acc) {
-        #pragma GCC unroll 16
+        UNROLLED
         for (int i = 0; i < n; i++)
             if (n == each || !SKIPS(each) || meet >> i / each & 1)
                 acc[i] = acc[i] + factors[i / each] * samples[i % each];

@@ -55,6 +55,15 @@ cdef extern from *:
           real *, const Py_ssize_t *, int, Ahead *);
     #endif
 
+    /* The next loop, of 16 rounds at most, becomes as many copies of its body. */
+    #if defined(__clang__)
+      #define UNROLLED _Pragma("clang loop unroll(full)")
+    #elif defined(__GNUC__)
+      #define UNROLLED _Pragma("GCC unroll 16")
+    #else
+      #define UNROLLED
+    #endif
+
     #ifdef __GNUC__
       #define FETCH(p) __builtin_prefetch(p)
     #else

@@ -33,24 +33,21 @@ cdef extern from *:
            a b c d
     */
     #if SHUFFLES
-      static inline __attribute__((always_inline)) vec halve(vec a, vec b, int half) {
-          lane_numbers low, high;
-          for (int j = 0; j < (int) LANES; j++) {
-              low[j] = 2 * (j / half) * half + j % half;
-              high[j] = low[j] + half;
-          }
-          return __builtin_shuffle(a, b, low) + __builtin_shuffle(a, b, high);
-      }
-      static inline __attribute__((always_inline)) int halve_all(int n, vec *v, int half) {
-          if ((int) LANES <= half) return n;
-          for (int i = 0; i < n; i += 2) v[i / 2] = halve(v[i], i + 1 < n ? v[i + 1] : ZEROS, half);
-          return (n + 1) / 2;
-      }
+      #define HALF_OF(j, half, other) \\
+          ((2 * ((j) / (half)) * (half) + (j) % (half) + (other) * (half)) % (2 * (int) LANES))
+      #define LOWER_HALF(j, half) HALF_OF(j, half, 0)
+      #define UPPER_HALF(j, half) HALF_OF(j, half, 1)
+      #define HALVE(half) \\
+          for (int i = 0; i < n && half < (int) LANES; i += 2) { \\
+              vec a = v[i], b = i + 1 < n ? v[i + 1] : ZEROS; \\
+              v[i / 2] = PICK(a, b, LOWER_HALF, half) + PICK(a, b, UPPER_HALF, half); \\
+          } \\
+          if (half < (int) LANES) n = (n + 1) / 2;
       static inline __attribute__((always_inline)) void add_lanes(int n, vec *v, real *sums) {
-          n = halve_all(n, v, 8);
-          n = halve_all(n, v, 4);
-          n = halve_all(n, v, 2);
-          n = halve_all(n, v, 1);
+          HALVE(8)
+          HALVE(4)
+          HALVE(2)
+          HALVE(1)
           for (int i = 0; i < n; i++) ((vec *) sums)[i] = v[i];
       }
     #else
