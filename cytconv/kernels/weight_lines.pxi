@@ -137,6 +137,8 @@ cdef inline void sum_products "sum_products" (
                     deal(S, samples + n * S)
                 for i in range(N * S):
                     IN_REGISTER(samples[i])
+                if R == 1:  # else GCC loads it again for each product; of several it does not
+                    IN_REGISTER(row[0])
                 for i in range(N * S * R):
                     acc[i] = acc[i] + samples[i // R] * row[i % R]
                 y += R * y_width
