@@ -20,7 +20,10 @@ SUBSET = [
     "test_arrays.py::test_out_of_every_length",
     "test_arrays.py::test_bad_numbers_reach_exactly_their_windows",
     "test_arrays.py::test_one_nan_in_many_channels",
+    "test_plans.py::TestEveryWay::test_folded",
+    "test_plans.py::TestEveryWay::test_fewer_multiplications",
     "test_plans.py::TestLines::test_readings",
+    "test_plans.py::TestPixels",
     "test_matrix.py::test_products",
     "test_matrix.py::test_products_by_any_number_of_workers",
 ]

@@ -2,8 +2,8 @@
 
 import gc
 import math
+import sys
 import threading
-import time
 import tracemalloc
 from collections import deque
 
@@ -72,6 +72,24 @@ def fresh_plans():
     forget()
 
 
+@pytest.fixture
+def tables_made(monkeypatch, fresh_plans):
+    """The tables of every plan that goes by boxes or lines."""
+    made = []
+
+    def noted(make):
+        def plan(*arguments, **tables):
+            made.append(tables)
+            return make(*arguments, **tables)
+
+        return plan
+
+    for module in {_runtime.kernels(np.dtype(real)) for real in "fd"}:
+        for name in ("Correlation", "Stencil"):
+            monkeypatch.setattr(module, name, noted(getattr(module, name)))
+    return made
+
+
 def check(rng, x_shape, w_shape, kwargs, dtype, scale=1):
     """All readings against the definition, with integers, so that every way of summing gives the same."""
     x, w = integers(rng, x_shape, dtype), scale * integers(rng, w_shape, dtype)
@@ -99,10 +117,12 @@ class TestEveryWay:
         monkeypatch.setattr(_direct, "stencil", lambda *_, exact: None)
         monkeypatch.setattr(_direct, "weight_lines", lambda *_: None)
 
-    def test_past_the_caches(self, rng, x_shape, w_shape, kwargs, dtype, monkeypatch, fresh_plans):
+    def test_past_the_caches(self, rng, x_shape, w_shape, kwargs, dtype, monkeypatch, tables_made):
         monkeypatch.setattr(_correlation, "STREAM_BYTES", -1)
         monkeypatch.setattr(_correlation, "STREAM_LINE", 0)
         check(rng, x_shape, w_shape, kwargs, dtype)
+        groups = kwargs.get("groups", 1)  # of channels that come last, each has a part of every line
+        assert any(tables["streams"] for tables in tables_made) == (groups == 1)
 
     def test_small_boxes(self, rng, x_shape, w_shape, kwargs, dtype, monkeypatch, fresh_plans):
         for module in (_boxes, _weights):
@@ -122,13 +142,16 @@ class TestEveryWay:
         monkeypatch.setattr(_correlation, "COPIED", int(fetches))
         check(rng, x_shape, w_shape, kwargs, dtype)
 
-    def test_folded(self, rng, x_shape, w_shape, kwargs, dtype, monkeypatch, fresh_plans):
+    def test_folded(self, rng, x_shape, w_shape, kwargs, dtype, monkeypatch, tables_made):
         monkeypatch.setattr(_correlation, "LITTLE", -1)
         monkeypatch.setattr(_correlation, "FOLD", 5)
         monkeypatch.setattr(_direct, "is_wasteful", lambda *_: False)
         monkeypatch.setattr(_correlation, "GAIN", 100)
         kwargs = {name: value for name, value in kwargs.items() if name not in ("stride", "dilation", "output_padding")}
         check(rng, x_shape, w_shape, kwargs, dtype)
+        parts, groups = (2 if np.dtype(dtype).kind == "c" else 1), kwargs.get("groups", 1)
+        many = "channels" in kwargs and parts * min(w_shape[0] // groups, w_shape[1]) >= _correlation.FOLD
+        assert any(tables["check"] for tables in tables_made) or many
 
     @pytest.mark.parametrize("way", range(4))
     def test_fewer_multiplications(self, rng, x_shape, w_shape, kwargs, dtype, way, monkeypatch, fresh_plans):
@@ -152,9 +175,11 @@ class TestEveryWay:
         several = len(w_shape) - 2 * ("channels" in kwargs) > 1
         assert chosen or not several or min(x_shape[-2:]) == 1
 
-    def test_many_tasks(self, rng, x_shape, w_shape, kwargs, dtype, monkeypatch, fresh_plans):
+    def test_many_tasks(self, rng, x_shape, w_shape, kwargs, dtype, monkeypatch, tables_made):
         monkeypatch.setattr(_correlation, "workers_for", lambda _: 64)
         check(rng, x_shape, w_shape, kwargs, dtype)
+        assert tables_made
+        assert all(math.prod(tables["counts"]) * (len(tables["group_row"]) - 1) >= 20 for tables in tables_made)
 
     def test_by_the_definition(self, rng, x_shape, w_shape, kwargs, dtype, monkeypatch, fresh_plans):
         monkeypatch.setattr(_direct, "is_wasteful", lambda *_: True)
@@ -636,24 +661,22 @@ def test_large_kernels_are_declined_in_time():
 
 
 def test_other_threads_run_meanwhile(rng, lines):
-    """A call lets go of the interpreter."""
+    """A call lets go of the interpreter, which would not change hands by itself here."""
     x, w = np.ones((3000, 3000)), np.ones((3, 3))
     conv_transpose(x, w, workers=1)
-    ticks, stop = [], threading.Event()
-
-    def count():
-        while not stop.is_set():
-            ticks.append(0)
-            time.sleep(0.001)
-
-    thread = threading.Thread(target=count)
+    begin, ran = threading.Event(), threading.Event()
+    thread = threading.Thread(target=lambda: begin.wait() and ran.set())
     thread.start()
-    for _ in range(5):
+    interval = sys.getswitchinterval()
+    try:
+        sys.setswitchinterval(1000)
+        begin.set()
         conv_transpose(x, w, workers=1)
-    ticks, during = [], len(ticks)
-    stop.set()
-    thread.join()
-    assert during > 10  # rather than one or two for each call
+        meanwhile = ran.is_set()
+    finally:
+        sys.setswitchinterval(interval)
+        thread.join()
+    assert meanwhile
 
 
 def test_workers_agree_on_lines(rng, lines, weight_lines):
@@ -804,8 +827,11 @@ def test_an_operator_keeps_one_copy_of_its_weights():
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize(("stride", "padding"), [(1, 1), (2, 1), (3, 2), (4, 0)])
-def test_lines_past_the_caches_begin_anywhere(rng, stride, padding, dtype, monkeypatch, fresh_plans):
-    monkeypatch.setattr(_correlation, "STREAM_BYTES", -1)
+@pytest.mark.parametrize("by", ["boxes", "lines"])
+def test_what_goes_past_the_caches_begins_anywhere(rng, by, stride, padding, dtype, monkeypatch, tables_made):
+    for module, name in [(_correlation, "STREAM_BYTES"), (_correlation, "STREAM_LINE"), (_stencil, "STREAM_BYTES")]:
+        monkeypatch.setattr(module, name, -1)
+    monkeypatch.setattr(_stencil, "_pays", lambda *_: by == "lines")
     x, w = integers(rng, (2, 5, 37), dtype), integers(rng, (3, 6), dtype)
     window = {"stride": (1, stride), "padding": (0, padding)}
     expected = reference.conv_transpose(x, w, **window)
@@ -814,6 +840,8 @@ def test_lines_past_the_caches_begin_anywhere(rng, stride, padding, dtype, monke
         out = around[before : before + expected.size].reshape(expected.shape)
         assert_exact(conv_transpose(x, w, out=out, **window), expected, dtype)
         assert np.isnan(around).sum() == before + 17
+    assert tables_made
+    assert all(tables["piece" if by == "lines" else "streams"] > 0 for tables in tables_made)
 
 
 def test_memory_of_a_large_result_is_used_again(monkeypatch, fresh_plans):
@@ -1052,15 +1080,22 @@ def test_many_axes_are_planned_in_time():
     assert math.prod(box) <= 2**20
 
 
-@pytest.mark.parametrize("taps", [9, 3000])
-def test_strips_are_copied_for_many_rows(rng, taps, monkeypatch, fresh_plans):
+@pytest.mark.parametrize(("taps", "copied"), [(9, True), (3000, False)])
+def test_strips_are_copied_for_many_rows(rng, taps, copied, monkeypatch, fresh_plans):
     """And are as right as those that are not, of a kernel too long for it."""
+    problems = []
+    plan = _correlation.correlation
+    monkeypatch.setattr(_direct, "correlation", lambda *problem: problems.append(problem) or plan(*problem))
     monkeypatch.setattr(_correlation, "COPIED", 12)
     x, w = rng.standard_normal((2, 20, 50)), rng.standard_normal((20, 80, taps))
     result = conv_transpose(x, w, channels="first", method="direct")
     for c in (0, 79):
         expected = sum(np.convolve(x[1, i], w[i, c]) for i in range(20))
         np.testing.assert_allclose(result[1, c], expected, rtol=1e-10, atol=1e-10)
+    scratch = plan(*problems[-1]).kernel.scratch_size
+    monkeypatch.setattr(_correlation, "COPIED", 0)
+    plan.cache_clear()
+    assert (plan(*problems[-1]).kernel.scratch_size < scratch) == copied
 
 
 def test_scratch_grows_by_the_halo_alone(monkeypatch, fresh_plans):
