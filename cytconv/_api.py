@@ -72,11 +72,11 @@ def conv_transpose(
     method : {"auto", "direct", "sparse", "fft"}, optional
         "direct" computes the sums in compiled kernels.  "fft" multiplies spectra, which pays for large kernels; its
         errors are relative to the norms of `x` and `w`, not to each result, and where transforms would take far more
-        work than the sums it is "direct".  "sparse" multiplies by `conv_transpose_matrix`, which a function builds in
-        every call and `ConvTranspose` once.  "auto" is "fft" where that takes far less work, for kernels of about 30 x
-        30 to 60 x 60 taps and more, and else "direct"; but with many channels and several axes it may add samples up
-        before it multiplies them, which takes fewer multiplications (Winograd's minimal filtering) and costs some
-        precision: up to 2.5 times the error of "direct" was seen.  Infinity and NaN reach the same outputs with any of
+        work than the sums it is "direct".  "sparse" multiplies by the matrix of one batch item, which a function makes
+        in every call and `ConvTranspose` once.  "auto" is "fft" where that takes far less work, for kernels of about
+        30 x 30 to 60 x 60 taps and more, and else "direct"; but with many channels and several axes it may add samples
+        up before it multiplies them, which takes fewer multiplications (Winograd's minimal filtering) and costs some
+        precision: up to 2.1 times the error of "direct" was seen.  Infinity and NaN reach the same outputs with any of
         them.
     workers : int, optional
         Threads to use at most.  None is what OpenMP would use (so ``OMP_NUM_THREADS`` and threadpoolctl apply), -1 is
@@ -318,6 +318,11 @@ def conv_transpose_adjoint(
     ValueError, TypeError, numpy.exceptions.AxisError
         As for `conv_transpose`.
 
+    See Also
+    --------
+    conv_transpose : the operator.
+    conv : the same without conjugating `w`, for the smallest x.
+
     Notes
     -----
     With stride 1 and no padding this equals ``scipy.signal.correlate(y, w, "valid")``.
@@ -415,6 +420,11 @@ def conv_transpose_weight_adjoint(
     ------
     ValueError, TypeError, numpy.exceptions.AxisError
         As for `conv_transpose`, and if the batch axes of `x` and `y` differ.
+
+    See Also
+    --------
+    conv_transpose : the operator.
+    conv_transpose_adjoint : its adjoint in the samples.
 
     Examples
     --------

@@ -97,7 +97,7 @@ def choose_method(
 
     See Also
     --------
-    compare_methods : All costs of each method, set-up and memory too.
+    compare_methods : all costs of each method, set-up and memory too.
 
     Notes
     -----

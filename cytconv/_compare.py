@@ -92,7 +92,18 @@ class MethodCost:
     reason: str = ""
 
     def total(self, applications: int) -> float:
-        """Seconds for the set-up and so many forward products; infinite if it was not measured."""
+        """Seconds for the set-up and so many forward products.
+
+        Parameters
+        ----------
+        applications : int
+            How many products.
+
+        Returns
+        -------
+        float
+            Infinite if they were not measured.
+        """
         if self.setup is None or self.forward is None:
             return math.inf
         return self.setup + applications * self.forward
@@ -155,7 +166,18 @@ class Comparison:
         return iter(self.rows)
 
     def fastest(self, applications: int) -> str:
-        """Name of the row that takes the least time for its set-up and so many forward products."""
+        """The method or peer that takes the least time for its set-up and so many forward products.
+
+        Parameters
+        ----------
+        applications : int
+            How many products.
+
+        Returns
+        -------
+        str
+            Its name.
+        """
         return min(self.rows, key=lambda row: row.total(applications)).name
 
     def to_dict(self) -> dict[str, Any]:
@@ -520,7 +542,7 @@ def compare_methods(
         Sizes of x along the convolved axes.
     kernel_shape : int or tuple of int
         Sizes of the kernel: one for each axis of x, or one for all.
-    stride, padding, dilation, groups
+    stride, padding, dilation, groups : optional
         The geometry, as in `conv_transpose`.
     channels_in, channels_out : int, optional
         Channels of x and of y; one given alone stands for both.  By default arrays are plain.
@@ -548,6 +570,10 @@ def compare_methods(
         For shapes and values that do not fit, and for a geometry with an empty output.
     TypeError
         For arguments of the wrong type.
+
+    See Also
+    --------
+    choose_method : the fastest for one call, predicted or timed.
 
     Notes
     -----

@@ -103,7 +103,18 @@ class _Reading(LinearOperator):
         return self._owner()._reading(not self._transposed, self._conjugated)
 
     def __call__(self, x: Any) -> Any:
-        """The operator applied: an array of shape `dims` gives one of shape `dimsd`, anything else is ``self @ x``."""
+        """The operator applied.
+
+        Parameters
+        ----------
+        x : array_like or LinearOperator
+            An array of shape `dims`, or what else ``self @ x`` takes.
+
+        Returns
+        -------
+        ndarray or LinearOperator
+            Of shape `dimsd` for an array of shape `dims`, and otherwise ``self @ x``.
+        """
         if type(x) is np.ndarray and x.shape == self.dims:
             repeat = self._repeats.get((None, x.shape, x.strides, x.dtype))
             if repeat is None:
@@ -154,7 +165,7 @@ class ConvTranspose(_Reading):
         Half precision becomes single, as scipy's solvers have none.
     input_shape : int or tuple of int
         The whole shape of x, batch and channels included.
-    stride, padding, output_padding, output_shape, dilation, groups, channels, axes, method, workers
+    stride, padding, output_padding, output_shape, dilation, groups, channels, axes, method, workers : optional
         As in `conv_transpose`.
 
     Attributes
@@ -181,8 +192,8 @@ class ConvTranspose(_Reading):
 
     See Also
     --------
-    conv_transpose : The same in one call.
-    conv_transpose_matrix : The matrix itself.
+    conv_transpose : the same in one call.
+    conv_transpose_matrix : the matrix itself.
 
     Notes
     -----

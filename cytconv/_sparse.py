@@ -67,7 +67,7 @@ def conv_transpose_matrix(
         Half precision becomes single: scipy's sparse arrays have none.
     input_shape : int or tuple of int
         The whole shape of x, batch and channels included.
-    stride, padding, output_padding, output_shape, dilation, groups, channels, axes
+    stride, padding, output_padding, output_shape, dilation, groups, channels, axes : optional
         The geometry, as in `conv_transpose`.
     format : {"csr", "csc", "coo", "bsr"}
         Storage of the result.  "bsr" has blocks of ``C_out // groups`` by ``C_in // groups`` if the channels are last;
@@ -95,7 +95,8 @@ def conv_transpose_matrix(
 
     See Also
     --------
-    conv_matrix : The transpose.
+    conv_matrix : the transpose.
+    ConvTranspose : the same as a LinearOperator, without a matrix.
 
     Notes
     -----
@@ -164,12 +165,14 @@ def conv_matrix(
 
     Parameters
     ----------
-    w, stride, padding, dilation, groups, channels, axes, format, index_dtype, drop_zeros
-        As in `conv_transpose_matrix`.
+    w : array_like
+        Weights, as in `conv_transpose_matrix`.
     input_shape : int or tuple of int
         The whole shape of x, batch and channels included: the *result* of the convolution, as everywhere in
         this library x is the smaller side.
-    output_padding, output_shape
+    stride, padding, dilation, groups, channels, axes, format, index_dtype, drop_zeros : optional
+        As in `conv_transpose_matrix`.
+    output_padding, output_shape : int or sequence of int, optional
         The size of y, the argument of the convolution, when it is not the smallest that gives x: trailing
         samples that no window reaches are columns without entries.
 
@@ -182,6 +185,11 @@ def conv_matrix(
     ------
     ValueError, TypeError, MemoryError
         As `conv_transpose_matrix`.
+
+    See Also
+    --------
+    conv_transpose_matrix : the transpose.
+    conv : the same without a matrix.
 
     Examples
     --------
