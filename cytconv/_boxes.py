@@ -5,7 +5,7 @@ A worker holds one packed box of the source and the results that it makes of it,
     planes * prod(box + halo) + (rows + 1) * prod(box)        numbers, rounded up to whole tiles and cache lines
 
 with a plane for each channel and phase of the source, and a row for each channel and phase of the result, of which a
-task has fewer than 576, and a strip of the planes that stays in L1.  ``planes * prod(box)`` is kept within five
+task has fewer than 576, and where strips are copied one that stays in L1.  ``planes * prod(box)`` is kept within five
 eighths of the second-level cache, and within 768 KiB unless more makes room for 320 positions, and
 ``rows * prod(box)`` within a quarter, as far as a box of three tiles (6 to 24 vectors of positions) allows; among such
 boxes `cytconv.kernels.tables.best_box` finds the one that takes least time.  In the adjoint of the weights it is ::

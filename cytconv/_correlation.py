@@ -46,7 +46,8 @@ from .kernels.tables import best_box, blocks
 # How near to the peak each register tile was seen to come, by its number of rows (kernels/tile.pxi).
 TILES = {6: 1.0, 4: 1.0, 3: 0.92, 2: 0.92, 1: 0.5} if ISA == "avx512" else {6: 1.0, 4: 1.0, 3: 0.8, 2: 0.8, 1: 0.5}
 
-STRIP_BYTES = L1_BYTES * 3 // 4  # of the source, that a tile reads before it passes its sums on: in L1
+STRIP_BYTES = L1_BYTES * 3 // 4  # of the source, all taps of some channels, that a tile reads before other channels
+STRIPS = PER_CYCLE == 2  # whether it then passes its sums on, so that all panels find them in L1: or L2 is near enough
 ROWS = max(144, 288 * L2_BYTES // 2**21)  # of results in one task: what they multiply such a strip with stays in L2
 AGAIN = 2  # For another box, all weights are read again: in the time in which they meet so many vectors of positions.
 BOX = 2000  # What else it takes to begin with a box, in cycles.
@@ -366,9 +367,9 @@ def _class(
     begin = np.append(0, np.cumsum(length))
     weights = np.repeat(tap + channel * source_stride - begin[:-1] * step, length) + np.arange(begin[-1]) * step
 
-    # Strips: as many whole segments as fit.
+    # Strips: as many whole segments as fit, or all.
     strips = [0]
-    for s in range(channel.size):
+    for s in range(channel.size if STRIPS else 0):
         if begin[s + 1] - begin[strips[-1]] > strip and s > strips[-1]:
             strips.append(s)
     return _Class(phase * sources + channel, offset, length, np.array([*strips, channel.size], np.intp), weights)

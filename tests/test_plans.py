@@ -131,6 +131,7 @@ class TestEveryWay:
         monkeypatch.setattr(_weights, "STRIP_BYTES", 1)
         monkeypatch.setattr(_correlation, "ROWS", 3)
         monkeypatch.setattr(_correlation, "STRIP_BYTES", 1)
+        monkeypatch.setattr(_correlation, "STRIPS", True)
         check(rng, x_shape, w_shape, kwargs, dtype)
 
     @pytest.mark.parametrize("fetches", [False, True])
