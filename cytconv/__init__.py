@@ -12,7 +12,8 @@ from ._sparse import conv_matrix, conv_transpose_matrix
 
 if TYPE_CHECKING:
     from ._choice import choose_method
-    from ._compare import Comparison, MethodCost, compare_methods
+    from ._compare import compare_methods
+    from ._comparison import Comparison, MethodCost
     from ._operator import ConvTranspose
 
 __all__ = [
@@ -33,9 +34,9 @@ __version__ = "0.1.0"
 
 
 _LATE = {
-    "Comparison": "_compare",
+    "Comparison": "_comparison",
     "ConvTranspose": "_operator",
-    "MethodCost": "_compare",
+    "MethodCost": "_comparison",
     "choose_method": "_choice",
     "compare_methods": "_compare",
 }

@@ -16,7 +16,7 @@ of up to 1024 channels of x and, but for a single channel with more phases, 128 
 for the sums of several shares of the positions, and 8 MiB for planes of x that several tasks read.  With fewer
 multiplications (`cytconv._winograd`) planes and rows are those that are multiplied, up to 1024 rows and planes of y in
 a task, and the rows that are sums of them are held, too, and the samples of one channel or, if channels lie inside, as
-many as a vector has lanes.  Where lines are read in place (`cytconv._stencil`) a worker holds the bias of each row and
+many as a vector has lanes.  Where lines are read in place (`cytconv._lines`) a worker holds the bias of each row and
 at most 4 KiB of some rows, or, in the adjoint in the weights, two vectors for each of up to 4096 products, more if
 pixels are larger than a vector, and a number for each share of the positions.  Nothing else that a call allocates grows
 with the arrays, but the packed weights, sums of weights while they are packed, and copies of arrays that are not

@@ -1,520 +1,40 @@
 """The methods side by side on one geometry: what each costs to set up, to apply, and to keep.
 
-`compare_methods` is the whole story.  A `_Contender` is one way to apply the operator: a method of this library, or
-what one would write with scipy or PyTorch.  All meet the same random numbers; each must agree with method "direct"
-before its times count.
+`compare_methods` is the whole story.  All contenders (`cytconv._contenders`) meet the same random numbers; each must
+agree with method "direct" before its times count.
 """
 
 from __future__ import annotations
 
-import importlib
-import json
 import math
 import statistics
-import textwrap
 import time
 import tracemalloc
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, SupportsIndex, TextIO
+from typing import Any, SupportsIndex, TextIO
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from . import _memory
+from ._comparison import YARDSTICK, Comparison, MethodCost
+from ._contenders import Contender, Product, others, own
 from ._geometry import Geometry, Ints, Padding, integer, ints
 from ._methods import METHODS
-from ._operator import ConvTranspose
 from ._runtime import resolve_workers
-from ._sparse import conv_transpose_matrix, whole_shape
+from ._sparse import whole_shape
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-
-__all__ = ["Comparison", "MethodCost", "compare_methods", "progress_bar"]
+__all__ = ["compare_methods", "progress_bar"]
 
 Array = NDArray[Any]
 Shape = tuple[int, ...]
-Product = Callable[[Array], Array]
 Progress = Callable[[int, int, str], object]
 
-YARDSTICK = "direct"
-APPLICATIONS = (1, 10, 100, 1000)  # how often an operator is applied, in what is said about the fastest
 SPAN = 0.05  # seconds to repeat short products for, in each round
 MOST_CALLS = 100  # in that time
-
-
-# ---- the result ----------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class MethodCost:
-    """What one method costs on one geometry; None wherever it was not measured.
-
-    Attributes
-    ----------
-    name : str
-        The method, or the peer and its function.
-    peer : bool
-        Whether it is another library's way.
-    setup, forward, adjoint : float or None
-        Seconds to make the operator ready for its forward product, for one such product, and for one adjoint.
-    kept, peak : int or None
-        Bytes that the operator keeps, and the most that one forward product needs on top, its result included.
-        Arrays of numpy alone are counted: None for a library with memory of its own.
-    difference : float or None
-        The largest difference of either product from method "direct", relative to the largest number.
-    break_even : int or None
-        From how many forward products on, set-up included, it is faster than "direct"; None if it never is.
-    reason : str
-        Why it was not measured; empty if it was.
-
-    Examples
-    --------
-    >>> from cytconv import MethodCost
-    >>> matrix = MethodCost("sparse", setup=3.0, forward=0.5)
-    >>> matrix.total(10)
-    8.0
-    """
-
-    name: str
-    peer: bool = False
-    setup: float | None = None
-    forward: float | None = None
-    adjoint: float | None = None
-    kept: int | None = None
-    peak: int | None = None
-    difference: float | None = None
-    break_even: int | None = None
-    reason: str = ""
-
-    def total(self, applications: int) -> float:
-        """Seconds for the set-up and so many forward products.
-
-        Parameters
-        ----------
-        applications : int
-            How many products.
-
-        Returns
-        -------
-        float
-            Infinite if they were not measured.
-        """
-        if self.setup is None or self.forward is None:
-            return math.inf
-        return self.setup + applications * self.forward
-
-
-@dataclass(frozen=True, slots=True)
-class Comparison:
-    """What `compare_methods` measured: the geometry, and one `MethodCost` for each row.
-
-    Attributes
-    ----------
-    input_shape, kernel_shape, output_shape, stride, dilation : tuple of int
-        One entry per axis, without batch and channels.
-    padding : tuple of (int, int)
-        ``(low, high)`` per axis.
-    channels_in, channels_out : int or None
-        None for plain arrays.
-    groups, workers, repeat : int
-        As they were used.
-    dtype : str
-        Name of the type of the numbers.
-    rows : tuple of MethodCost
-        The methods, "direct" first, then the peers.
-
-    Examples
-    --------
-    >>> from cytconv import compare_methods
-    >>> comparison = compare_methods((32, 32), 3, methods=["sparse"], peers=False, repeat=1)
-    >>> comparison.output_shape, [row.name for row in comparison.rows]
-    ((34, 34), ['direct', 'sparse'])
-    >>> comparison["sparse"].kept > comparison["direct"].kept
-    True
-    """
-
-    input_shape: Shape
-    kernel_shape: Shape
-    output_shape: Shape
-    stride: Shape
-    padding: tuple[tuple[int, int], ...]
-    dilation: Shape
-    channels_in: int | None
-    channels_out: int | None
-    groups: int
-    dtype: str
-    workers: int
-    repeat: int
-    rows: tuple[MethodCost, ...]
-
-    def __getitem__(self, name: str) -> MethodCost:
-        """The row of that name; KeyError if there is none."""
-        for row in self.rows:
-            if row.name == name:
-                return row
-        raise KeyError(name)
-
-    def __contains__(self, name: object) -> bool:
-        return any(row.name == name for row in self.rows)
-
-    def __iter__(self) -> Iterator[MethodCost]:
-        return iter(self.rows)
-
-    def fastest(self, applications: int) -> str:
-        """The method or peer that takes the least time for its set-up and so many forward products.
-
-        Parameters
-        ----------
-        applications : int
-            How many products.
-
-        Returns
-        -------
-        str
-            Its name.
-        """
-        return min(self.rows, key=lambda row: row.total(applications)).name
-
-    def to_dict(self) -> dict[str, Any]:
-        """All of it as plain dicts, tuples, numbers and strings."""
-        return asdict(self)
-
-    def to_json(self) -> str:
-        """The same as JSON."""
-        return json.dumps(self.to_dict(), indent=2, allow_nan=False)
-
-    def title(self) -> str:
-        """The geometry in one line."""
-        channels = "" if self.channels_in is None else f", channels {self.channels_in} -> {self.channels_out}"
-        words = [
-            f"input {_by(self.input_shape)} -> output {_by(self.output_shape)}{channels}",
-            f"kernel {_by(self.kernel_shape)}",
-            f"stride {_by(self.stride)}",
-        ]
-        if any(low or high for low, high in self.padding):
-            words.append("padding " + " x ".join(str(p[0]) if p[0] == p[1] else f"{p[0]}:{p[1]}" for p in self.padding))
-        if set(self.dilation) != {1}:
-            words.append(f"dilation {_by(self.dilation)}")
-        if self.groups > 1:
-            words.append(f"groups {self.groups}")
-        return ", ".join(words)
-
-    def table(self) -> str:
-        """All rows as text of at most 100 columns, with what is fastest for how many products below."""
-        lines = [
-            *_wrapped(self.title()),
-            f"{self.dtype}, up to {self.workers} thread{'s' * (self.workers > 1)}, medians of {self.repeat}",
-            "",
-            f"{'':<18}{'set-up':>10}{'forward':>10}{'adjoint':>10}{'kept':>11}{'peak':>11}{'difference':>12}"
-            f"{'break-even':>12}",
-        ]
-        for row in self.rows:
-            if row.reason:
-                first, *more = _wrapped(row.reason, 80)
-                lines += [f"{row.name:<18}  {first}", *(f"{'':<20}{line}" for line in more)]
-                continue
-            difference = "-" if row.name == YARDSTICK else f"{row.difference:.1e}" if row.difference else "0"
-            lines.append(
-                f"{row.name:<18}{_seconds(row.setup):>10}{_seconds(row.forward):>10}{_seconds(row.adjoint):>10}"
-                f"{_bytes(row.kept):>11}{_bytes(row.peak):>11}{difference:>12}{_break_even(row):>12}"
-            )
-        counts: dict[str, list[str]] = {}
-        for n in APPLICATIONS:
-            counts.setdefault(self.fastest(n), []).append(str(n))
-        fastest = "; ".join(f"{name} for {', '.join(numbers)}" for name, numbers in counts.items())
-        return "\n".join([*lines, "", *_wrapped(f"fastest in all, by number of forward products: {fastest}")])
-
-    __str__ = table
-
-    def plot(self, ax: Axes | None = None) -> Figure:
-        """Draw bars of set-up, forward and adjoint, and beside them the time of many products.
-
-        Parameters
-        ----------
-        ax : matplotlib.axes.Axes, optional
-            Where to draw the bars, without what is beside them.  By default a new figure has both.
-
-        Returns
-        -------
-        matplotlib.figure.Figure
-
-        Raises
-        ------
-        ImportError
-            Without matplotlib.
-        """
-        try:
-            from matplotlib.figure import Figure
-        except ImportError as error:
-            raise ImportError("plot needs matplotlib: pip install matplotlib") from error
-        if ax is not None:
-            self._plot_bars(ax)
-            return ax.get_figure(root=True) or Figure()
-        figure = Figure(figsize=(13, 2.2 + 0.55 * len(self.rows)), layout="constrained")
-        bars, lines = figure.subplots(1, 2, width_ratios=[1.25, 1])
-        figure.suptitle(f"{self.title()}\n{self.dtype}, up to {self.workers} threads", fontsize=11)
-        self._plot_bars(bars)
-        self._plot_totals(lines)
-        return figure
-
-    def _plot_bars(self, ax: Axes) -> None:
-        kinds = {"setup": ("set-up", "0.7"), "forward": ("forward", "tab:blue"), "adjoint": ("adjoint", "tab:orange")}
-        known = [value for row in self.rows for kind in kinds if (value := getattr(row, kind))]
-        left, right = 10.0 ** math.floor(math.log10(min(known)) - 0.3), max(known)
-        for y, row in enumerate(self.rows):
-            if row.reason:
-                ax.text(
-                    left * 1.1,
-                    y,
-                    textwrap.shorten(row.reason, 64, placeholder=" ..."),
-                    va="center",
-                    fontsize=8,
-                    color="0.4",
-                    style="italic",
-                )
-            for offset, (kind, (label, colour)) in zip((-0.27, 0, 0.27), kinds.items(), strict=True):
-                seconds = getattr(row, kind)
-                if seconds is None:
-                    continue
-                if seconds > left:
-                    ax.barh(y + offset, seconds - left, 0.26, left=left, color=colour, label=label if y == 0 else "")
-                ax.text(max(seconds, left) * 1.08, y + offset, _seconds(seconds), va="center", fontsize=7.5)
-        ax.set_xscale("log")
-        ax.set(xlim=(left, right * 4), ylim=(len(self.rows) - 0.5, -0.5), yticks=range(len(self.rows)))
-        ax.set_yticklabels([f"{row.name}\n{_pays(row)}" for row in self.rows], fontsize=8.5)
-        ax.xaxis.set_major_formatter(lambda value, _: _seconds(value, 1))
-        ax.set_title("one set-up, one product", fontsize=10)
-        ax.grid(axis="x", alpha=0.25)
-        ax.set_axisbelow(True)
-        ax.spines[["top", "right"]].set_visible(False)
-        handles = [_patch(colour, label) for label, colour in kinds.values()]
-        ax.legend(handles=handles, loc="upper center", bbox_to_anchor=(0.5, -0.06), ncols=3, fontsize=8, frameon=False)
-
-    def _plot_totals(self, ax: Axes) -> None:
-        counts = np.unique(np.geomspace(1, 10 ** self._decades(), 200).round().astype(int))
-        for number, row in enumerate(row for row in self.rows if not row.reason):
-            style = {"linestyle": "--" if row.peer else "-", "linewidth": 2.4 if row.name == YARDSTICK else 1.6}
-            colour = "black" if row.name == YARDSTICK else f"C{number + 1}"
-            totals = [row.total(int(n)) for n in counts]
-            ax.plot(counts, totals, color=colour, label=row.name, **style)  # type: ignore[arg-type]  # of each style
-            if row.break_even is not None and 1 < row.break_even <= counts[-1]:
-                at = (row.break_even, row.total(row.break_even))
-                ax.plot(*at, "o", color=colour, markersize=7, markeredgecolor="white", zorder=3)
-                ax.annotate(
-                    f"{row.break_even}", at, xytext=(4, -11), textcoords="offset points", fontsize=8, color=colour
-                )
-        ax.set(xscale="log", yscale="log", xlabel="forward products", xlim=(1, counts[-1]))
-        ax.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
-        ax.yaxis.set_major_formatter(lambda value, _: _seconds(value, 1))
-        ax.set_title("set-up and that many products; dots where a method overtakes direct", fontsize=10)
-        ax.grid(alpha=0.25)
-        ax.spines[["top", "right"]].set_visible(False)
-        ax.legend(fontsize=8, framealpha=0.9)
-
-    def _decades(self) -> int:
-        """Powers of ten of applications that show every break-even, within reason."""
-        last = max((row.break_even or 1 for row in self.rows), default=1)
-        return min(max(3, math.ceil(math.log10(last) + 0.3)), 6)
-
-
-def _patch(colour: str, label: str) -> Any:
-    from matplotlib.patches import Patch
-
-    return Patch(color=colour, label=label)
-
-
-def _by(sizes: Iterable[int]) -> str:
-    return " x ".join(map(str, sizes))
-
-
-def _wrapped(text: str, width: int = 100) -> list[str]:
-    return textwrap.wrap(text, width)
-
-
-def _seconds(value: float | None, digits: int = 3) -> str:
-    """A time to some significant digits, with its unit."""
-    if not value:
-        return "-" if value is None else "0"
-    for scale, unit in ((1.0, "s"), (1e-3, "ms")):
-        if value >= 0.9995 * scale:
-            return f"{_digits(value / scale, digits)} {unit}"
-    return f"{_digits(value * 1e6, digits)} us"
-
-
-def _digits(value: float, digits: int) -> str:
-    """A number without exponent, to so many significant digits; whole digits are all kept."""
-    decimals = digits - 1 - math.floor(math.log10(float(f"{value:.{digits - 1}e}")))  # of the rounded number
-    return f"{value:.{max(0, min(decimals, digits - 1))}f}"
-
-
-def _bytes(value: int | None) -> str:
-    if value is None:
-        return "-"
-    size, units = float(value), iter(("B", "KiB", "MiB"))
-    for unit in units:
-        if size < 1000:
-            return f"{size:.{0 if unit == 'B' else 1}f} {unit}"
-        size /= 1024
-    return f"{size:.1f} GiB"
-
-
-def _break_even(row: MethodCost) -> str:
-    return "-" if row.name == YARDSTICK else "never" if row.break_even is None else str(row.break_even)
-
-
-def _pays(row: MethodCost) -> str:
-    """The break-even in words."""
-    if row.reason or row.name == YARDSTICK:
-        return ""
-    if row.break_even is None:
-        return "never beats direct"
-    return "beats direct at once" if row.break_even == 1 else f"beats direct from {row.break_even}"
-
-
-# ---- the contenders ------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class _Operator:
-    """Ready to apply: x of the geometry's `x_shape` to y of its `y_shape`, and back."""
-
-    forward: Product
-    adjoint: Product
-
-
-@dataclass(frozen=True, slots=True)
-class _Contender:
-    name: str
-    build: Callable[[], _Operator]
-    peer: bool = False
-    counted: bool = True  # whether its memory is numpy's
-    refusal: str = ""  # why it cannot serve this geometry
-
-
-def _own(method: str, geometry: Geometry, w: Array, workers: int) -> _Operator:
-    operator = ConvTranspose(w, geometry.x_shape, **_keywords(geometry), method=method, workers=workers)
-    return _Operator(operator, operator.H)
-
-
-def _scipy_sparse(geometry: Geometry, w: Array, workers: int) -> _Operator:
-    """scipy's product with the matrix, on one thread."""
-    matrix = conv_transpose_matrix(w, geometry.x_shape, **_keywords(geometry))
-    transposed = matrix.T  # the same memory
-
-    def adjoint(y: Array) -> Array:
-        flat = y.ravel()
-        product = transposed @ flat if flat.dtype.kind == "f" else (transposed @ flat.conj()).conj()
-        return np.asarray(product).reshape(geometry.x_shape)
-
-    return _Operator(lambda x: np.asarray(matrix @ x.ravel()).reshape(geometry.y_shape), adjoint)
-
-
-def _scipy_fft(function: str, geometry: Geometry, w: Array, workers: int) -> _Operator:
-    """scipy's convolution of the input with zeros inserted, and of the output with the kernel turned around."""
-    from scipy import fft, signal  # late, as both take long to import
-
-    convolve = getattr(signal, function)
-    axes = geometry.axes
-    kernel = np.zeros([axis.dilation * (axis.taps - 1) + 1 for axis in axes], w.dtype)
-    kernel[tuple(slice(None, None, axis.dilation) for axis in axes)] = w
-    turned = np.flip(kernel).conj()
-    spread = [(axis.n - 1) * axis.stride + 1 for axis in axes]
-    full = [size + taps - 1 for size, taps in zip(spread, kernel.shape, strict=True)]
-    samples = tuple(slice(None, None, axis.stride) for axis in axes)
-    # The window on the full result: where both have elements, in the one and in the other.
-    of_full = tuple(slice(max(a.low, 0), max(min(a.low + a.m, f), 0)) for a, f in zip(axes, full, strict=True))
-    of_y = tuple(
-        slice(part.start - a.low, part.start - a.low + max(part.stop - part.start, 0))
-        for a, part in zip(axes, of_full, strict=True)
-    )
-    whole = all(part.stop - part.start == a.m for a, part in zip(axes, of_y, strict=True))
-
-    def forward(x: Array) -> Array:
-        zeros_inserted = np.zeros(spread, x.dtype)
-        zeros_inserted[samples] = x
-        with fft.set_workers(workers):
-            result = convolve(zeros_inserted, kernel)
-        if whole:
-            return np.asarray(result[of_full])
-        y = np.zeros(geometry.y_shape, x.dtype)
-        y[of_y] = result[of_full]
-        return y
-
-    def adjoint(y: Array) -> Array:
-        placed = np.zeros(full, y.dtype)
-        placed[of_full] = y[of_y]
-        with fft.set_workers(workers):
-            return np.asarray(convolve(placed, turned, mode="valid")[samples])
-
-    return _Operator(forward, adjoint)
-
-
-def _torch(torch: Any, geometry: Geometry, w: Array, workers: int) -> _Operator:
-    """PyTorch's transposed convolution and convolution, on the same memory."""
-    ndim, plain = len(geometry.axes), geometry.channels is None
-    functional = torch.nn.functional
-    weights = torch.from_numpy(w[None, None] if plain else w)
-    keywords = {
-        "stride": tuple(axis.stride for axis in geometry.axes),
-        "padding": tuple(axis.low for axis in geometry.axes),
-        "dilation": tuple(axis.dilation for axis in geometry.axes),
-        "groups": geometry.groups,
-    }
-
-    def product(function: Any, a: Array) -> Array:
-        threads = torch.get_num_threads()
-        torch.set_num_threads(workers)
-        try:
-            with torch.inference_mode():
-                result = function(torch.from_numpy(a[None, None] if plain else a[None]), weights, **keywords).numpy()
-        finally:
-            torch.set_num_threads(threads)
-        return np.asarray(result[0, 0] if plain else result[0])
-
-    return _Operator(
-        partial(product, getattr(functional, f"conv_transpose{ndim}d")),
-        partial(product, getattr(functional, f"conv{ndim}d")),
-    )
-
-
-def _keywords(geometry: Geometry) -> dict[str, Any]:
-    return {
-        "stride": [axis.stride for axis in geometry.axes],
-        "padding": [(axis.low, 0) for axis in geometry.axes],
-        "output_shape": [axis.m for axis in geometry.axes],
-        "dilation": [axis.dilation for axis in geometry.axes],
-        "groups": geometry.groups,
-        "channels": geometry.channels,
-    }
-
-
-def _peers(geometry: Geometry, highs: Shape, w: Array, workers: int) -> Iterator[_Contender]:
-    """Other libraries' ways, with why they cannot serve where they cannot."""
-    importlib.import_module("scipy.signal")  # for not to be counted as what its operators keep
-    yield _Contender("scipy.sparse", partial(_scipy_sparse, geometry, w, workers), peer=True)
-    refusal = "" if geometry.channels is None else "convolves plain arrays, without channels"
-    for name in ("fftconvolve", "oaconvolve"):
-        yield _Contender(f"scipy {name}", partial(_scipy_fft, name, geometry, w, workers), peer=True, refusal=refusal)
-    try:
-        torch = importlib.import_module("torch")
-    except (ImportError, OSError):  # not installed, or without a library that it needs
-        return
-    refusal = ""
-    if len(geometry.axes) > 3:
-        refusal = "convolves at most three axes"
-    elif any(axis.low != high or high < 0 for axis, high in zip(geometry.axes, highs, strict=True)):
-        refusal = "takes one padding for both ends of an axis, not below 0"
-    elif w.dtype.kind == "c":
-        refusal = "left out for complex numbers"
-    yield _Contender("torch", partial(_torch, torch, geometry, w, workers), peer=True, counted=False, refusal=refusal)
-
-
-# ---- measuring -----------------------------------------------------------------------------------------
 
 
 def compare_methods(
@@ -611,9 +131,9 @@ def compare_methods(
         (axis.low, (axis.n - 1) * axis.stride + axis.dilation * (axis.taps - 1) + 1 - axis.low - axis.m)
         for axis in geometry.axes
     ]
-    contenders = [_Contender(name, partial(_own, name, geometry, w, threads)) for name in names]
+    contenders = [Contender(name, partial(own, name, geometry, w, threads)) for name in names]
     if peers:
-        contenders += _peers(geometry, tuple(high for _, high in ends), w, threads)
+        contenders += others(geometry, tuple(high for _, high in ends), w, threads)
     return Comparison(
         input_shape=tuple(axis.n for axis in geometry.axes),
         kernel_shape=tuple(axis.taps for axis in geometry.axes),
@@ -713,7 +233,7 @@ def _problem(
     return geometry, numbers(w_shape), numbers(x_shape), numbers(geometry.y_shape)
 
 
-def _measure(contenders: list[_Contender], x: Array, y: Array, rounds: int, progress: Progress) -> list[MethodCost]:
+def _measure(contenders: list[Contender], x: Array, y: Array, rounds: int, progress: Progress) -> list[MethodCost]:
     """One round for results and memory, then the rounds with a clock, in each of which everyone has a turn."""
     rows = {c.name: MethodCost(c.name, c.peer, reason=c.refusal) for c in contenders}
     total, done = (rounds + 1) * sum(not c.refusal for c in contenders), 0
@@ -755,7 +275,7 @@ def _measure(contenders: list[_Contender], x: Array, y: Array, rounds: int, prog
     return [row if row is yardstick else replace(row, break_even=_overtakes(row, yardstick)) for row in rows.values()]
 
 
-def _turn(contender: _Contender, x: Array, y: Array) -> tuple[float, float, float]:
+def _turn(contender: Contender, x: Array, y: Array) -> tuple[float, float, float]:
     """Seconds of set-up, forward and adjoint, of an operator made for this turn and dropped after it."""
     start = time.perf_counter()
     operator = contender.build()
@@ -779,7 +299,7 @@ def _seconds_of(product: Product, a: Array) -> float:
     return statistics.median(times)
 
 
-def _memory_of(contender: _Contender, x: Array, y: Array) -> tuple[int | None, int | None, tuple[Array, Array]]:
+def _memory_of(contender: Contender, x: Array, y: Array) -> tuple[int | None, int | None, tuple[Array, Array]]:
     """Bytes kept by the operator and needed by a forward product beyond them; the results of both products."""
     with _tracing() as traced:
         before = traced()[0]

@@ -4,7 +4,7 @@
     _boxes         pieces of work that fit the caches
     _correlation   plans of the forward operator and its adjoint,
     _weights       and of the adjoint in the weights
-    _stencil       those for few channels and taps, which copy nothing
+    _lines         few channels and taps, where nothing is copied: plans in _stencil and _weight_lines
     kernels/       what runs them
     _taps          the definition in numpy, for what the kernels would compute wrongly or wastefully
 
@@ -32,7 +32,8 @@ from ._correlation import (
 )
 from ._geometry import Axis
 from ._phases import Direction, Reading
-from ._stencil import Stencil, stencil, weight_lines
+from ._stencil import Stencil, stencil
+from ._weight_lines import weight_lines
 from ._weights import WeightAdjoint, weight_adjoint
 
 __all__ = ["SWAPPED", "Direct", "Fast", "is_better_swapped", "plan_of", "swapped"]

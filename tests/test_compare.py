@@ -10,9 +10,9 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from cytconv import _compare, compare_methods
+from cytconv import _compare, _comparison, compare_methods
 from cytconv.__main__ import main
-from cytconv._compare import MethodCost
+from cytconv._comparison import MethodCost
 from cytconv._methods import METHODS
 
 GEOMETRIES = {
@@ -201,7 +201,7 @@ def test_progress_bar():
     ],
 )
 def test_seconds(value, text):
-    assert _compare._seconds(value) == text
+    assert _comparison._seconds(value) == text
 
 
 @pytest.mark.parametrize(
@@ -344,6 +344,7 @@ def test_unreadable_flags(capsys, flags):
 
 
 def test_import_stays_cheap():
-    late = "'cytconv._compare', 'cytconv._operator', 'scipy.sparse.linalg', 'scipy.signal', 'torch', 'matplotlib'"
+    ours = "'cytconv._compare', 'cytconv._comparison', 'cytconv._operator'"
+    late = f"{ours}, 'scipy.sparse.linalg', 'scipy.signal', 'torch', 'matplotlib'"
     code = f"import sys, cytconv; assert not {{{late}}} & set(sys.modules); cytconv.compare_methods"
     subprocess.run([sys.executable, "-c", code], check=True)

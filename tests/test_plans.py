@@ -18,10 +18,12 @@ from cytconv import (
     _boxes,
     _correlation,
     _direct,
+    _lines,
     _memory,
     _runtime,
     _stencil,
     _taps,
+    _weight_lines,
     _weights,
     _winograd,
     conv,
@@ -37,8 +39,8 @@ CACHES = [
     _correlation._layout,
     _correlation._price,
     _stencil.stencil,
-    _stencil._rows,
-    _stencil.weight_lines,
+    _lines._rows,
+    _weight_lines.weight_lines,
     _weights.weight_adjoint,
     _taps.products,
 ]
@@ -271,7 +273,7 @@ def lines(monkeypatch, fresh_plans):
 @pytest.fixture
 def weight_lines(monkeypatch, lines):
     """The same of the adjoint in the weights, which may not fall back to the definition: nothing is infinite."""
-    plans, plan = [], _stencil.weight_lines
+    plans, plan = [], _weight_lines.weight_lines
 
     def noted(*problem):
         plans.append(plan(*problem))
@@ -280,7 +282,7 @@ def weight_lines(monkeypatch, lines):
     def never(*_):
         raise AssertionError("the weights were not finite")
 
-    monkeypatch.setattr(_stencil, "_pays_weights", lambda *_: True)
+    monkeypatch.setattr(_weight_lines, "_pays", lambda *_: True)
     monkeypatch.setattr(_direct, "weight_lines", noted)
     monkeypatch.setattr(_direct._taps, "weight_adjoint", never)
     return plans
@@ -301,12 +303,14 @@ class TestLines:
 
     def test_past_the_caches(self, rng, x_shape, w_shape, kwargs, dtype, monkeypatch, lines, weight_lines):
         """A step at a time, each a task."""
-        for name in ("STREAM_BYTES", "PIECE_BYTES", "TASK", "TASK_BYTES"):
+        for name in ("STREAM_BYTES", "PIECE_BYTES", "TASK"):
             monkeypatch.setattr(_stencil, name, -1)
+        monkeypatch.setattr(_weight_lines, "TASK_BYTES", -1)
         check(rng, x_shape, w_shape, kwargs, dtype)
 
     def test_fetched_ahead(self, rng, x_shape, w_shape, kwargs, dtype, monkeypatch, lines, weight_lines):
-        monkeypatch.setattr(_stencil, "FETCHES", True)
+        for module in (_lines, _weight_lines):
+            monkeypatch.setattr(module, "FETCHES", True)
         monkeypatch.setattr(_stencil, "AHEAD_BYTES", 10**7)
         check(rng, x_shape, w_shape, kwargs, dtype)
 
@@ -340,9 +344,9 @@ class TestLines:
         """As many as leave fewer for the last one."""
         for task in (2 * x_shape[-1], 300):
             monkeypatch.setattr(_stencil, "TASK", task)
-            monkeypatch.setattr(_stencil, "TASK_BYTES", 24 * task)
+            monkeypatch.setattr(_weight_lines, "TASK_BYTES", 24 * task)
             _stencil.stencil.cache_clear()
-            _stencil.weight_lines.cache_clear()
+            _weight_lines.weight_lines.cache_clear()
             recall.forget()
             check(rng, x_shape, w_shape, kwargs, dtype)
 
@@ -422,7 +426,7 @@ def test_lines_add_the_bias(rng, channels, dtype, lines):
 @pytest.mark.parametrize("dtype", [np.float32, np.complex128])
 def test_weights_of_infinite_lines(rng, dtype, lines, monkeypatch):
     """Samples that no tap meets do not count, whatever they are; others do."""
-    monkeypatch.setattr(_stencil, "_pays_weights", lambda *_: True)
+    monkeypatch.setattr(_weight_lines, "_pays", lambda *_: True)
     kwargs = {"stride": 2, "padding": ((0, 1), (2, 0))}
     x, w = integers(rng, (3, 70), dtype), integers(rng, (3, 2), dtype)
     y = conv_transpose(x, w, **kwargs)
@@ -463,7 +467,7 @@ KINDS = {  # of lines, by streams of the source and of the result: channels at t
 def test_bands(rng, dtype, streams, monkeypatch, lines):
     """Of every kind: neighbours, phases and channels of the result, in steps of every width, in both directions."""
     channels, stride, taps = KINDS[streams]
-    module, tables = _runtime.kernels(np.dtype(dtype)), _stencil._tables
+    module, tables = _runtime.kernels(np.dtype(dtype)), _stencil.tables_of
     known, used = dict(module.bands), set()
     assert set(known) == {*KINDS, *(streams[::-1] for streams in KINDS)}
 
@@ -471,8 +475,8 @@ def test_bands(rng, dtype, streams, monkeypatch, lines):
         used.add((lines.streams, lines.rows.band, vectors))
         return tables(lines, vectors, *others, **more)
 
-    monkeypatch.setattr(_stencil, "_tables", noted)
-    monkeypatch.setattr(_stencil, "ENOUGH", 10**6)
+    monkeypatch.setattr(_stencil, "tables_of", noted)
+    monkeypatch.setattr(_lines, "ENOUGH", 10**6)
     wanted = {(of, b, n) for of in (streams, streams[::-1]) for b, widths in known[of].items() for n in widths}
     for of, b, n in wanted:
         monkeypatch.setattr(module, "bands", {**known, of: {1: known[of][1], b: [n]}})
@@ -518,15 +522,15 @@ class TestPixels:
 
     def test_bands(self, rng, stride, dtype, monkeypatch, lines):
         """Of every kind, in steps of every width: pixels amid NaN, and results, too."""
-        module, tables, used = _runtime.kernels(np.dtype(dtype)), _stencil._tables, set()
+        module, tables, used = _runtime.kernels(np.dtype(dtype)), _stencil.tables_of, set()
         known = dict(module.pixel_bands)
 
         def noted(lines, vectors, *others, **more):
             used.add((lines.streams, lines.rows.band, vectors))
             return tables(lines, vectors, *others, **more)
 
-        monkeypatch.setattr(_stencil, "_tables", noted)
-        monkeypatch.setattr(_stencil, "ENOUGH", 10**6)
+        monkeypatch.setattr(_stencil, "tables_of", noted)
+        monkeypatch.setattr(_lines, "ENOUGH", 10**6)
         wanted = {(of, b, n) for of in {(1, stride), (stride, 1)} for b, widths in known[of].items() for n in widths}
         for of, b, n in wanted:
             monkeypatch.setattr(module, "pixel_bands", {**known, of: {1: known[of][1], b: [n]}})
@@ -573,7 +577,7 @@ def test_a_batch_axis_inside_of_a_line():
     def found(size, stride):
         axes = (Axis(20, 3, 40, stride=stride, low=1),)
         shape, steps = (size, 1, 1, 20, 1), (1, 20 * size, 20 * size, size, 1)
-        return _stencil._lines(module, "forward", axes, 1, 1, shape, steps, steps, bands=True)
+        return _lines.lines_of(module, "forward", axes, 1, 1, shape, steps, steps, bands=True)
 
     assert found(5, 2).pixels.size == 5
     assert (found(5, 1).pixels.size, found(5, 1).pixels.flat, found(5, 1).extent) == (0, 5, [5 * 40])
@@ -582,15 +586,15 @@ def test_a_batch_axis_inside_of_a_line():
 
 def test_a_band_has_lines_in_common():
     """Neighbours whose taps are too far apart have none; phases, and channels of the result, always do."""
-    near, far = (_stencil.split_axis(Axis(50, 3, 60, dilation=d), "forward").pattern for d in (1, 4))
-    phases = _stencil.split_axis(Axis(50, 4, 102, stride=2), "forward").pattern
-    assert _stencil._band((1, 2, 4), 1, near) == (4, 4)
-    assert _stencil._band((1, 2, 4), 1, far) == (1, 1)
-    assert _stencil._band((1, 2), 3, near) == (2, 2)
-    assert _stencil._band((1, 2), 1, phases) == (2, 1)
-    assert _stencil._band((1, 2), 2, far) == (2, 1)
-    assert _stencil._band((1, 2), 2, None) == (2, 1)
-    assert _stencil._band((1, 2), 3, None) == (1, 1)
+    near, far = (_lines.split_axis(Axis(50, 3, 60, dilation=d), "forward").pattern for d in (1, 4))
+    phases = _lines.split_axis(Axis(50, 4, 102, stride=2), "forward").pattern
+    assert _lines._band((1, 2, 4), 1, near) == (4, 4)
+    assert _lines._band((1, 2, 4), 1, far) == (1, 1)
+    assert _lines._band((1, 2), 3, near) == (2, 2)
+    assert _lines._band((1, 2), 1, phases) == (2, 1)
+    assert _lines._band((1, 2), 2, far) == (2, 1)
+    assert _lines._band((1, 2), 2, None) == (2, 1)
+    assert _lines._band((1, 2), 3, None) == (1, 1)
 
 
 def test_rows_that_do_not_exist_are_not_checked(lines):
@@ -607,7 +611,7 @@ def test_few_positions_make_narrow_bands():
     for n in (1, 2, 3, 40):
         axes = (Axis(n + 2, 3, n, low=2), Axis(30, 3, 30, low=1))
         strides = ((n + 2) * 30, (n + 2) * 30, 30, 1, 1), (n * 30, n * 30, 30, 1, 1)
-        found = _stencil._lines(module, "forward", axes, 1, 1, (1, 1, n + 2, 30, 1), *strides, bands=True)
+        found = _lines.lines_of(module, "forward", axes, 1, 1, (1, 1, n + 2, 30, 1), *strides, bands=True)
         assert found.rows.band == max(b for b in module.bands[1, 1] if b <= n)
 
 
@@ -617,8 +621,8 @@ def test_lines_are_fetched_once():
     module = _runtime.kernels(np.dtype("f4"))
 
     def fresh(direction, axes, bands=(1,)):
-        patterns = tuple(_stencil.split_axis(axis, direction, aligned=direction == "forward").pattern for axis in axes)
-        rows = _stencil._rows(direction, patterns, 0, 1, (1, 1), (1, 1), bands)
+        patterns = tuple(_lines.split_axis(axis, direction, aligned=direction == "forward").pattern for axis in axes)
+        rows = _lines._rows(direction, patterns, 0, 1, (1, 1), (1, 1), bands)
         return rows.fresh.sum(), rows.fresh_lines, np.unique(rows.line_step[rows.fresh][:, 0]).tolist(), rows.steps[0]
 
     assert 2 in module.bands[1, 1]
@@ -634,7 +638,7 @@ def test_lines_of_weights_have_the_fewest_reads():
     axis = Axis(100, 4, 200, stride=2, low=1)
     problem = (_runtime.kernels(np.dtype("f4")), "forward", (axis,), 1, 1, (1, 1, 100, 1), (100, 100, 1, 1))
     strides = (200, 200, 1, 1)
-    aligned, fewest = (_stencil._lines(*problem, strides, bands=each).rows.reads for each in (True, False))
+    aligned, fewest = (_lines.lines_of(*problem, strides, bands=each).rows.reads for each in (True, False))
     assert (len(aligned), len(fewest)) == (3, 2)
 
 
@@ -654,9 +658,9 @@ def test_far_taps_go_by_boxes():
 def test_large_kernels_are_declined_in_time():
     """Before anything grows with the square of the taps."""
     axis = Axis(30_000, 20_000, 49_999)
-    pattern = _stencil.split_axis(axis, "forward", aligned=True).pattern
+    pattern = _lines.split_axis(axis, "forward", aligned=True).pattern
     tracemalloc.start()
-    assert _stencil._rows("forward", (pattern,), -1, 0, (1, 1), (1, 1), (1,)) is None
+    assert _lines._rows("forward", (pattern,), -1, 0, (1, 1), (1, 1), (1,)) is None
     assert tracemalloc.get_traced_memory()[1] < 10**6
     tracemalloc.stop()
 

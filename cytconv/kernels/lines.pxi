@@ -1,4 +1,4 @@
-# Lines along the last axis that are read where they lie, and tasks that are made of them; `cytconv._stencil` explains
+# Lines along the last axis that are read where they lie, and tasks that are made of them; `cytconv._lines` explains
 # the plan.  What is done with the lines is in stencil.pxi and weight_lines.pxi.
 #
 # A *row* is a line of the result (of y, in the adjoint in the weights) for each position of the outer axes; it has to
@@ -25,7 +25,7 @@ cdef extern from *:
 
 
 cdef class LineTables:
-    """The tables that `cytconv._stencil` makes for all readings, read only; strides and offsets count elements."""
+    """The tables that `cytconv._lines` makes for all readings, read only; strides and offsets count elements."""
 
     cdef Py_ssize_t dims, outer  # axes but for that of the lines, and how many positions they have
     cdef Py_ssize_t rows, source_group, source_size, result_group

@@ -156,7 +156,7 @@ pixel_products = {
 
 @final
 cdef class WeightLines(LineTables):
-    """The tables of `cytconv._stencil.weight_lines`."""
+    """The tables of `cytconv._weight_lines.weight_lines`."""
 
     cdef const SumProducts* sum_products
     cdef Py_ssize_t row_ahead  # how far away what comes next in a row begins

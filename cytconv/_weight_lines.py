@@ -1,0 +1,102 @@
+"""Plans for the adjoint in the weights where sums have few terms, in the terms of `cytconv._lines`.
+
+It has the rows and lines of the forward operator, and sums over their positions instead ::
+
+    w[line, read, f, r]  =  sum over p of   line[(p + read)*S + f] * result[p*R + r]
+"""
+
+from __future__ import annotations
+
+import math
+from functools import lru_cache
+from typing import Any
+
+from ._boxes import table
+from ._geometry import Axis
+from ._lines import Lines, halvings, lines_of, tables_of
+from ._machine import FETCHES
+from ._weights import SHARES, WeightAdjoint
+
+__all__ = ["weight_lines"]
+
+TASK_BYTES = 2**16  # of what a task reads
+
+# Times, in multiplications of one vector, alike on all CPUs.  In lines:
+LOAD = 1  # one vector,
+SHUFFLE = 0.5  # to halve or double its streams,
+STEP = 2  # whatever else there is to do for the reads that are done at once,
+BEGIN = 30  # and where their line begins and ends
+NUMBER = 1
+# And in boxes, those of `cytconv._weights`:
+COPY = 10  # one vector that is packed
+LINE = 40  # one line of these
+TILES = {3: 1.3, 2: 1.6, 1: 2.0}  # one multiplication, by how many channels of x share the samples of y
+HALO = 1.2  # times as much with three axes and more, whose boxes overlap more
+
+
+@lru_cache(maxsize=64)
+def weight_lines(
+    module: Any,
+    axes: tuple[Axis, ...],
+    x_shape: tuple[int, ...],
+    x_strides: tuple[int, ...],
+    y_shape: tuple[int, ...],
+    y_strides: tuple[int, ...],
+    itemsize: int,
+) -> WeightAdjoint | None:
+    """Plan for the arrays of `cytconv._weights.weight_adjoint`, unless that would be faster.
+
+    It has the rows of the forward operator: those take each line of y apart once, and x has fewer streams.
+    """
+    lead = len(x_shape) - len(axes) - 3
+    parts = x_shape[-1]
+    inputs, outputs = x_shape[lead + 1] * parts, y_shape[lead + 1] * parts
+    lines = lines_of(module, "forward", axes, inputs, outputs, x_shape, x_strides, y_strides)
+    if lines is None:
+        return None
+    rows, (S, R), held = lines.rows, lines.streams, lines.pixels
+    if not (held.best_in_place or _pays(module, lines, inputs)):
+        return None
+    length = lines.extent[-1]
+    task = TASK_BYTES // ((rows.fresh_lines * S + rows.row_channel.size * R) * itemsize * held.numbers)
+    task = min(task, module.most_positions * length)
+    ahead = max(1, task // length)  # to what the next task reads
+    tables = tables_of(lines, 1, task, ahead)
+    if tables is None:
+        return None
+    steps = tables["result_step"]
+    kernel = module.WeightLines(
+        row_ahead=int(table([ahead * int(steps[-1])])[0]) if FETCHES and steps.size else 0,
+        places=rows.places.ravel(),
+        lane_sums=held.lane_sums(),
+        sums=held.size if held.own else 1,
+        groups=lines.groups,
+        shares=max(1, SHARES // lines.groups),
+        parts=parts,
+        inputs=inputs,
+        outputs=outputs,
+        taps=math.prod(axis.taps for axis in axes),
+        **tables,
+    )
+    return WeightAdjoint(
+        kernel,
+        tasks=lines.groups * kernel.shares,
+        work=lines.groups * math.prod(lines.extent) * held.numbers * rows.places.size,
+        memory=kernel.scratch_size + lines.groups * kernel.shares * kernel.share_size,
+    )
+
+
+def _pays(module: Any, lines: Lines, inputs: int) -> bool:
+    """Whether this takes less time than boxes, for so many channels of x."""
+    rows, (S, R) = lines.rows, lines.streams
+    reads = len(rows.reads)
+    vectors: float = lines.extent[-1] / module.lanes
+    times: int = -(-reads // min(module.most_reads, module.most_sums // (S * R)))  # that a line is gone through
+    steps = math.ceil(vectors)
+    taken = (steps + min(steps, 2)) / vectors
+    shuffles = reads * S * halvings(S) + times * R * halvings(R)
+    step = reads * S * R + SHUFFLE * shuffles + LOAD * (reads * S + times * R) + STEP * times
+    here = rows.line_channel.size * (step * taken + BEGIN * times / vectors) + NUMBER * rows.numbers
+    tiles = rows.weights * TILES[min(inputs, max(TILES))]
+    boxes = tiles + (COPY + LINE / vectors) * rows.numbers
+    return here < boxes * (HALO if len(lines.extent) > 2 else 1)
