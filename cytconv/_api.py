@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any, SupportsIndex
 
 import numpy as np
@@ -155,11 +157,8 @@ def conv_transpose(
         known: Array | None = recall("conv_transpose", x, w, asked)
         if known is not None:
             return known
-    chosen, threads = choose(method), resolve_workers(workers)
-    (x, w), dtype, compute = coerce(x=x, w=w)
-    geometry = Geometry.forward(
-        x.shape,
-        w.shape,
+    fix = partial(
+        Geometry.forward,
         stride=stride,
         padding=padding,
         output_padding=output_padding,
@@ -169,20 +168,7 @@ def conv_transpose(
         channels=channels,
         axes=axes,
     )
-    offset = _bias(bias, geometry.channels_out, channels, dtype, compute, geometry.groups)
-    result = _result(out, geometry.y_shape, dtype, x=x, w=w, bias=bias)
-    y = _working(result, compute)
-    if not y.size:
-        return _finish(out, result, y)
-    if x.size:
-        plain = bias is None and out is None
-        if plain and _settled("conv_transpose", (x, w), asked, chosen, "forward", geometry, x, w, y):
-            return result
-        operator = chosen(geometry.axes, geometry.split_w(native(w, compute)))
-        operator.forward(geometry.split_x(native(x, compute)), offset, geometry.split_y(y), threads)
-    else:  # no channel to sum over
-        geometry.split_y(y)[...] = 0 if offset is None else offset.reshape(*offset.shape, *(1,) * len(geometry.axes))
-    return _finish(out, result, y)
+    return _compute("conv_transpose", "forward", {"x": x, "w": w}, fix, asked, bias, out)
 
 
 def conv(
@@ -250,25 +236,16 @@ def conv(
         known: Array | None = recall("conv", y, w, asked)
         if known is not None:
             return known
-    chosen, threads = choose(method), resolve_workers(workers)
-    (y, w), dtype, compute = coerce(y=y, w=w)
-    geometry = Geometry.adjoint(
-        y.shape, w.shape, stride=stride, padding=padding, dilation=dilation, groups=groups, channels=channels, axes=axes
+    fix = partial(
+        Geometry.adjoint,
+        stride=stride,
+        padding=padding,
+        dilation=dilation,
+        groups=groups,
+        channels=channels,
+        axes=axes,
     )
-    offset = _bias(bias, geometry.channels_in, channels, dtype, compute, geometry.groups)
-    result = _result(out, geometry.x_shape, dtype, y=y, w=w, bias=bias)
-    x = _working(result, compute)
-    if not x.size:
-        return _finish(out, result, x)
-    if y.size:
-        plain = bias is None and out is None
-        if plain and _settled("conv", (y, w), asked, chosen, "adjoint", geometry, x, w, y):
-            return result
-        operator = chosen(geometry.axes, geometry.split_w(native(w, compute).conj()))
-        operator.adjoint(geometry.split_y(native(y, compute)), offset, geometry.split_x(x), threads)
-    else:
-        geometry.split_x(x)[...] = 0 if offset is None else offset.reshape(*offset.shape, *(1,) * len(geometry.axes))
-    return _finish(out, result, x)
+    return _compute("conv", "adjoint", {"y": y, "w": w}, fix, asked, bias, out)
 
 
 def conv_transpose_adjoint(
@@ -344,11 +321,8 @@ def conv_transpose_adjoint(
         known: Array | None = recall("conv_transpose_adjoint", y, w, asked)
         if known is not None:
             return known
-    chosen, threads = choose(method), resolve_workers(workers)
-    (y, w), dtype, compute = coerce(y=y, w=w)
-    geometry = Geometry.adjoint(
-        y.shape,
-        w.shape,
+    fix = partial(
+        Geometry.adjoint,
         input_shape=input_shape,
         stride=stride,
         padding=padding,
@@ -359,18 +333,7 @@ def conv_transpose_adjoint(
         channels=channels,
         axes=axes,
     )
-    result = _result(out, geometry.x_shape, dtype, y=y, w=w)
-    x = _working(result, compute)
-    if not x.size:
-        return _finish(out, result, x)
-    if y.size:
-        if out is None and _settled("conv_transpose_adjoint", (y, w), asked, chosen, "adjoint", geometry, x, w, y):
-            return result
-        operator = chosen(geometry.axes, geometry.split_w(native(w, compute)))
-        operator.adjoint(geometry.split_y(native(y, compute)), None, geometry.split_x(x), threads)
-    else:
-        x[...] = 0
-    return _finish(out, result, x)
+    return _compute("conv_transpose_adjoint", "adjoint", {"y": y, "w": w}, fix, asked, None, out)
 
 
 def conv_transpose_weight_adjoint(
@@ -440,11 +403,8 @@ def conv_transpose_weight_adjoint(
         known: Array | None = recall("conv_transpose_weight_adjoint", x, y, asked)
         if known is not None:
             return known
-    chosen, threads = choose(method), resolve_workers(workers)
-    (x, y), dtype, compute = coerce(x=x, y=y)
-    geometry = Geometry.weight_adjoint(
-        x.shape,
-        y.shape,
+    fix = partial(
+        Geometry.weight_adjoint,
         kernel_shape=kernel_shape,
         stride=stride,
         padding=padding,
@@ -455,24 +415,55 @@ def conv_transpose_weight_adjoint(
         channels=channels,
         axes=axes,
     )
-    result = _result(out, geometry.w_shape, dtype, x=x, y=y)
-    w = _working(result, compute)
-    if not w.size:
-        return _finish(out, result, w)
-    if x.size and y.size:
-        function = "conv_transpose_weight_adjoint"
-        if out is None and _settled(function, (x, y), asked, chosen, "weight_adjoint", geometry, x, w, y):
-            return result
-        split_x, split_y = geometry.split_x(native(x, compute)), geometry.split_y(native(y, compute))
-        chosen.weight_adjoint(geometry.axes, split_x, split_y, geometry.split_w(w), threads)
+    return _compute("conv_transpose_weight_adjoint", "weight_adjoint", {"x": x, "y": y}, fix, asked, None, out)
+
+
+def _compute(
+    function: str,
+    reading: Reading,
+    arrays: dict[str, ArrayLike],
+    fix: Callable[..., Geometry],
+    asked: tuple[Any, ...],
+    bias: ArrayLike | None,
+    out: Array | None,
+) -> Array:
+    """The one of x, w and y that is not among `arrays`; `asked` are the other arguments, method and workers last."""
+    chosen, threads = choose(asked[-2]), resolve_workers(asked[-1])
+    known, dtype, compute = coerce(**arrays)
+    geometry = fix(*(a.shape for a in known))
+    name, shape, size = {
+        "forward": ("y", geometry.y_shape, geometry.channels_out),
+        "adjoint": ("x", geometry.x_shape, geometry.channels_in),
+        "weight_adjoint": ("w", geometry.w_shape, 1),
+    }[reading]
+    offset = _bias(bias, size, geometry.channels, dtype, compute, geometry.groups)
+    result = _result(out, shape, dtype, **dict(zip(arrays, known, strict=True)), bias=bias)
+    unknown = _working(result, compute)
+    splits = {"x": geometry.split_x, "w": geometry.split_w, "y": geometry.split_y}
+    if not unknown.size:
+        return _finish(out, result, unknown)
+    if not all(a.size for a in known):  # no channel, or no sample, to sum over
+        fill = 0 if offset is None else offset.reshape(*offset.shape, *(1,) * len(geometry.axes))
+        splits[name](unknown)[...] = fill
+        return _finish(out, result, unknown)
+
+    named = {**dict(zip(arrays, known, strict=True)), name: unknown}
+    x, w, y = (named[each] for each in "xwy")
+    if bias is None and out is None and _settled(function, known, asked, chosen, reading, geometry, x, w, y):
+        return result
+    x, w, y = (splits[each](native(a, compute)) for each, a in zip("xwy", (x, w, y), strict=True))
+    if reading == "weight_adjoint":
+        chosen.weight_adjoint(geometry.axes, x, y, w, threads)
+    elif reading == "forward":
+        chosen(geometry.axes, w).forward(x, offset, y, threads)
     else:
-        w[...] = 0
-    return _finish(out, result, w)
+        chosen(geometry.axes, w.conj() if function == "conv" else w).adjoint(y, offset, x, threads)
+    return _finish(out, result, unknown)
 
 
 def _settled(
     function: str,
-    known: tuple[Array, Array],
+    known: list[Array],
     asked: tuple[Any, ...],
     method: type[Method],
     reading: Reading,
@@ -481,7 +472,7 @@ def _settled(
     w: Array,
     y: Array,
 ) -> bool:
-    """Compute the one of x, w and y that is not known by a short way, if there is one; tells whether that was all.
+    """Compute the unknown one of x, w and y by a short way, if there is one; tells whether that was all.
 
     The next call with arguments like these takes it at once, see `cytconv.kernels.recall`.
     """
@@ -492,7 +483,7 @@ def _settled(
     call = method.repeat(reading, geometry.axes, *split, unknown.shape, asked[-1])
     if call is None:
         return False
-    remember(function, *known, asked, call)
+    remember(function, known[0], known[1], asked, call)
     return call(*known, unknown) is not None
 
 
