@@ -19,13 +19,16 @@ from ._weights import SHARES, WeightAdjoint
 
 __all__ = ["weight_lines"]
 
-TASK_BYTES = 2**16  # of what a task reads
+TASK_BYTES = 2**16  # of what a task reads,
+BAND_BYTES = 2**18  # if it has bands: more positions have all of their taps
+FAR = 2  # positions between the taps of a band, at most: of taps further apart few are in one task
 
 # Times, in multiplications of one vector, alike on all CPUs.  In lines:
 LOAD = 1  # one vector,
 SHUFFLE = 0.5  # to halve or double its streams,
 STEP = 2  # whatever else there is to do for the reads that are done at once,
-BEGIN = 30  # and where their line begins and ends
+BEGIN = 30  # where their line begins and ends,
+PART, BAND_PART = 1, 2  # and a step in part beyond any other, in steps; the same of a band
 NUMBER = 1
 # And in boxes, those of `cytconv._weights`:
 COPY = 10  # one vector that is packed
@@ -55,10 +58,12 @@ def weight_lines(
     if lines is None:
         return None
     rows, (S, R), held = lines.rows, lines.streams, lines.pixels
-    if not (held.best_in_place or _pays(module, lines, inputs)):
+    band = _band(module, lines)
+    if not (held.best_in_place or _pays(module, lines, inputs, band)):
         return None
     length = lines.extent[-1]
-    task = TASK_BYTES // ((rows.fresh_lines * S + rows.row_channel.size * R) * itemsize * held.numbers)
+    read = (rows.fresh_lines * S + rows.row_channel.size * R) * itemsize * held.numbers
+    task = (BAND_BYTES if band > 1 else TASK_BYTES) // read
     task = min(task, module.most_positions * length)
     ahead = max(1, task // length)  # to what the next task reads
     tables = tables_of(lines, 1, task, ahead)
@@ -86,17 +91,26 @@ def weight_lines(
     )
 
 
-def _pays(module: Any, lines: Lines, inputs: int) -> bool:
-    """Whether this takes less time than boxes, for so many channels of x."""
+def _band(module: Any, lines: Lines) -> int:
+    """How many taps of the axis before the last meet a line of x that is loaded (``kernels/weight_lines.pxi``)."""
+    if lines.streams != (1, 1) or lines.pixels.size or len(lines.splits) < 2:
+        return 1
+    pattern = lines.splits[-2].pattern
+    taps = max((run.length for runs in pattern.classes for run in runs), default=1)
+    return -(-taps // -(-taps // module.most_taps)) if abs(pattern.tap_step) <= FAR else 1
+
+
+def _pays(module: Any, lines: Lines, inputs: int, band: int) -> bool:
+    """Whether this takes less time than boxes, for so many channels of x, and taps of a band."""
     rows, (S, R) = lines.rows, lines.streams
     reads = len(rows.reads)
     vectors: float = lines.extent[-1] / module.lanes
-    times: int = -(-reads // min(module.most_reads, module.most_sums // (S * R)))  # that a line is gone through
+    times: int = -(-reads // min(module.most_reads, module.most_sums // (S * R * band)))  # that a line is gone through
     steps = math.ceil(vectors)
-    taken = (steps + min(steps, 2)) / vectors
+    taken = (steps + (BAND_PART if band > 1 else PART) * min(steps, 2)) / vectors
     shuffles = reads * S * halvings(S) + times * R * halvings(R)
-    step = reads * S * R + SHUFFLE * shuffles + LOAD * (reads * S + times * R) + STEP * times
-    here = rows.line_channel.size * (step * taken + BEGIN * times / vectors) + NUMBER * rows.numbers
+    step = reads * S * R + SHUFFLE * shuffles + LOAD * (reads * S / band + times * R) + STEP * times / band
+    here = rows.line_channel.size * (step * taken + BEGIN * times / band / vectors) + NUMBER * rows.numbers
     tiles = rows.weights * TILES[min(inputs, max(TILES))]
     boxes = tiles + (COPY + LINE / vectors) * rows.numbers
     return here < boxes * (HALO if len(lines.extent) > 2 else 1)

@@ -423,6 +423,24 @@ def test_lines_add_the_bias(rng, channels, dtype, lines):
     assert any(lines) or (channels, dtype) == ("last", np.complex128)  # which are four streams and four
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize(("taps", "dilation"), [(1, 1), (2, 1), (3, 1), (4, 1), (5, 1), (9, 1), (4, 2), (3, 5)])
+@pytest.mark.parametrize("positions", [1, 3, 7, 40])
+def test_bands_of_taps(rng, taps, dilation, positions, dtype, monkeypatch, lines, weight_lines):
+    """Which meet a line of x in several rows of y, if these are in one task; in either order."""
+    x, w = integers(rng, (2, 23, 37), dtype), integers(rng, (taps, 5), dtype)
+    for name in ("TASK_BYTES", "BAND_BYTES"):
+        monkeypatch.setattr(_weight_lines, name, positions * 37 * 2 * x.itemsize)
+    window = {"axes": (1, 2), "dilation": (dilation, 1)}
+    for order in (1, -1):
+        x = np.ascontiguousarray(x[:, ::order])[:, ::order]
+        y = reference.conv_transpose(x, w, **window).astype(dtype, order="C")
+        expected = reference.conv_transpose_weight_adjoint(x, y, kernel_shape=w.shape, **window)
+        assert_exact(conv_transpose_weight_adjoint(x, y, kernel_shape=w.shape, **window), expected, dtype)
+        assert weight_lines[-1]
+    assert len(weight_lines) == 2
+
+
 @pytest.mark.parametrize("dtype", [np.float32, np.complex128])
 def test_weights_of_infinite_lines(rng, dtype, lines, monkeypatch):
     """Samples that no tap meets do not count, whatever they are; others do."""

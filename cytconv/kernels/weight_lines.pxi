@@ -5,6 +5,12 @@
 #     y    a row    P p Q q ...     deal    P Q R S
 #                   R streams       --->    p q r s           acc[read, f, r] += x[f] * y[r]
 #
+# Where x and y are one stream each, neighbouring taps of the axis before the last are a *band*: a line of x that is
+# loaded meets a row of y for each of them.
+#
+#     taps 0, 1      x line 0   meets   y row 0, row 1
+#                    x line 1           y row 1, row 2
+#
 # Along a line of pixels (pixels.pxi), x has one stream; lanes are added up for all numbers, or for each by itself.
 #
 # The sums stay in registers along a line, and are added to those of earlier tasks at the end of each, so that not too
@@ -15,50 +21,61 @@ cdef extern from *:
     #define MOST_SUMS (REGISTERS == 32 ? 16 : 12)  /* in registers, */
     #define MOST_READS 6  /* of so many reads */
     #define MOST_POSITIONS 64  /* of the outer axes in a task */
+    #define MOST_TAPS 4  /* of a band */
 
     typedef struct {
         Py_ssize_t step, steps;
         const Mask *masks;  /* NULL if its vectors are whole */
     } Section;
 
-    /* A line of x and a row of y, which meet at some positions of the outer axes. */
+    /* A line of x and a row of y, or as many as a band has taps, which meet at some positions of the outer axes. */
     typedef struct {
-        const real *x[MOST_POSITIONS], *y[MOST_POSITIONS];  /* where they begin */
+        const real *x[MOST_POSITIONS], *y[MOST_TAPS][MOST_POSITIONS];  /* where they begin */
         Py_ssize_t count, x_ahead, y_ahead;  /* how far away what comes next begins, 0 if nothing is to be fetched */
         const Py_ssize_t *reads;  /* where each read begins in x */
         Py_ssize_t reads_count;
+        Py_ssize_t next;  /* from the sums of one tap of a band to those of the next */
         const Pixels *pixels;
     } Meeting;
 
-    LITERALS sum_products(int, int, int, int, int, const Meeting *, const Section *, Py_ssize_t, vec *);
+    LITERALS sum_products(int, int, int, int, int, int, const Meeting *, const Section *, Py_ssize_t, vec *);
 
-    /* How many reads to do at once of so many that are left: about as many each time. */
-    static inline Py_ssize_t next_reads(Py_ssize_t pairs, Py_ssize_t left) {
-        Py_ssize_t most = MOST_SUMS / pairs < MOST_READS ? MOST_SUMS / pairs : MOST_READS;
+    /* How many to do at once of so many that are left, and of so many at most: about as many each time. */
+    static inline Py_ssize_t some_of(Py_ssize_t left, Py_ssize_t most) {
         Py_ssize_t turns = (left + most - 1) / most;
         return (left + turns - 1) / turns;
+    }
+    static inline Py_ssize_t next_reads(Py_ssize_t sums, Py_ssize_t left) {
+        return some_of(left, MOST_SUMS / sums < MOST_READS ? MOST_SUMS / sums : MOST_READS);
     }
 
     /* `sum_products` with these numbers as literals, by the number of reads. */
     typedef void (*SumProducts)(const Meeting *, const Section *, Py_ssize_t, vec *);
-    #define SUM_PRODUCTS(NAME, S, R, N, PIXELS) \\
+    #define SUM_PRODUCTS(NAME, S, R, B, N, PIXELS) \\
         APART NAME##_##S##_##R##_##N(const Meeting *meeting, const Section *section, Py_ssize_t read, vec *sums) { \\
-            if (S * R * N > MOST_SUMS) return;  /* `next_reads` never asks for so many */ \\
-            if (section->masks) sum_products(S, R, N, PIXELS, 1, meeting, section, read, sums); \\
-            else sum_products(S, R, N, PIXELS, 0, meeting, section, read, sums); \\
+            if (S * R * B * N > MOST_SUMS) return;  /* `next_reads` never asks for so many */ \\
+            if (section->masks) sum_products(S, R, B, N, PIXELS, 1, meeting, section, read, sums); \\
+            else sum_products(S, R, B, N, PIXELS, 0, meeting, section, read, sums); \\
         }
-    #define EACH_READS(NAME, S, R, PIXELS) SUM_PRODUCTS(NAME, S, R, 1, PIXELS) SUM_PRODUCTS(NAME, S, R, 2, PIXELS) \\
-        SUM_PRODUCTS(NAME, S, R, 3, PIXELS) SUM_PRODUCTS(NAME, S, R, 4, PIXELS) SUM_PRODUCTS(NAME, S, R, 5, PIXELS) \\
-        SUM_PRODUCTS(NAME, S, R, 6, PIXELS)
-    #define PRODUCTS(S, R) EACH_READS(products, S, R, 0)
-    #define PRODUCTS_OF_PIXELS(R) EACH_READS(products_of_pixels, 1, R, 1)
+    #define EACH_READS(NAME, S, R, B, PIXELS) \\
+        SUM_PRODUCTS(NAME, S, R, B, 1, PIXELS) SUM_PRODUCTS(NAME, S, R, B, 2, PIXELS) \\
+        SUM_PRODUCTS(NAME, S, R, B, 3, PIXELS) SUM_PRODUCTS(NAME, S, R, B, 4, PIXELS) \\
+        SUM_PRODUCTS(NAME, S, R, B, 5, PIXELS) SUM_PRODUCTS(NAME, S, R, B, 6, PIXELS)
+    #define PRODUCTS(S, R) EACH_READS(products, S, R, 1, 0)
+    #define PRODUCTS_OF_PIXELS(R) EACH_READS(products_of_pixels, 1, R, 1, 1)
+    EACH_READS(products_of_2, 1, 1, 2, 0)
+    EACH_READS(products_of_3, 1, 1, 3, 0)
+    EACH_READS(products_of_4, 1, 1, 4, 0)
     #define ALL_OF_PIXELS(CASE) CASE(1) CASE(2) CASE(3) CASE(4) CASE(8)
     ALL_STREAMS(PRODUCTS)
     ALL_OF_PIXELS(PRODUCTS_OF_PIXELS)
 
     typedef struct { int streams, results, pixels; SumProducts of[MOST_READS]; } ProductKind;
-    #define KIND_OF_PRODUCTS(NAME, S, R, PIXELS) {S, R, PIXELS, {NAME##_##S##_##R##_1, NAME##_##S##_##R##_2, \\
-        NAME##_##S##_##R##_3, NAME##_##S##_##R##_4, NAME##_##S##_##R##_5, NAME##_##S##_##R##_6}},
+    #define BY_READS(NAME, S, R) {NAME##_##S##_##R##_1, NAME##_##S##_##R##_2, NAME##_##S##_##R##_3, \\
+        NAME##_##S##_##R##_4, NAME##_##S##_##R##_5, NAME##_##S##_##R##_6}
+    #define KIND_OF_PRODUCTS(NAME, S, R, PIXELS) {S, R, PIXELS, BY_READS(NAME, S, R)},
+    static const SumProducts products_of_bands[][MOST_READS] = {
+        BY_READS(products_of_2, 1, 1), BY_READS(products_of_3, 1, 1), BY_READS(products_of_4, 1, 1)};
     #define PRODUCT_KIND(S, R) KIND_OF_PRODUCTS(products, S, R, 0)
     #define PIXEL_KIND(R) KIND_OF_PRODUCTS(products_of_pixels, 1, R, 1)
     static const ProductKind product_kinds[] = {ALL_STREAMS(PRODUCT_KIND) ALL_OF_PIXELS(PIXEL_KIND)};
@@ -68,17 +85,19 @@ cdef extern from *:
         MOST_SUMS
         MOST_READS
         MOST_POSITIONS
+        MOST_TAPS
     ctypedef struct Section:
         Py_ssize_t step, steps
         const Mask* masks
     ctypedef struct Meeting:
         const real** x
-        const real** y
+        const real** y[MOST_TAPS]
         Py_ssize_t count, x_ahead, y_ahead
         const Py_ssize_t* reads
-        Py_ssize_t reads_count
+        Py_ssize_t reads_count, next
         const Pixels* pixels
-    Py_ssize_t next_reads(Py_ssize_t pairs, Py_ssize_t left) noexcept nogil
+    Py_ssize_t some_of(Py_ssize_t left, Py_ssize_t most) noexcept nogil
+    Py_ssize_t next_reads(Py_ssize_t sums, Py_ssize_t left) noexcept nogil
     ctypedef void (*SumProducts)(
         const Meeting* meeting, const Section* section, Py_ssize_t read, vec* sums,
     ) noexcept nogil
@@ -86,42 +105,49 @@ cdef extern from *:
         int streams, results, pixels
         const SumProducts* of
     const ProductKind* product_kinds
+    const SumProducts** products_of_bands
     const int PRODUCT_KINDS
 
 
 cdef inline void sum_products "sum_products" (
-    int S, int R, int N, bint PIXELS, bint PART, const Meeting* meeting, const Section* section, Py_ssize_t read,
+    int S, int R, int B, int N, bint PIXELS, bint PART, const Meeting* meeting, const Section* section, Py_ssize_t read,
     vec* sums,
 ) noexcept nogil:
-    """Add to `sums` the products of N reads from `read` on, a vector of positions at a time; steps in PART have masks,
-    of the vectors of each read and of y."""
+    """Add to `sums` the products of N reads from `read` on, a vector of positions at a time, for each of B taps.
+
+    Steps in PART have masks, of the vectors of each read and of y.
+    """
     cdef vec acc[MOST_SUMS]
     cdef vec samples[MOST_SUMS]
     cdef vec row[8]
     cdef const real* x[MOST_READS]
-    cdef const real* y
+    cdef const real* y[MOST_TAPS]
     cdef const Mask* mask
     cdef Py_ssize_t k, m, total = meeting.reads_count, x_ahead = meeting.x_ahead, y_ahead = meeting.y_ahead
     cdef Py_ssize_t width = meeting.pixels.source_step if PIXELS else LANES  # from one vector to the next
     cdef Py_ssize_t y_width = meeting.pixels.result_step if PIXELS else LANES
     cdef int i, n
     for _ in range(1):  # within a loop, as in `tile`
-        for i in range(N * S * R):
-            acc[i] = sums[i]
+        for i in range(B * N * S * R):
+            acc[i] = sums[i // (N * S * R) * meeting.next + i % (N * S * R)]
         for m in range(meeting.count):
-            y, mask = meeting.y[m] + section.step * y_width * R, section.masks
+            mask = section.masks
+            for i in range(B):
+                y[i] = meeting.y[i][m] + section.step * y_width * R
             for i in range(N):
                 x[i] = meeting.x[m] + section.step * width * S + meeting.reads[read + i]
             for k in range(section.steps):
                 if y_ahead:
                     for i in range(R):
-                        FETCH_FAR(y + y_ahead + i * y_width)
+                        FETCH_FAR(y[0] + y_ahead + i * y_width)
                 if x_ahead:
                     for i in range(S):
                         FETCH_FAR(x[0] + x_ahead + (k * S + i) * width)
-                for i in range(R):
+                for i in range(B * R):
                     row[i] = (
-                        load_part(y + i * y_width, mask[total * S + i]) if PART else (<const vec*> (y + i * y_width))[0]
+                        load_part(y[i // R] + i % R * y_width, mask[total * S + i % R])
+                        if PART
+                        else (<const vec*> (y[i // R] + i % R * y_width))[0]
                     )
                 if not PIXELS:
                     deal(R, row)
@@ -138,17 +164,19 @@ cdef inline void sum_products "sum_products" (
                 for i in range(N * S):
                     IN_REGISTER(samples[i])
                 if R == 1:  # else GCC loads it again for each product; of several it does not
-                    IN_REGISTER(row[0])
-                for i in range(N * S * R):
-                    acc[i] = acc[i] + samples[i // R] * row[i % R]
-                y += R * y_width
+                    for i in range(B):
+                        IN_REGISTER(row[i])
+                for i in range(B * N * S * R):
+                    acc[i] = acc[i] + samples[i // R % (N * S)] * row[i // (N * S * R) * R + i % R]
+                for i in range(B):
+                    y[i] += R * y_width
                 if PART:
                     mask += total * S + R
-        for i in range(N * S * R):
-            sums[i] = acc[i]
+        for i in range(B * N * S * R):
+            sums[i // (N * S * R) * meeting.next + i % (N * S * R)] = acc[i]
 
 
-most_positions, most_reads, most_sums = MOST_POSITIONS, MOST_READS, MOST_SUMS
+most_positions, most_reads, most_sums, most_taps = MOST_POSITIONS, MOST_READS, MOST_SUMS, MOST_TAPS
 pixel_products = {
     (product_kinds[i].streams, product_kinds[i].results) for i in range(PRODUCT_KINDS) if product_kinds[i].pixels
 }
@@ -159,6 +187,7 @@ cdef class WeightLines(LineTables):
     """The tables of `cytconv._weight_lines.weight_lines`."""
 
     cdef const SumProducts* sum_products
+    cdef bint bands  # whether there are any
     cdef Py_ssize_t row_ahead  # how far away what comes next in a row begins
     cdef Py_ssize_t groups, parts, inputs, outputs, taps, products
     cdef Py_ssize_t sums  # for each product: one for all lanes, or for each number of a pixel
@@ -174,6 +203,7 @@ cdef class WeightLines(LineTables):
                     self.sum_products = product_kinds[i].of
         if self.sum_products == NULL:
             raise ValueError("there are no such lines")
+        self.bands = self.streams * self.result_streams == 1 and not self.of_pixels
         self.row_ahead = row_ahead
         self.places = places  # in the weights of a group, for each line, read and pair of streams; or -1
         self.groups, self.shares = groups, min(shares, self.group_tasks)  # of the tasks of each
@@ -250,9 +280,11 @@ cdef class WeightLines(LineTables):
         cdef const real* all_x[MOST_POSITIONS]
         cdef const real* all_y[MOST_POSITIONS]
         cdef Py_ssize_t e[MOST_POSITIONS][MAX_DIMS]
-        cdef Py_ssize_t row, i, p, positions = self.begin(t, e[0]), read, count, s
-        cdef int number, pairs = self.streams * self.result_streams
-        cdef vec* line_sums
+        cdef bint row_exists[MOST_POSITIONS]
+        cdef bint left[MOST_TAPS][MOST_POSITIONS]  # of a band: what is not done yet
+        cdef Py_ssize_t row, i, b, p, positions = self.begin(t, e[0]), taps, by, count, end
+        cdef Py_ssize_t last = self.dims - 1
+        cdef bint whole
         for p in range(positions):
             all_x[p] = x + self.offset(&self.source_step[0], e[p])
             all_y[p] = y + self.offset(&self.result_step[0], e[p])
@@ -261,27 +293,77 @@ cdef class WeightLines(LineTables):
                 advance(self.dims, &self.extent[0] if self.dims else NULL, e[p + 1])
         count = self.divide(t % self.stretches * self.steps_each, sections)
         meeting.reads, meeting.reads_count, meeting.pixels = &self.reads[0], self.reads.shape[0], self.pixels
+        meeting.next = self.line_weights
         for row in range(self.rows):
             meeting.y_ahead = self.row_ahead
-            for i in range(self.row_line[row], self.row_line[row + 1]):
-                meeting.count, meeting.x_ahead = 0, self.line_ahead[i]
+            for p in range(positions):
+                all_y[p] += self.row_place[row] - (self.row_place[row - 1] if row else 0)
+                row_exists[p] = self.exists(&self.row_range[0] + 2 * row * self.dims, e[p])
+            i = self.row_line[row]
+            while i < self.row_line[row + 1]:
+                taps = self.band(i, self.row_line[row + 1])
+                by = (self.line_place[i + 1] - self.line_place[i]) // self.source_step[last] if taps > 1 else 0
                 for p in range(positions):
-                    if not self.exists(&self.row_range[0] + 2 * row * self.dims, e[p]):
-                        continue
-                    if self.exists(&self.line_range[0] + 2 * i * self.dims, e[p]):
+                    for b in range(taps):
+                        left[b][p] = row_exists[p] and self.exists(&self.line_range[0] + 2 * (i + b) * self.dims, e[p])
+                if taps > 1:
+                    meeting.count = meeting.x_ahead = 0
+                    for b in range(taps):
+                        meeting.x_ahead = meeting.x_ahead or self.line_ahead[i + b]
+                    for p in range(positions):
+                        # Line i at p is line i + b at p - by*b, if that is one of the same task, and not of the next
+                        # position of the axes before.
+                        end = p - by * (taps - 1)
+                        whole = 0 <= end < positions and e[p][last] - e[end][last] == p - end
+                        for b in range(taps):
+                            whole = whole and left[b][p - by * b]
+                        if not whole:
+                            continue
                         meeting.x[meeting.count] = all_x[p] + self.line_place[i]
-                        meeting.y[meeting.count] = all_y[p] + self.row_place[row]
+                        for b in range(taps):
+                            meeting.y[b][meeting.count] = all_y[p - by * b]
+                            left[b][p - by * b] = False
                         meeting.count += 1
-                if meeting.count == 0:
-                    continue
-                line_sums, read = sums + i * self.line_weights, 0
-                while read < meeting.reads_count:
-                    number = next_reads(pairs, meeting.reads_count - read)
-                    for s in range(count):
-                        self.sum_products[number - 1](&meeting, &sections[s], read, line_sums)
-                    meeting.x_ahead = meeting.y_ahead = 0
-                    read += number
-                    line_sums += number * pairs
+                    self.meet(
+                        products_of_bands[taps - 2], taps, &meeting, sections, count, sums + i * self.line_weights,
+                    )
+                for b in range(taps):
+                    meeting.count, meeting.x_ahead = 0, self.line_ahead[i] if taps == 1 else 0
+                    for p in range(positions):
+                        if left[b][p]:
+                            meeting.x[meeting.count] = all_x[p] + self.line_place[i + b]
+                            meeting.y[0][meeting.count] = all_y[p]
+                            meeting.count += 1
+                    self.meet(self.sum_products, 1, &meeting, sections, count, sums + (i + b) * self.line_weights)
+                i += taps
+
+    cdef Py_ssize_t band(self, Py_ssize_t line, Py_ssize_t end) noexcept nogil:
+        """How many taps from this line on are neighbours, so that what one of them meets the others meet elsewhere."""
+        cdef Py_ssize_t step = self.source_step[self.dims - 1] if self.dims else 0, each, count = 1
+        if not self.bands or line + 1 == end or step == 0:
+            return 1
+        each = self.line_place[line + 1] - self.line_place[line]
+        if each % step != 0:
+            return 1
+        while line + count < end and self.line_place[line + count] - self.line_place[line] == count * each:
+            count += 1
+        return some_of(count, MOST_TAPS)
+
+    cdef void meet(
+        self, const SumProducts* products, Py_ssize_t taps, Meeting* meeting, const Section* sections, Py_ssize_t count,
+        vec* sums,
+    ) noexcept nogil:
+        """Sum all reads, some at a time, over each of the sections."""
+        cdef Py_ssize_t read = 0, pairs = self.streams * self.result_streams, number, s
+        if meeting.count == 0:
+            return
+        while read < meeting.reads_count:
+            number = next_reads(pairs * taps, meeting.reads_count - read)
+            for s in range(count):
+                products[number - 1](meeting, &sections[s], read, sums)
+            meeting.x_ahead = meeting.y_ahead = 0
+            read += number
+            sums += number * pairs
 
     cdef Py_ssize_t divide(self, Py_ssize_t step, Section* sections) noexcept nogil:
         """The steps of a task from this one on: before, within and behind the whole vectors; returns their number."""
