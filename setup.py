@@ -157,8 +157,8 @@ class Build(build_ext):
 
     def is_clang(self):
         """By what the compiler says of itself: its name may be another."""
-        version = subprocess.run([self.compiler.compiler[0], "--version"], capture_output=True, text=True, check=False)
-        return "clang" in version.stdout
+        command = [*self.compiler.compiler, "--version"]
+        return "clang" in subprocess.run(command, capture_output=True, text=True, check=False).stdout
 
     def supports(self, isa, family):
         """Whether the compiler can target `isa`; the CPU is asked at import, by `cytconv.kernels.cpu`."""
