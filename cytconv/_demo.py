@@ -69,7 +69,7 @@ def demo(image: Path | None, factor: int, output: Path) -> None:
         checks = {
             "regions": check_regions(x, stamp, upsampled),
             "adjoint": check_adjoint(x, down),
-            "matrix": compare_with_matrix(x, down, up),
+            "matrix": compare_with_matrix(x, down),
         }
         wrong = [check for check, right in checks.items() if not right]
         if wrong:
@@ -165,7 +165,7 @@ def check_adjoint(y: Array, like: Array) -> bool:
     return difference < TOLERANCE
 
 
-def compare_with_matrix(x: Array, down: Array, up: Array) -> bool:
+def compare_with_matrix(x: Array, down: Array) -> bool:
     """The sparse matrices give the same numbers; how long either way takes."""
     matrices = {
         "down": conv_matrix(HALVE, down.shape, stride=2),

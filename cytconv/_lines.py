@@ -366,11 +366,15 @@ def lines_of(
     )
 
 
-def tables_of(lines: Lines, vectors: int, task: int, ahead: int) -> dict[str, Any] | None:
+def tables_of(
+    lines: Lines, vectors: int, task: int, ahead: int, outer_each: int | None = None
+) -> dict[str, Any] | None:
     """Tables of the kernels for so many vectors at a time, unless that takes too many masks.
 
-    A task has so many positions.  What comes next is fetched so many positions of the outer axis `ahead`.
+    A task has so many positions: whole lines if they are not too long, or parts of so many lines, `outer_each`.  What
+    comes next is fetched so many positions of the outer axis `ahead`.
     """
+    outer_each = outer_each or max(1, task // lines.extent[-1])
     rows, (S, R), held = lines.rows, lines.streams, lines.pixels
     *outer, last = lines.dims
     phases = last.split.source_start.size
@@ -410,8 +414,8 @@ def tables_of(lines: Lines, vectors: int, task: int, ahead: int) -> dict[str, An
         "steps": steps,
         "head": head,
         "tail": tail,
-        "outer_each": max(1, task // lines.extent[-1]),
-        "steps_each": max(1, task // step_size),
+        "outer_each": outer_each,
+        "steps_each": max(1, task // (outer_each * step_size)),
         "pixel_size": held.size,
         "lanes_stored": held.lanes,
         "source_width": held.steps[0],

@@ -53,7 +53,7 @@ class Stencil:
     packed = 0  # samples copied
 
     def packing(self, groups: int, taps: tuple[int, ...]) -> Any:
-        """What packs the weights of so many groups of channels, each a contiguous array of real numbers."""
+        """What packs the weights, a contiguous array of real numbers; arguments as those of `Layout.packing`."""
         return self.module.Gather(self.lane_groups, self.pairs * math.prod(taps), self.places)
 
 

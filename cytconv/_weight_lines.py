@@ -3,6 +3,8 @@
 It has the rows and lines of the forward operator, and sums over their positions instead ::
 
     w[line, read, f, r]  =  sum over p of   line[(p + read)*S + f] * result[p*R + r]
+
+Here a band is not one of rows, but of taps: a line of x that is loaded meets several rows of y.
 """
 
 from __future__ import annotations
@@ -20,7 +22,9 @@ from ._weights import SHARES, WeightAdjoint
 __all__ = ["weight_lines"]
 
 TASK_BYTES = 2**16  # of what a task reads,
-BAND_BYTES = 2**18  # if it has bands: more positions have all of their taps
+BAND_BYTES = 2**18  # or if it has bands: then more lines meet all taps of one,
+BAND_LINES = 8  # of at least so many lines, or parts of them,
+BAND_TASKS = 8  # and as many tasks, if that leaves enough of them
 FAR = 2  # positions between the taps of a band, at most: of taps further apart few are in one task
 
 # Times, in multiplications of one vector, alike on all CPUs.  In lines:
@@ -29,7 +33,7 @@ SHUFFLE = 0.5  # to halve or double its streams,
 STEP = 2  # whatever else there is to do for the reads that are done at once,
 BEGIN = 30  # where their line begins and ends,
 PART, BAND_PART = 1, 2  # and a step in part beyond any other, in steps; the same of a band
-NUMBER = 1
+NUMBER = 1  # one vector that is read for the first time
 # And in boxes, those of `cytconv._weights`:
 COPY = 10  # one vector that is packed
 LINE = 40  # one line of these
@@ -64,13 +68,16 @@ def weight_lines(
     length = lines.extent[-1]
     read = (rows.fresh_lines * S + rows.row_channel.size * R) * itemsize * held.numbers
     task = (BAND_BYTES if band > 1 else TASK_BYTES) // read
-    task = min(task, module.most_positions * length)
-    ahead = max(1, task // length)  # to what the next task reads
-    tables = tables_of(lines, 1, task, ahead)
+    positions = max(1, min(task // length, module.most_positions))  # of the outer axes in a task
+    if band > 1:
+        positions = max(min(positions, -(-math.prod(lines.extent[:-1]) // BAND_TASKS)), BAND_LINES)
+    ahead = positions  # to what the next task reads
+    tables = tables_of(lines, 1, task, ahead, positions)
     if tables is None:
         return None
     steps = tables["result_step"]
     kernel = module.WeightLines(
+        band=band,
         row_ahead=int(table([ahead * int(steps[-1])])[0]) if FETCHES and steps.size else 0,
         places=rows.places.ravel(),
         lane_sums=held.lane_sums(),
@@ -93,9 +100,10 @@ def weight_lines(
 
 def _band(module: Any, lines: Lines) -> int:
     """How many taps of the axis before the last meet a line of x that is loaded (``kernels/weight_lines.pxi``)."""
-    if lines.streams != (1, 1) or lines.pixels.size or len(lines.splits) < 2:
+    before = lines.dims[-2].axis if len(lines.dims) > 1 else -1
+    if lines.streams != (1, 1) or lines.pixels.size or before < 0:
         return 1
-    pattern = lines.splits[-2].pattern
+    pattern = lines.splits[before].pattern
     taps = max((run.length for runs in pattern.classes for run in runs), default=1)
     return -(-taps // -(-taps // module.most_taps)) if abs(pattern.tap_step) <= FAR else 1
 

@@ -380,7 +380,7 @@ class TestErrors:
 
     def test_past_the_address_space(self, build):
         with pytest.raises(ValueError, match=r"entries: its .* bytes must fit the address space"):
-            build(np.ones(9), 2**59, padding=4)
+            build(np.ones(9), 2**58, padding=4)
 
     @pytest.mark.skipif(_memory.physical() is None, reason="the system does not say how much memory there is")
     @pytest.mark.parametrize("format", ["csr", "csc", "coo", "bsr"])

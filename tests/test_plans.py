@@ -126,7 +126,7 @@ class TestEveryWay:
         groups = kwargs.get("groups", 1)  # of channels that come last, each has a part of every line
         assert any(tables["streams"] for tables in tables_made) == (groups == 1)
 
-    def test_small_boxes(self, rng, x_shape, w_shape, kwargs, dtype, monkeypatch, fresh_plans):
+    def test_small_boxes(self, rng, x_shape, w_shape, kwargs, dtype, monkeypatch, tables_made):
         for module in (_boxes, _weights):
             monkeypatch.setattr(module, "SOURCE_BYTES", 1)
         monkeypatch.setattr(_boxes, "ENOUGH", 1)
@@ -135,6 +135,8 @@ class TestEveryWay:
         monkeypatch.setattr(_correlation, "STRIP_BYTES", 1)
         monkeypatch.setattr(_correlation, "STRIPS", True)
         check(rng, x_shape, w_shape, kwargs, dtype)
+        several = any(len(tables["group_row"]) > 2 or max(tables["counts"]) > 1 for tables in tables_made)
+        assert several or math.prod(x_shape[-2:]) <= 70  # else a tile is wider
 
     @pytest.mark.parametrize("fetches", [False, True])
     def test_on_other_cpus(self, rng, x_shape, w_shape, kwargs, dtype, fetches, monkeypatch, fresh_plans):
@@ -162,9 +164,9 @@ class TestEveryWay:
         chosen = []
 
         def one_way(splits, block):
-            ways = _winograd.mixtures(splits, block)
-            chosen.extend(ways if block == _winograd.BLOCKS[way // 2] else [])
-            return ways[way % 2 :: 2] if block == _winograd.BLOCKS[way // 2] else []
+            ways = _winograd.mixtures(splits, block)[way % 2 :: 2] if block == _winograd.BLOCKS[way // 2] else []
+            chosen.extend(ways)
+            return ways
 
         for module in (_correlation, _weights):
             monkeypatch.setattr(module, "mixtures", one_way)
@@ -305,7 +307,8 @@ class TestLines:
         """A step at a time, each a task."""
         for name in ("STREAM_BYTES", "PIECE_BYTES", "TASK"):
             monkeypatch.setattr(_stencil, name, -1)
-        monkeypatch.setattr(_weight_lines, "TASK_BYTES", -1)
+        for name in ("TASK_BYTES", "BAND_BYTES", "BAND_LINES"):
+            monkeypatch.setattr(_weight_lines, name, -1)
         check(rng, x_shape, w_shape, kwargs, dtype)
 
     def test_fetched_ahead(self, rng, x_shape, w_shape, kwargs, dtype, monkeypatch, lines, weight_lines):
@@ -344,7 +347,9 @@ class TestLines:
         """As many as leave fewer for the last one."""
         for task in (2 * x_shape[-1], 300):
             monkeypatch.setattr(_stencil, "TASK", task)
-            monkeypatch.setattr(_weight_lines, "TASK_BYTES", 24 * task)
+            for name in ("TASK_BYTES", "BAND_BYTES"):
+                monkeypatch.setattr(_weight_lines, name, 24 * task)
+            monkeypatch.setattr(_weight_lines, "BAND_LINES", 1)
             _stencil.stencil.cache_clear()
             _weight_lines.weight_lines.cache_clear()
             recall.forget()
@@ -423,14 +428,31 @@ def test_lines_add_the_bias(rng, channels, dtype, lines):
     assert any(lines) or (channels, dtype) == ("last", np.complex128)  # which are four streams and four
 
 
+@pytest.fixture
+def bands(monkeypatch):
+    """How many taps were in a band of each plan."""
+    noted, band = [], _weight_lines._band
+
+    def note(*problem):
+        noted.append(band(*problem))
+        return noted[-1]
+
+    monkeypatch.setattr(_weight_lines, "_band", note)
+    return noted
+
+
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize(("taps", "dilation"), [(1, 1), (2, 1), (3, 1), (4, 1), (5, 1), (9, 1), (4, 2), (3, 5)])
+@pytest.mark.parametrize(
+    ("taps", "dilation", "band"),
+    [(1, 1, 1), (2, 1, 2), (3, 1, 3), (4, 1, 4), (5, 1, 3), (9, 1, 3), (4, 2, 4), (3, 5, 1)],
+)
 @pytest.mark.parametrize("positions", [1, 3, 7, 40])
-def test_bands_of_taps(rng, taps, dilation, positions, dtype, monkeypatch, lines, weight_lines):
+def test_bands_of_taps(rng, taps, dilation, band, positions, dtype, monkeypatch, lines, weight_lines, bands):
     """Which meet a line of x in several rows of y, if these are in one task; in either order."""
     x, w = integers(rng, (2, 23, 37), dtype), integers(rng, (taps, 5), dtype)
     for name in ("TASK_BYTES", "BAND_BYTES"):
         monkeypatch.setattr(_weight_lines, name, positions * 37 * 2 * x.itemsize)
+    monkeypatch.setattr(_weight_lines, "BAND_LINES", min(positions, 3))
     window = {"axes": (1, 2), "dilation": (dilation, 1)}
     for order in (1, -1):
         x = np.ascontiguousarray(x[:, ::order])[:, ::order]
@@ -438,7 +460,25 @@ def test_bands_of_taps(rng, taps, dilation, positions, dtype, monkeypatch, lines
         expected = reference.conv_transpose_weight_adjoint(x, y, kernel_shape=w.shape, **window)
         assert_exact(conv_transpose_weight_adjoint(x, y, kernel_shape=w.shape, **window), expected, dtype)
         assert weight_lines[-1]
-    assert len(weight_lines) == 2
+    assert bands == [band, band]
+
+
+@pytest.mark.parametrize(
+    ("x_shape", "w_shape", "kwargs", "band"),
+    [
+        ((40, 9000), (3, 3), {}, 3),  # lines longer than a task
+        ((20, 5, 90), (4, 3), {"axes": (0, 2)}, 1),  # others between
+        ((60, 40), (4, 1), {"axes": (1, 0)}, 1),  # along the other axis
+        ((3, 30, 40), (3, 1, 3, 5), {"channels": "first"}, 3),
+        ((30, 40), (6, 4), {"stride": 2}, 1),  # more streams than one
+        ((9, 30, 40), (2, 5, 3), {"stride": (1, 2, 1)}, 3),
+    ],
+    ids=str,
+)
+def test_where_there_are_bands_of_taps(rng, x_shape, w_shape, kwargs, band, lines, weight_lines, bands):
+    check(rng, x_shape, w_shape, kwargs, np.float32)
+    assert weight_lines[-1]
+    assert bands == [band]
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.complex128])
@@ -689,10 +729,10 @@ def test_other_threads_run_meanwhile(rng, lines):
     conv_transpose(x, w, workers=1)
     begin, ran = threading.Event(), threading.Event()
     thread = threading.Thread(target=lambda: begin.wait() and ran.set())
-    thread.start()
     interval = sys.getswitchinterval()
+    sys.setswitchinterval(1000)
     try:
-        sys.setswitchinterval(1000)
+        thread.start()
         begin.set()
         conv_transpose(x, w, workers=1)
         meanwhile = ran.is_set()

@@ -176,10 +176,10 @@ def test_a_forked_child_works(parent):
         import numpy as np
         from cytconv import conv_transpose, conv_transpose_adjoint, conv_transpose_matrix, conv_transpose_weight_adjoint
 
-        rng = np.random.default_rng(1)
         kwargs = {{"channels": "first", "workers": 2}}
 
         def work(method, n=40, batch=4):
+            rng = np.random.default_rng(1)
             x, w = rng.uniform(size=(batch, 30, n, n)), rng.uniform(size=(30, 20, 3, 3))
             if method == "matrix":
                 return conv_transpose_matrix(w, x.shape[1:], channels="first").data.tobytes()
@@ -189,11 +189,13 @@ def test_a_forked_child_works(parent):
             return y.tobytes() + adjoint.tobytes() + weights.tobytes()
 
         work("sparse", 5, 5) if "{parent}" == "few by sparse" else work("{parent}")
+        methods = ["{parent}"] if "{parent}" in ("direct", "sparse", "matrix") else []
+        expected = [work(method) for method in methods]  # what the parent has done, and no more
         child = os.fork()
         if child == 0:
             for method in ("direct", "sparse", "fft", "matrix"):
                 work(method)
-            os._exit(0)
+            os._exit(0 if [work(method) for method in methods] == expected else 3)
         print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
         work("direct")
     """

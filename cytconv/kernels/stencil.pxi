@@ -284,7 +284,7 @@ cdef class Gather:
         self.size = groups.shape[0] * groups.shape[1] * places.shape[0]
 
     def packed(self, array, packed, int workers):
-        """Fill the array `packed`; tells whether all weights are finite."""
+        """Fill the array `packed`, by one thread, as there are few; tells whether all weights are finite."""
         cdef Place w = Place(array), to = Place(packed, True)
         return self.pack(w.first, to.first)
 

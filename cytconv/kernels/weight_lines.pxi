@@ -187,7 +187,7 @@ cdef class WeightLines(LineTables):
     """The tables of `cytconv._weight_lines.weight_lines`."""
 
     cdef const SumProducts* sum_products
-    cdef bint bands  # whether there are any
+    cdef Py_ssize_t most_taps  # of a band; 1 if there is none
     cdef Py_ssize_t row_ahead  # how far away what comes next in a row begins
     cdef Py_ssize_t groups, parts, inputs, outputs, taps, products
     cdef Py_ssize_t sums  # for each product: one for all lanes, or for each number of a pixel
@@ -195,7 +195,9 @@ cdef class WeightLines(LineTables):
     cdef const Py_ssize_t[::1] places
     cdef const Py_ssize_t[:, ::1] lane_sums  # of each column, which sum each lane is added to; or -1
 
-    def __init__(self, row_ahead, places, lane_sums, sums, groups, shares, parts, inputs, outputs, taps, **tables):
+    def __init__(
+        self, band, row_ahead, places, lane_sums, sums, groups, shares, parts, inputs, outputs, taps, **tables,
+    ):
         LineTables.__init__(self, **tables)
         for i in range(PRODUCT_KINDS):
             if (product_kinds[i].streams, product_kinds[i].results) == (self.streams, self.result_streams):
@@ -203,7 +205,9 @@ cdef class WeightLines(LineTables):
                     self.sum_products = product_kinds[i].of
         if self.sum_products == NULL:
             raise ValueError("there are no such lines")
-        self.bands = self.streams * self.result_streams == 1 and not self.of_pixels
+        if band != 1 and (not 1 <= band <= MOST_TAPS or self.streams * self.result_streams > 1 or self.of_pixels):
+            raise ValueError("there are no such bands")
+        self.most_taps = band
         self.row_ahead = row_ahead
         self.places = places  # in the weights of a group, for each line, read and pair of streams; or -1
         self.groups, self.shares = groups, min(shares, self.group_tasks)  # of the tasks of each
@@ -282,7 +286,7 @@ cdef class WeightLines(LineTables):
         cdef Py_ssize_t e[MOST_POSITIONS][MAX_DIMS]
         cdef bint row_exists[MOST_POSITIONS]
         cdef bint left[MOST_TAPS][MOST_POSITIONS]  # of a band: what is not done yet
-        cdef Py_ssize_t row, i, b, p, positions = self.begin(t, e[0]), taps, by, count, end
+        cdef Py_ssize_t row, i, b, p, positions = self.begin(t, e[0]), taps, by, met, count, end
         cdef Py_ssize_t last = self.dims - 1
         cdef bint whole
         for p in range(positions):
@@ -306,6 +310,7 @@ cdef class WeightLines(LineTables):
                 for p in range(positions):
                     for b in range(taps):
                         left[b][p] = row_exists[p] and self.exists(&self.line_range[0] + 2 * (i + b) * self.dims, e[p])
+                met = 0
                 if taps > 1:
                     meeting.count = meeting.x_ahead = 0
                     for b in range(taps):
@@ -324,11 +329,12 @@ cdef class WeightLines(LineTables):
                             meeting.y[b][meeting.count] = all_y[p - by * b]
                             left[b][p - by * b] = False
                         meeting.count += 1
+                    met = meeting.count
                     self.meet(
                         products_of_bands[taps - 2], taps, &meeting, sections, count, sums + i * self.line_weights,
                     )
                 for b in range(taps):
-                    meeting.count, meeting.x_ahead = 0, self.line_ahead[i] if taps == 1 else 0
+                    meeting.count, meeting.x_ahead = 0, 0 if met else self.line_ahead[i + b]
                     for p in range(positions):
                         if left[b][p]:
                             meeting.x[meeting.count] = all_x[p] + self.line_place[i + b]
@@ -340,14 +346,14 @@ cdef class WeightLines(LineTables):
     cdef Py_ssize_t band(self, Py_ssize_t line, Py_ssize_t end) noexcept nogil:
         """How many taps from this line on are neighbours, so that what one of them meets the others meet elsewhere."""
         cdef Py_ssize_t step = self.source_step[self.dims - 1] if self.dims else 0, each, count = 1
-        if not self.bands or line + 1 == end or step == 0:
+        if self.most_taps == 1 or line + 1 == end or step == 0:
             return 1
         each = self.line_place[line + 1] - self.line_place[line]
         if each % step != 0:
             return 1
         while line + count < end and self.line_place[line + count] - self.line_place[line] == count * each:
             count += 1
-        return some_of(count, MOST_TAPS)
+        return some_of(count, self.most_taps)
 
     cdef void meet(
         self, const SumProducts* products, Py_ssize_t taps, Meeting* meeting, const Section* sections, Py_ssize_t count,
