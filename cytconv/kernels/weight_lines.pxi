@@ -38,6 +38,15 @@ cdef extern from *:
         const Pixels *pixels;
     } Meeting;
 
+    /* The positions of the outer axes that a task has. */
+    typedef struct {
+        Py_ssize_t count;
+        Py_ssize_t e[MOST_POSITIONS][MAX_DIMS];
+        const real *x[MOST_POSITIONS], *y[MOST_POSITIONS];  /* what places count from there */
+        int row_exists[MOST_POSITIONS];
+        int left[MOST_TAPS][MOST_POSITIONS];  /* whether a tap of the band is still to meet its line there */
+    } Positions;
+
     LITERALS sum_products(int, int, int, int, int, int, const Meeting *, const Section *, Py_ssize_t, vec *);
 
     /* How many to do at once of so many that are left, and of so many at most: about as many each time. */
@@ -96,6 +105,13 @@ cdef extern from *:
         const Py_ssize_t* reads
         Py_ssize_t reads_count, next
         const Pixels* pixels
+    ctypedef struct Positions:
+        Py_ssize_t count
+        Py_ssize_t** e
+        const real** x
+        const real** y
+        bint* row_exists
+        bint* left[MOST_TAPS]
     Py_ssize_t some_of(Py_ssize_t left, Py_ssize_t most) noexcept nogil
     Py_ssize_t next_reads(Py_ssize_t sums, Py_ssize_t left) noexcept nogil
     ctypedef void (*SumProducts)(
@@ -280,68 +296,73 @@ cdef class WeightLines(LineTables):
     cdef void task(self, Py_ssize_t t, const real* x, const real* y, vec* sums) noexcept nogil:
         """Some steps of all rows, at some positions of the outer axes; `t` counts the tasks of a group."""
         cdef Meeting meeting
+        cdef Positions at
         cdef Section sections[3]
-        cdef const real* all_x[MOST_POSITIONS]
-        cdef const real* all_y[MOST_POSITIONS]
-        cdef Py_ssize_t e[MOST_POSITIONS][MAX_DIMS]
-        cdef bint row_exists[MOST_POSITIONS]
-        cdef bint left[MOST_TAPS][MOST_POSITIONS]  # of a band: what is not done yet
-        cdef Py_ssize_t row, i, b, p, positions = self.begin(t, e[0]), taps, by, met, count, end
-        cdef Py_ssize_t last = self.dims - 1
-        cdef bint whole
-        for p in range(positions):
-            all_x[p] = x + self.offset(&self.source_step[0], e[p])
-            all_y[p] = y + self.offset(&self.result_step[0], e[p])
-            if p + 1 < positions:
-                memcpy(e[p + 1], e[p], self.dims * sizeof(Py_ssize_t))
-                advance(self.dims, &self.extent[0] if self.dims else NULL, e[p + 1])
-        count = self.divide(t % self.stretches * self.steps_each, sections)
+        cdef Py_ssize_t row, line, taps, b, p, count = self.divide(t % self.stretches * self.steps_each, sections)
+        cdef bint fetched
+        at.count = self.begin(t, at.e[0])
+        for p in range(at.count):
+            at.x[p] = x + self.offset(&self.source_step[0], at.e[p])
+            if p + 1 < at.count:
+                memcpy(at.e[p + 1], at.e[p], self.dims * sizeof(Py_ssize_t))
+                advance(self.dims, &self.extent[0] if self.dims else NULL, at.e[p + 1])
         meeting.reads, meeting.reads_count, meeting.pixels = &self.reads[0], self.reads.shape[0], self.pixels
         meeting.next = self.line_weights
         for row in range(self.rows):
+            for p in range(at.count):
+                at.y[p] = y + self.offset(&self.result_step[0], at.e[p]) + self.row_place[row]
+                at.row_exists[p] = self.exists(&self.row_range[0] + 2 * row * self.dims, at.e[p])
             meeting.y_ahead = self.row_ahead
-            for p in range(positions):
-                all_y[p] += self.row_place[row] - (self.row_place[row - 1] if row else 0)
-                row_exists[p] = self.exists(&self.row_range[0] + 2 * row * self.dims, e[p])
-            i = self.row_line[row]
-            while i < self.row_line[row + 1]:
-                taps = self.band(i, self.row_line[row + 1])
-                by = (self.line_place[i + 1] - self.line_place[i]) // self.source_step[last] if taps > 1 else 0
-                for p in range(positions):
-                    for b in range(taps):
-                        left[b][p] = row_exists[p] and self.exists(&self.line_range[0] + 2 * (i + b) * self.dims, e[p])
-                met = 0
-                if taps > 1:
-                    meeting.count = meeting.x_ahead = 0
-                    for b in range(taps):
-                        meeting.x_ahead = meeting.x_ahead or self.line_ahead[i + b]
-                    for p in range(positions):
-                        # Line i at p is line i + b at p - by*b, if that is one of the same task, and not of the next
-                        # position of the axes before.
-                        end = p - by * (taps - 1)
-                        whole = 0 <= end < positions and e[p][last] - e[end][last] == p - end
-                        for b in range(taps):
-                            whole = whole and left[b][p - by * b]
-                        if not whole:
-                            continue
-                        meeting.x[meeting.count] = all_x[p] + self.line_place[i]
-                        for b in range(taps):
-                            meeting.y[b][meeting.count] = all_y[p - by * b]
-                            left[b][p - by * b] = False
-                        meeting.count += 1
-                    met = meeting.count
-                    self.meet(
-                        products_of_bands[taps - 2], taps, &meeting, sections, count, sums + i * self.line_weights,
-                    )
+            line = self.row_line[row]
+            while line < self.row_line[row + 1]:
+                taps, fetched = self.band(line, self.row_line[row + 1]), False
                 for b in range(taps):
-                    meeting.count, meeting.x_ahead = 0, 0 if met else self.line_ahead[i + b]
-                    for p in range(positions):
-                        if left[b][p]:
-                            meeting.x[meeting.count] = all_x[p] + self.line_place[i + b]
-                            meeting.y[0][meeting.count] = all_y[p]
-                            meeting.count += 1
-                    self.meet(self.sum_products, 1, &meeting, sections, count, sums + (i + b) * self.line_weights)
-                i += taps
+                    for p in range(at.count):
+                        at.left[b][p] = (
+                            at.row_exists[p]
+                            and self.exists(&self.line_range[0] + 2 * (line + b) * self.dims, at.e[p])
+                        )
+                if taps > 1:
+                    self.take_band(line, taps, &at, &meeting)
+                    fetched = meeting.count > 0
+                    self.meet(products_of_bands[taps - 2], taps, &meeting, sections, count, sums + line * meeting.next)
+                for b in range(taps):
+                    self.take_tap(line + b, b, fetched, &at, &meeting)
+                    self.meet(self.sum_products, 1, &meeting, sections, count, sums + (line + b) * meeting.next)
+                line += taps
+
+    cdef void take_band(self, Py_ssize_t line, Py_ssize_t taps, Positions* at, Meeting* meeting) noexcept nogil:
+        """Have lines of x meet a row of y for each tap, where all of these are in the task."""
+        cdef Py_ssize_t last = self.dims - 1, b, p, end
+        # Line i of x at position p is line i + b at p - by*b, if that is not behind the end of the last of the axes.
+        cdef Py_ssize_t by = (self.line_place[line + 1] - self.line_place[line]) // self.source_step[last]
+        cdef bint whole
+        meeting.count = meeting.x_ahead = 0
+        for b in range(taps):
+            meeting.x_ahead = meeting.x_ahead or self.line_ahead[line + b]
+        for p in range(at.count):
+            end = p - by * (taps - 1)
+            whole = 0 <= end < at.count and at.e[p][last] - at.e[end][last] == p - end
+            for b in range(taps):
+                whole = whole and at.left[b][p - by * b]
+            if whole:
+                meeting.x[meeting.count] = at.x[p] + self.line_place[line]
+                for b in range(taps):
+                    meeting.y[b][meeting.count] = at.y[p - by * b]
+                    at.left[b][p - by * b] = False
+                meeting.count += 1
+
+    cdef void take_tap(
+        self, Py_ssize_t line, Py_ssize_t tap, bint fetched, const Positions* at, Meeting* meeting,
+    ) noexcept nogil:
+        """Have lines of x meet the rows of y that one tap of a band has left."""
+        cdef Py_ssize_t p
+        meeting.count, meeting.x_ahead = 0, 0 if fetched else self.line_ahead[line]
+        for p in range(at.count):
+            if at.left[tap][p]:
+                meeting.x[meeting.count] = at.x[p] + self.line_place[line]
+                meeting.y[0][meeting.count] = at.y[p]
+                meeting.count += 1
 
     cdef Py_ssize_t band(self, Py_ssize_t line, Py_ssize_t end) noexcept nogil:
         """How many taps from this line on are neighbours, so that what one of them meets the others meet elsewhere."""
