@@ -48,7 +48,7 @@ TILES = {6: 1.0, 4: 1.0, 3: 0.92, 2: 0.92, 1: 0.5} if ISA == "avx512" else {6: 1
 
 STRIP_BYTES = L1_BYTES * 3 // 4  # of the source, all taps of some channels, that a tile reads before other channels
 STRIPS = PER_CYCLE == 2  # whether it then passes its sums on, so that all panels find them in L1: or L2 is near enough
-ROWS = max(144, 288 * L2_BYTES // 2**21)  # of results in one task: what they multiply such a strip with stays in L2
+ROWS = max(144, 288 * L2_BYTES // 2**21)  # of results in one task: what they multiply these samples with stays in L2
 AGAIN = 2  # For another box, all weights are read again: in the time in which they meet so many vectors of positions.
 BOX = 2000  # What else it takes to begin with a box, in cycles.
 MIXED_ROWS = 1024  # the same where results are sums of rows

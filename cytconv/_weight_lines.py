@@ -71,14 +71,13 @@ def weight_lines(
     positions = max(1, min(task // length, module.most_positions))  # of the outer axes in a task
     if band > 1:
         positions = max(min(positions, -(-math.prod(lines.extent[:-1]) // BAND_TASKS)), BAND_LINES)
-    ahead = positions  # to what the next task reads
-    tables = tables_of(lines, 1, task, ahead, positions)
+    tables = tables_of(lines, 1, task, positions, positions)  # what the next task reads is fetched
     if tables is None:
         return None
     steps = tables["result_step"]
     kernel = module.WeightLines(
         band=band,
-        row_ahead=int(table([ahead * int(steps[-1])])[0]) if FETCHES and steps.size else 0,
+        row_ahead=int(table([positions * int(steps[-1])])[0]) if FETCHES and steps.size else 0,
         places=rows.places.ravel(),
         lane_sums=held.lane_sums(),
         sums=held.size if held.own else 1,
