@@ -8,7 +8,9 @@ with a plane for each channel and phase of the source, and a row for each channe
 task has fewer than 576, and where strips are copied one that stays in L1.  ``planes * prod(box)`` is kept within five
 eighths of the second-level cache, and within 768 KiB unless more makes room for 320 positions, and
 ``rows * prod(box)`` within a quarter, as far as a box of three tiles (6 to 24 vectors of positions) allows; among such
-boxes `cytconv.kernels.tables.best_box` finds the one that takes least time.  In the adjoint of the weights it is ::
+boxes `cytconv.kernels.tables.best_box` finds the one that takes least time.  Where tasks pack their weights, which is
+with no more than 320 positions, it holds all boxes, and of the weights half of the second-level cache or those of two
+tiles.  In the adjoint of the weights it is ::
 
     channels of x * prod(box) + planes of y * prod(box + halo) + 6 * taps * channels of y
 

@@ -52,6 +52,11 @@ ROWS = max(144, 288 * L2_BYTES // 2**21)  # of results in one task: what they mu
 AGAIN = 2  # For another box, all weights are read again: in the time in which they meet so many vectors of positions.
 BOX = 2000  # What else it takes to begin with a box, in cycles.
 MIXED_ROWS = 1024  # the same where results are sums of rows
+BY_ROWS = 320  # positions with which tasks pack their weights themselves,
+LEAST_WEIGHTS = 2**15  # if there are so many,
+MANY = 3  # and so many times more than samples to pack;
+PART_BYTES = L2_BYTES // 2  # of a task, at most,
+EACH = 4  # of which there are so many for each thread
 WASTE = 64  # how many times more than necessary the kernels may do: they are that much faster than numpy
 PIECE = 200_000  # multiplications that the kernels do in the time that numpy needs to begin with a piece
 LITTLE = 10**7  # multiplications, or samples to copy, that are no waste worth avoiding
@@ -98,7 +103,8 @@ class Layout:
     strips: Index  # segment at which each strip begins, and the number of segments
     class_strip: Index  # strip at which each class begins, and the number of strips
     class_products: Index  # product at which each class begins, and their number
-    products: Index  # where in w each of them finds its weight, counted from the row's own
+    products: Index  # in the order of memory: where in w each of them finds its weight, counted from the row's own,
+    places: Index  # and where in the panel it goes
     row_channel: Index  # of the rows that are stored: those of the tiles, or sums of them
     row_phase: Index  # one column for each axis
     row_place: Index  # and which rows of the tiles they are, within their group; one of zeros for those without a tap
@@ -135,11 +141,19 @@ class Layout:
             math.prod(taps),
             sums,
             self.tile,
+            self._rows_are_near(),
             self.panel_start,
             self.panel_weights,
             self.class_products[self.panel_class],
             self.products,
+            self.places,
         )
+
+    def _rows_are_near(self) -> bool:
+        """Whether those of a panel find the weights of one product in one cache line, mostly."""
+        module = self.key[0]
+        reach = int(self.panel_weights.max(initial=0)) + 1
+        return bool(reach * self.tile * module.vector_bytes // module.lanes < 64 * self.panel_weights.size)
 
 
 class _Price(NamedTuple):
@@ -184,8 +198,12 @@ def _layout(
     sources: int,
     results: int,
     channels_inside: bool,
+    most: int,
 ) -> Layout:
-    """Multiply the axes out, for `sources` channels summed over and `results` channels of results."""
+    """Multiply the axes out, for `sources` channels summed over and `results` channels of results.
+
+    There are at most so many rows in a group, or a third more.
+    """
     ndim = len(patterns)
     kernel = [pattern.taps for pattern in patterns]
     strides = np.array([math.prod(kernel[a + 1 :]) for a in range(ndim)], np.intp)
@@ -231,7 +249,6 @@ def _layout(
 
     # Groups of rows, of equal size and whole tiles.
     phases = rows // results
-    most = MIXED_ROWS if mixed else ROWS
     unit = tile * phases if tile * phases <= most else phases if mixed else tile
     parts = 1 if rows <= most * 4 // 3 else -(-rows // most)
     step = rows if parts == 1 else -(-rows // (parts * unit)) * unit
@@ -242,6 +259,7 @@ def _layout(
         groups, row_class, row_weights, places, computed, tile, spare=widest
     )
     products = np.array([c.weights.size for c in classes], np.intp)
+    orders = [np.argsort(c.weights, kind="stable") for c in classes]
     if mixed:
         row_channel, row_phase = rows_of([len(p.mix.results if p.mix else p.class_of) for p in patterns], False)
         row_groups = groups // phases * (row_channel.size // results)
@@ -255,7 +273,7 @@ def _layout(
     first = np.cumsum([0, *(c.length.size for c in classes)])
     strips = [c.strips[:-1] + before for c, before in zip(classes, first[:-1], strict=True)]
     return Layout(
-        key=(module, direction, patterns, sources, results, channels_inside),
+        key=(module, direction, patterns, sources, results, channels_inside, most),
         patterns=patterns,
         tile=tile,
         inner=inner,
@@ -265,7 +283,8 @@ def _layout(
         strips=np.concatenate([*strips, first[-1:]]),
         class_strip=np.cumsum([0, *map(len, strips)]),
         class_products=np.append(0, np.cumsum(products)),
-        products=np.concatenate([c.weights for c in classes]),
+        products=np.concatenate([c.weights[order] for c, order in zip(classes, orders, strict=True)]),
+        places=np.concatenate(orders) * tile,
         row_channel=row_channel,
         row_phase=row_phase,
         row_place=places,
@@ -384,8 +403,9 @@ def _best(
     channels_inside: bool,
     means: Means,
     batch: int,
-) -> tuple[Layout, list[Split]]:
-    """The way to take the axes apart that takes least time for all positions together."""
+    groups: int,
+) -> tuple[Layout, list[Split], bool]:
+    """The way to take the axes apart that takes least time for all positions together; and whether tasks are rows."""
 
     def price(splits: list[Split]) -> _Price:
         return _price(tuple(split.pattern for split in splits), sources, results)
@@ -393,9 +413,22 @@ def _best(
     def cost(splits: list[Split]) -> float:
         return price(splits).cost * math.prod(split.positions for split in splits)
 
-    def layout(splits: list[Split]) -> Layout:
+    def chosen(splits: list[Split]) -> tuple[Layout, list[Split], bool]:
         patterns = tuple(split.pattern for split in splits)
-        return _layout(module, direction, patterns, sources, results, channels_inside)
+        most = MIXED_ROWS if any(pattern.mix for pattern in patterns) else ROWS
+        weights, positions = price(splits).weights, batch // groups * math.prod(split.positions for split in splits)
+        samples = batch // groups * sources
+        for split in splits:
+            samples *= split.source_start.size * (split.positions + split.halo)
+        combined = any(pattern.kernel is not None for pattern in patterns)
+        by_rows = positions <= BY_ROWS and weights > max(LEAST_WEIGHTS // groups, MANY * samples) and not combined
+        if by_rows:
+            number, terms = _classes(patterns, sources, results)
+            enough = -(-groups * int(number.sum()) // (EACH * workers_for(int(batch * cost(splits)))))
+            fit = PART_BYTES * module.lanes // (int(terms.max()) * module.vector_bytes)
+            most = max(min(most, enough, fit), 2 * price(splits).tile)
+        layout = _layout(module, direction, patterns, sources, results, channels_inside, most)
+        return layout, splits, by_rows and groups * (layout.row_groups.size - 1) > 1
 
     ways = [[split_axis(axis, direction) for axis in axes]]
     if direction == "forward" and any(axis.low % axis.stride for axis in axes):
@@ -405,7 +438,7 @@ def _best(
     if means != "plain" and results < FOLD and axes[0].stride == axes[0].dilation == 1 and least > LITTLE:
         folded = [fold(axes[0], direction, FOLD), *best[1:]]
         if cost(folded) < GAIN * least:
-            return layout(folded), folded
+            return chosen(folded)
     several = len(axes) > 1 and sources >= MIXED
     if means == "mixed" and several and batch * least > MIXED_LEAST:
 
@@ -415,13 +448,13 @@ def _best(
         mixed = [m for block in BLOCKS for m in mixtures(ways[-1], block)]
         cheapest = min(mixed, key=mixed_cost, default=best)
         if mixed_cost(cheapest) < MIXED_GAIN * batch * least:
-            return layout(cheapest), cheapest
+            return chosen(cheapest)
     channels = sources * math.prod(split.source_start.size for split in best[:-1])
     vectors = -(-best[-1].positions // module.lanes)  # of a line by itself
     alone = module.lanes * (NARROW if vectors == 1 else vectors)
     if pays_spread(best[-1], channels, price(best).cost, alone):
         best = [*best[:-1], spread(best[-1])]
-    return layout(best), best
+    return chosen(best)
 
 
 def pays_mixed(mixed: Correlation, other: Correlation) -> bool:
@@ -489,7 +522,7 @@ def correlation(
 
     batch = groups * math.prod(source_shape[:lead])
     channels_inside = 0 < result_strides[lead + 1] < min(abs(result_strides[a]) for a in spatial)
-    layout, splits = _best(module, direction, axes, sources, results, channels_inside, means, batch)
+    layout, splits, by_rows = _best(module, direction, axes, sources, results, channels_inside, means, batch, groups)
     tile, vectors, inner = layout.tile, module.widths[layout.tile], layout.inner
     dims, extent, halo = dims_of(splits, source_shape, source_strides, result_strides)
     phases = math.prod(split.pattern.source_phases for split in splits)
@@ -605,6 +638,7 @@ def correlation(
         zeros=layout.zeros,
         stored_size=layout.stored * row_pitch if mixed else 0,
         channel_rows=layout.channel_rows,
+        by_rows=by_rows,
         check=layout.combines_taps,
         streams=stream,
         line_size=line if whole and (stream or block_ragged.any()) else 0,

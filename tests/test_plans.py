@@ -191,6 +191,56 @@ class TestEveryWay:
         check(rng, x_shape, w_shape, kwargs, dtype)
 
 
+# ---- tasks that pack their weights ------------------------------------------------------------------------
+
+FEW_POSITIONS = [
+    ((2, 20, 3), (20, 24, 5), {"channels": "first", "stride": 2}),
+    ((2, 17, 4, 3), (17, 20, 4, 4), {"channels": "first", "stride": 2, "padding": 1}),
+    ((2, 4, 5, 12), (12, 16, 3, 2), {"channels": "last", "stride": (3, 1), "padding": (1, 0)}),
+    ((3, 24, 3, 4), (24, 15, 3, 3), {"channels": "first", "groups": 2, "dilation": (1, 2)}),
+    ((2, 16, 2, 3, 2), (16, 14, 2, 2, 3), {"channels": "first", "stride": (4, 1, 2), "output_padding": (2, 0, 1)}),
+    ((1, 9, 2, 2, 2, 3), (9, 13, 2, 2, 2, 2), {"channels": "first", "stride": 2}),
+]
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize(("x_shape", "w_shape", "kwargs"), FEW_POSITIONS, ids=str)
+class TestTasksThatPack:
+    @pytest.fixture(autouse=True)
+    def tasks(self, monkeypatch, tables_made):
+        """As many as there can be; method "direct" goes by boxes."""
+        monkeypatch.setattr(_direct, "stencil", lambda *_, exact: None)
+        monkeypatch.setattr(_correlation, "BY_ROWS", 2**40)
+        monkeypatch.setattr(_correlation, "LEAST_WEIGHTS", 0)
+        monkeypatch.setattr(_correlation, "MANY", 0)
+        monkeypatch.setattr(_correlation, "PART_BYTES", 1)
+        yield
+        assert any(tables["by_rows"] for tables in tables_made)
+
+    def test_one_box(self, rng, x_shape, w_shape, kwargs, dtype):
+        check(rng, x_shape, w_shape, kwargs, dtype)
+
+    def test_boxes(self, rng, x_shape, w_shape, kwargs, dtype, monkeypatch, tables_made):
+        monkeypatch.setattr(_boxes, "SOURCE_BYTES", 1)
+        monkeypatch.setattr(_boxes, "ENOUGH", 1)
+        check(rng, (60, *x_shape[1:]), w_shape, kwargs, dtype)
+        assert any(tables["by_rows"] and math.prod(tables["counts"]) > 1 for tables in tables_made)
+
+    def test_workers(self, rng, x_shape, w_shape, kwargs, dtype, monkeypatch):
+        monkeypatch.setattr(_runtime, "WORK_PER_THREAD", 1)
+        x, w = rng.standard_normal(x_shape).astype(dtype), rng.standard_normal(w_shape).astype(dtype)
+        y, *others = (conv_transpose(x, w, workers=workers, **kwargs) for workers in (1, 2, 3, 7))
+        assert all(np.array_equal(other, y) for other in others)
+
+    @pytest.mark.parametrize("value", [np.inf, np.nan])
+    def test_weights_that_are_not_finite(self, rng, x_shape, w_shape, kwargs, dtype, value):
+        """They spread to what they reach, and not to what zeros around the samples would have them reach."""
+        x, w = integers(rng, x_shape, dtype), integers(rng, w_shape, dtype)
+        w[(-1,) * w.ndim] = value
+        with np.errstate(invalid="ignore"):
+            assert_exact(conv_transpose(x, w, **kwargs), reference.conv_transpose(x, w, **kwargs), dtype)
+
+
 # ---- phases without a tap, rows of zeros among the others -------------------------------------------------
 
 GAPS = [
@@ -1002,7 +1052,7 @@ def test_folded_kernels_spread_nothing(rng, dtype, value, monkeypatch, fresh_pla
     monkeypatch.setattr(_correlation, "GAIN", 100)
     x, w = integers(rng, (19, 23), dtype), integers(rng, (6, 5), dtype)
     module, axes = _runtime.kernels(x.dtype), (Axis(19, 6, 24), Axis(23, 5, 27))
-    assert _correlation._best(module, "forward", axes, 1, 1, False, "padded", 1)[0].combines_taps
+    assert _correlation._best(module, "forward", axes, 1, 1, False, "padded", 1, 1)[0].combines_taps
     x[7, 9] = value
     with np.errstate(invalid="ignore"):
         y = reference.conv_transpose(x, w)

@@ -12,10 +12,13 @@
 #
 # A task is one box of positions, one group of rows and one group of channels.  Each output element belongs to one
 # task, which sums it in one order: results do not depend on the number of workers.
+#
+# Where there are many weights for few positions, and they are not packed yet, a task is all boxes of one group of rows.
+# A worker keeps the planes of all boxes, and packs the weights of the rows, which then need not leave the cache.
 
 cdef enum:
-    PANELS = 16  # of weights that are packed side by side,
-    PRODUCTS = 8  # so many products at a time
+    PANELS = 8  # of weights that are packed side by side, if they share cache lines,
+    PRODUCTS = 16  # so many products at a time
     PAIRS = 64  # of channels whose taps are combined at a time
     COPY_BYTES = 48 * 1024  # of the planes, that stay in the nearest cache when they are copied
 
@@ -25,23 +28,30 @@ cdef class Weights:
     """How weights are packed: the tables of `cytconv._correlation.Layout`, for contiguous real arrays."""
 
     cdef int tile_rows
+    cdef Py_ssize_t together, most  # panels that are packed side by side, so many products at a time
     cdef Py_ssize_t groups, pairs, taps  # of weights: of channels in a group, of the kernel
     cdef Py_ssize_t step  # from one group to the next, as they are packed
     cdef readonly Py_ssize_t size  # when packed
     cdef Sums sums  # or None
-    cdef const Py_ssize_t[::1] panel_start, panel_weights, panel_products, products
+    cdef const Py_ssize_t[::1] panel_start, panel_weights, panel_products, products, places
 
     def __init__(
-        self, Py_ssize_t groups, Py_ssize_t pairs, Py_ssize_t taps, Sums sums, int tile_rows,
+        self, Py_ssize_t groups, Py_ssize_t pairs, Py_ssize_t taps, Sums sums, int tile_rows, bint near,
         const Py_ssize_t[::1] panel_start, const Py_ssize_t[::1] panel_weights,
-        const Py_ssize_t[::1] panel_products, const Py_ssize_t[::1] products,
+        const Py_ssize_t[::1] panel_products, const Py_ssize_t[::1] products, const Py_ssize_t[::1] places,
     ):
-        """The products of panel p are those of ``products[panel_products[p]:]``."""
+        """The products of panel p are those of ``products[panel_products[p]:]``, and so are their places in it.
+
+        Rows of a panel are `near` each other where they and the next panel's have cache lines in common.
+        """
         self.groups, self.pairs, self.taps, self.tile_rows = groups, pairs, taps, tile_rows
+        self.together, self.most = 1, products.shape[0]
+        if near:
+            self.together, self.most = PANELS, PRODUCTS
         self.sums = sums
         self.step = pairs * taps if sums is None else sums.lines * sums.pitch
         self.panel_start, self.panel_weights = panel_start, panel_weights
-        self.panel_products, self.products = panel_products, products
+        self.panel_products, self.products, self.places = panel_products, products, places
         self.size = groups * panel_start[panel_start.shape[0] - 1]
 
     def packed(self, array, packed, int workers):
@@ -63,16 +73,20 @@ cdef class Weights:
         return self.pack_panels(combined.first, packed, workers)
 
     cdef bint pack_panels(self, const real* w, real* packed, int workers) noexcept:
-        cdef Py_ssize_t blocks = (self.panel_start.shape[0] - 1 + PANELS - 1) // PANELS
-        cdef Py_ssize_t t, infinite = 0
+        cdef Py_ssize_t panels = self.panel_start.shape[0] - 1, blocks = (panels - 1) // self.together + 1
+        cdef Py_ssize_t t, group, first, last, infinite = 0
         if self.size == 0:
             return True
         if workers == 1:
-            for t in range(self.groups * blocks):
-                infinite += not self.block(t % blocks, t // blocks, w, packed)
-        else:
-            for t in prange(self.groups * blocks, nogil=True, schedule="static", num_threads=workers):
-                infinite += not self.block(t % blocks, t // blocks, w, packed)
+            for group in range(self.groups):
+                infinite += not self.part(group, 0, panels, w, packed + group * self.panel_start[panels])
+            return infinite == 0
+        for t in prange(self.groups * blocks, nogil=True, schedule="static", num_threads=workers):
+            group, first = t // blocks, t % blocks * self.together
+            last = min(first + self.together, panels)
+            infinite += not self.part(
+                group, first, last, w, packed + group * self.panel_start[panels] + self.panel_start[first],
+            )
         return infinite == 0
 
     cdef void combine(
@@ -85,42 +99,53 @@ cdef class Weights:
             copy_line(w + (group * self.pairs + first) * self.taps + tap, self.taps, n, lines + tap * PAIRS)
         self.sums.add(lines, combined + group * self.step + first)
 
-    cdef bint block(self, Py_ssize_t block, Py_ssize_t group, const real* w, real* packed) noexcept nogil:
-        """Some panels of one group of channels.
+    @final
+    cdef bint part(
+        self, Py_ssize_t group, Py_ssize_t first, Py_ssize_t last, const real* w, real* packed,
+    ) noexcept nogil:
+        """Panels ``first, ..., last - 1`` of one group of channels; tells whether all of their weights are finite."""
+        cdef Py_ssize_t end
+        cdef bint finite = True
+        packed -= self.panel_start[first]
+        while first < last:
+            end = min(first + self.together, last)
+            finite &= self.side_by_side(first, end, w + group * self.step, packed)
+            first = end
+        return finite
 
-        They take turns, a few products each: weights of neighbouring panels lie in the same cache lines, and those of
-        the next products often so far away that few of their lines fit the cache together.
+    cdef bint side_by_side(self, Py_ssize_t begin, Py_ssize_t end, const real* w, real* packed) noexcept nogil:
+        """Panels ``begin, ..., end - 1``; tells whether all of their weights are finite.
+
+        Each takes its products in the order in which their weights lie in memory.  Those that share cache lines take
+        turns, a few products each.
         """
-        cdef Py_ssize_t panels = self.panel_start.shape[0] - 1
-        cdef Py_ssize_t p, n, k = 0
+        cdef Py_ssize_t p, first, n, k = 0
         cdef bint more = True
-        w += group * self.step
-        packed += group * self.panel_start[panels]
         while more:
             more = False
-            for p in range(block * PANELS, min((block + 1) * PANELS, panels)):
+            for p in range(begin, end):
                 n = (self.panel_start[p + 1] - self.panel_start[p]) // self.tile_rows - k
                 if n > 0:
                     more = True
+                    first = self.panel_products[p] + k
                     pack_panel(
-                        self.tile_rows, w, &self.panel_weights[p * self.tile_rows],
-                        &self.products[0] + self.panel_products[p] + k, min(n, PRODUCTS),
-                        packed + self.panel_start[p] + k * self.tile_rows,
+                        self.tile_rows, w, &self.panel_weights[p * self.tile_rows], &self.products[first],
+                        &self.places[first], min(n, self.most), packed + self.panel_start[p],
                     )
-            k += PRODUCTS
-        n = self.panel_start[block * PANELS]
-        return all_finite(packed + n, self.panel_start[min((block + 1) * PANELS, panels)] - n)
+            k += self.most
+        return all_finite(packed + self.panel_start[begin], self.panel_start[end] - self.panel_start[begin])
 
 
 cdef struct Scratch:
     real* samples  # of some channels, whose sums the planes are
-    real* source  # the planes of the box packed last
+    real* source  # the planes of the box
+    real* part  # of the weights, those of the rows of the task
     real* strip  # of the planes, as a tile reads it
     real* result  # the rows of the task
     real* stored  # the same, or sums of them
     real* bias
     real* line  # of the result, on its way past the caches
-    Py_ssize_t packed  # which box that was
+    Py_ssize_t packed  # which box was packed last, or all boxes of which group of channels
     bint infinite  # whether some result was not finite
     Ahead ahead  # the box that is packed next
 
@@ -131,6 +156,7 @@ cdef class Correlation:
     cdef Py_ssize_t dims, boxes, row_groups, classes
     cdef int tile_rows
     cdef bint check, streams
+    cdef bint by_rows  # whether a task is all boxes
     cdef readonly Py_ssize_t scratch_size
     cdef Planes planes
     cdef Sums plane_sums, row_sums  # or None
@@ -138,7 +164,7 @@ cdef class Correlation:
     cdef bint zeros  # whether the last row of results is all zeros
     cdef Py_ssize_t run_pitch, row_pitch, result_group, results, widest
     cdef Py_ssize_t copied  # panels that are worth to copy the strip of the planes that they meet; 0 if none are
-    cdef Py_ssize_t source_size, strip_size, result_size, line_size
+    cdef Py_ssize_t source_size, planes_size, part_size, strip_size, result_size, line_size
     cdef const Py_ssize_t[::1] extent, counts, unit, halo, pitch
     cdef const Py_ssize_t[::1] segments, strip_segment, class_strip
     cdef const Py_ssize_t[::1] group_panel, panel_rows, panel_start
@@ -173,14 +199,18 @@ cdef class Correlation:
         self.boxes = 1
         for count in self.counts:
             self.boxes *= count
+        self.by_rows = tables["by_rows"]
         self.check = tables["check"]  # whether to look for results that are not finite
         # Lines of the result that are stored whole may go past the caches, or not all rows of a block reach their ends:
         # then by way of a line in scratch memory, in which what all rows have begins on a cache line.
         self.streams = STREAMS and tables["streams"]
         self.line_size = cache_lines(tables["line_size"]) + PER_LINE if tables["line_size"] else 0
         self.strip_size = cache_lines(self.longest_strip() * tile_width(self.tile_rows) * LANES)
-        # Elements of scratch for each worker: the packed box, a strip, the results, the bias of each row, a line.
-        self.scratch_size = planes.together * self.sample_size + self.source_size + self.strip_size
+        self.part_size = cache_lines(self.largest_part()) if self.by_rows else 0
+        # Elements of scratch for each worker: the packed box, or all of them and some weights, a strip, the results,
+        # the bias of each row, a line.
+        self.planes_size = self.source_size * (self.boxes if self.by_rows else 1)
+        self.scratch_size = planes.together * self.sample_size + self.planes_size + self.part_size + self.strip_size
         self.scratch_size += self.result_size + self.stored_size + cache_lines(self.widest) + self.line_size
 
     cdef Py_ssize_t longest_strip(self) noexcept:
@@ -197,6 +227,17 @@ cdef class Correlation:
         fits = longest * tile_width(self.tile_rows) * sizeof(vec) <= COPY_BYTES
         return longest if 0 < self.copied <= panels and fits else 0
 
+    cdef Py_ssize_t largest_part(self) noexcept:
+        """Weights of a group of rows, at most."""
+        cdef Py_ssize_t rows, largest = 0
+        for rows in range(self.row_groups):
+            largest = max(
+                largest,
+                self.panel_start[self.group_panel[(rows + 1) * self.classes]]
+                - self.panel_start[self.group_panel[rows * self.classes]],
+            )
+        return largest
+
     def run(self, source, weights, bias, result, Py_ssize_t tasks, int workers):
         """Compute the whole result.  `weights` are packed, or the `Weights` and an array to pack now.
 
@@ -209,16 +250,18 @@ cdef class Correlation:
         cdef Memory states_memory = Memory(workers * (sizeof(Scratch) // sizeof(real) + 1))
         cdef Scratch* states = <Scratch*> states_memory.first
         cdef Py_ssize_t next = 0, chunk = self.chunk(tasks, workers)
-        cdef bint infinite = False
+        cdef bint infinite = False, by_rows = self.by_rows and type(weights) is tuple
         cdef int worker
-        cdef real* panels
+        cdef const real* panels
         if type(weights) is tuple:
             packing, array = weights
             w = Place(array)
-            packed = Memory(packing.size)
-            panels = packed.first
-            if not packing.pack(w.first, panels, workers):
-                return False
+            panels = w.first
+            if not by_rows:
+                packed = Memory(packing.size)
+                if not packing.pack(w.first, packed.first, workers):
+                    return False
+                panels = packed.first
         else:
             w = Place(weights)
             panels = w.first
@@ -226,7 +269,8 @@ cdef class Correlation:
             for worker in range(workers):
                 states[worker].samples = memory.first + worker * self.scratch_size
                 states[worker].source = states[worker].samples + self.planes.together * self.sample_size
-                states[worker].strip = states[worker].source + self.source_size
+                states[worker].part = states[worker].source + self.planes_size
+                states[worker].strip = states[worker].part + self.part_size
                 states[worker].result = states[worker].strip + self.strip_size
                 states[worker].stored = states[worker].result + (self.result_size if self.stored_size else 0)
                 states[worker].bias = states[worker].result + self.result_size + self.stored_size
@@ -234,7 +278,12 @@ cdef class Correlation:
                 states[worker].packed = -1
                 states[worker].infinite = False
             for worker in prange(workers, schedule="static", chunksize=1, num_threads=workers):
-                self.work(tasks, chunk, workers, &next, from_.first, panels, b.first, to.first, states + worker)
+                if by_rows:
+                    self.work_by_rows(
+                        tasks // self.boxes, &next, from_.first, packing, panels, b.first, to.first, states + worker,
+                    )
+                else:
+                    self.work(tasks, chunk, workers, &next, from_.first, panels, b.first, to.first, states + worker)
             for worker in range(workers):
                 infinite |= states[worker].infinite
         return not infinite
@@ -264,6 +313,34 @@ cdef class Correlation:
                 self.task(t, following if following < tasks else t, source, weights, bias, result, s)
                 t += 1
             t = following if following < tasks else claim(next, chunk)
+
+    @final
+    cdef void work_by_rows(
+        self, Py_ssize_t tasks, Py_ssize_t* next, const real* source, Weights packing, const real* weights,
+        const real* bias, real* result, Scratch* s,
+    ) noexcept nogil:
+        """What one worker does where tasks are groups of rows, whose weights it packs."""
+        cdef Py_ssize_t at[MAX_DIMS]
+        cdef Py_ssize_t size[MAX_DIMS]
+        cdef Py_ssize_t n[MAX_DIMS]
+        cdef Py_ssize_t t = claim(next, 1), rows, channels, box, first, last
+        cdef const real* panels
+        cdef real* planes = s.source
+        s.ahead.lines = 0
+        self.clear_zeros(s)
+        while t < tasks:
+            rows, channels = t % self.row_groups, t // self.row_groups
+            first, last = self.group_panel[rows * self.classes], self.group_panel[(rows + 1) * self.classes]
+            s.infinite |= not packing.part(channels, first, last, weights, s.part)
+            panels = s.part - self.panel_start[first]
+            for box in range(self.boxes):
+                self.place(box, at, size, n)
+                s.source = planes + box * self.source_size
+                if s.packed != channels:
+                    self.pack(source + channels * self.planes.group, at, n, s)
+                self.finish(rows, channels, panels, bias, at, size, result, s)
+            s.packed = channels
+            t = claim(next, 1)
 
     @final
     cdef void place(self, Py_ssize_t box, Py_ssize_t* at, Py_ssize_t* size, Py_ssize_t* n) noexcept nogil:
@@ -302,12 +379,27 @@ cdef class Correlation:
         self.place(box, at, size, n)
         if self.check and s.packed < 0:
             memset(s.samples, 0, self.scratch_size * sizeof(real))  # nothing there may look like a result
-        if self.zeros and s.packed < 0:
-            memset(s.result + self.result_size - self.row_pitch, 0, self.row_pitch * sizeof(real))
+        if s.packed < 0:
+            self.clear_zeros(s)
         if s.packed != box:
             self.pack(source + channels * self.planes.group, at, n, s)
             s.packed = box
-        self.multiply(rows, weights + channels * self.panel_start[self.panel_start.shape[0] - 1], size, s)
+        weights += channels * self.panel_start[self.panel_start.shape[0] - 1]
+        self.finish(rows, channels, weights, bias, at, size, result, s)
+
+    @final
+    cdef void clear_zeros(self, Scratch* s) noexcept nogil:
+        """The row that all rows without a tap are."""
+        if self.zeros:
+            memset(s.result + self.result_size - self.row_pitch, 0, self.row_pitch * sizeof(real))
+
+    @final
+    cdef void finish(
+        self, Py_ssize_t rows, Py_ssize_t channels, const real* weights, const real* bias, const Py_ssize_t* at,
+        const Py_ssize_t* size, real* result, Scratch* s,
+    ) noexcept nogil:
+        """Rows of one group at the positions of one box, which is packed."""
+        self.multiply(rows, weights, size, s)
         if self.stored_size:
             self.add_rows(self.group_row[rows + 1] - self.group_row[rows], s)
         elif self.check:

@@ -312,31 +312,39 @@ cdef class Sums:
 
 
 cdef inline void pack_rows(
-    int rows, const real* w, const Py_ssize_t* row, const Py_ssize_t* product, Py_ssize_t n, real* panel,
+    int rows, const real* w, const Py_ssize_t* row, const Py_ssize_t* product, const Py_ssize_t* place, Py_ssize_t n,
+    real* panel,
 ) noexcept nogil:
     cdef Py_ssize_t k
+    cdef Py_ssize_t of[6]
     cdef int i
     cdef bint neighbours = True
+    cdef real held[6]
     for i in range(rows):
+        of[i] = row[i]
         neighbours = neighbours and row[i] == row[0] + i
     if neighbours:
+        w += row[0]
         for k in range(n):
-            memcpy(panel + k * rows, w + row[0] + product[k], rows * sizeof(real))
+            memcpy(panel + place[k], w + product[k], rows * sizeof(real))
     else:
         for k in range(n):
             for i in range(rows):
-                panel[k * rows + i] = w[row[i] + product[k]]
+                held[i] = w[of[i] + product[k]]
+            for i in range(rows):
+                panel[place[k] + i] = held[i]
 
 
 cdef inline void pack_panel(
-    int rows, const real* w, const Py_ssize_t* row, const Py_ssize_t* product, Py_ssize_t n, real* panel,
+    int rows, const real* w, const Py_ssize_t* row, const Py_ssize_t* product, const Py_ssize_t* place, Py_ssize_t n,
+    real* panel,
 ) noexcept nogil:
-    """``panel[k*rows + i] = w[row[i] + product[k]]``, the number of rows a literal for the compiler to unroll."""
+    """``panel[place[k] + i] = w[row[i] + product[k]]``, the number of rows a literal for the compiler to unroll."""
     if rows == 6:
-        pack_rows(6, w, row, product, n, panel)
+        pack_rows(6, w, row, product, place, n, panel)
     elif rows == 4:
-        pack_rows(4, w, row, product, n, panel)
+        pack_rows(4, w, row, product, place, n, panel)
     elif rows == 3:
-        pack_rows(3, w, row, product, n, panel)
+        pack_rows(3, w, row, product, place, n, panel)
     else:
-        pack_rows(rows, w, row, product, n, panel)
+        pack_rows(rows, w, row, product, place, n, panel)
