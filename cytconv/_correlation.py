@@ -23,7 +23,9 @@ from numpy.typing import NDArray
 
 from ._boxes import (
     RESULT_BYTES,
+    Dim,
     all_phases,
+    arranged,
     dims_of,
     grown,
     line_pitch,
@@ -63,6 +65,7 @@ LITTLE = 10**7  # multiplications, or samples to copy, that are no waste worth a
 FOLD = 4  # rows of an axis that become rows of a tile,
 GAIN = 0.6  # if that takes no more than this share of the time: more samples are packed, and results checked
 NARROW = 1.4 if PER_CYCLE == 2 else 1  # vectors in the time of one by itself, which waits for its weights to be loaded
+RUN = 0.3  # vectors that are multiplied in the time that it takes to begin with a run of them, with many weights
 COPY = 30  # multiplications that take as long as to copy one sample,
 MIX = 100 * WIDE  # or to combine and pack one weight
 MAX_ROWS = 2**18  # phases and channels of a result, or taps of weights, for which to make a plan
@@ -524,23 +527,40 @@ def correlation(
     channels_inside = 0 < result_strides[lead + 1] < min(abs(result_strides[a]) for a in spatial)
     layout, splits, by_rows = _best(module, direction, axes, sources, results, channels_inside, means, batch, groups)
     tile, vectors, inner = layout.tile, module.widths[layout.tile], layout.inner
-    dims, extent, halo = dims_of(splits, source_shape, source_strides, result_strides)
+    mixed = any(split.pattern.mix for split in splits)
+    dims = dims_of(splits, source_shape, source_strides, result_strides)
+    met = [1.0 if mixed else axis.products() / (s.positions * axis.taps) for axis, s in zip(axes, splits, strict=True)]
     phases = math.prod(split.pattern.source_phases for split in splits)
     planes = sources * phases
 
-    mixed = any(split.pattern.mix for split in splits)
     rows, row_groups = layout.row_channel.size, layout.row_groups.size - 1
     pieces = groups * row_groups
     held = layout.widest + layout.stored if mixed else layout.widest
     multiplied = int(layout.panel_start[-1])
     most = min(positions_in_cache(planes * itemsize), RESULT_BYTES // (held * itemsize))
     most = max(most, 3 * lanes * vectors)
-    work = groups * math.prod(extent) * multiplied
+    work = groups * math.prod(dim.split.positions for dim in dims) * multiplied
     cycles = multiplied / PER_CYCLE
     begin = AGAIN * cycles + BOX
-    taps = [max((run.length for runs in dim.split.pattern.classes for run in runs), default=1) for dim in dims]
     near = L1_BYTES // (planes * itemsize)
-    box = best_box(extent, halo, most, lanes, cycles, begin, planes, held, pieces, workers_for(work), taps, near)
+    # To begin with a run of vectors is to read the weights of a task again, from further away the more they are; and to
+    # look which taps the run meets.
+    again = RUN * min(multiplied * itemsize / (row_groups * L2_BYTES), 1)
+    look_up = 2 * len(layout.segments) / cycles
+
+    def times(dims: list[Dim], box: list[int]) -> list[float]:
+        return [_runs(dims, box, met, lanes, again, look_up, a) for a in range(len(dims))]
+
+    def box_of(dims: list[Dim]) -> tuple[list[int], float]:
+        """The best box, and what its runs take for each position."""
+        extent, halo = [dim.split.positions for dim in dims], [dim.split.halo for dim in dims]
+        taps = [max((run.length for runs in dim.split.pattern.classes for run in runs), default=1) for dim in dims]
+        box = best_box(extent, halo, most, lanes, cycles, begin, planes, held, pieces, workers_for(work), taps, near)
+        return box, min(times(dims, box)) / math.prod(box)
+
+    dims, box = arranged(dims, box_of)
+    flat = int(np.argmin(times(dims, box)))
+    extent, halo = [dim.split.positions for dim in dims], [dim.split.halo for dim in dims]
     counts = [-(-size // part) for size, part in zip(extent, box, strict=True)]
     padded = grown(box, halo)
     packed = groups * math.prod(counts) * planes * math.prod(padded)
@@ -555,7 +575,6 @@ def correlation(
     def run(a: int) -> int:
         return reach(box[a:], pitch[a:])
 
-    flat = min(range(len(dims)), key=lambda a: math.prod(box[:a]) * -(-run(a) // lanes))
     runs = math.prod(box[:flat])
     run_pitch = -(-run(flat) // (lanes * vectors)) * lanes * vectors
     row_pitch = line_pitch(runs * run_pitch, itemsize)
@@ -580,6 +599,16 @@ def correlation(
     pitch_of = of_axes(dims, pitch, ndim)
     segments = layout.segments.copy()
     segments[:, 1] = layout.segment_plane * plane + layout.segment_offset @ table(pitch_of)
+    skips = any(dim.axis >= 0 and met[dim.axis] < 1 for dim in dims[:flat])
+    segment_range = np.zeros((0, flat, 2), np.intp)
+    if skips:
+        segment_range = source_range[layout.segment_plane // sources, :flat]
+        for d, dim in enumerate(dims[:flat]):
+            if dim.axis >= 0:
+                far = (layout.segments[:, 2] - 1) * splits[inner].pattern.tap_step if dim.axis == inner else 0
+                first = layout.segment_offset[:, dim.axis]
+                segment_range[:, d, 0] -= np.maximum(first, first + far)
+                segment_range[:, d, 1] -= np.minimum(first, first + far)
     source_planes = module.Planes(
         step=table(dim.split.source_step * dim.source_stride for dim in dims),
         channel=channel_places(np.arange(sources), parts, source_strides[lead + 1], source_strides[-1]),
@@ -610,6 +639,7 @@ def correlation(
         pitch=table(pitch),
         flat=flat,
         segments=segments.ravel(),
+        segment_range=segment_range.ravel(),
         segment_step=plane if inner < 0 else splits[inner].pattern.tap_step * pitch_of[inner],
         strip_segment=layout.strips,
         class_strip=layout.class_strip,
@@ -652,6 +682,17 @@ def correlation(
         covers=all(split.covers for split in splits),
         mixed=mixed,
     )
+
+
+def _runs(dims: list[Dim], box: list[int], met: list[float], lanes: int, again: float, look_up: float, a: int) -> float:
+    """The vectors of a box in which the positions from axis a on are one run; and in vectors, the time to begin runs.
+
+    A run leaves out the taps that read nothing along the axes before.
+    """
+    halo = [dim.split.halo for dim in dims]
+    vectors = -(-reach(box[a:], pitches(grown(box, halo))[a:]) // lanes)
+    share = math.prod(met[dim.axis] for dim in dims[:a] if dim.axis >= 0)
+    return math.prod(box[:a]) * (vectors * share + again + (a * look_up if share < 1 else 0))
 
 
 def channel_places(channel: Index, parts: int, step: int, part_step: int) -> Index:

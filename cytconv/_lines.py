@@ -295,7 +295,8 @@ def lines_of(
     if max(sources, results) > max(MOST_CHANNELS * parts, MOST_STREAMS):
         return None
     splits = [split_axis(axis, direction, aligned=direction == "forward") for axis in axes]
-    dims, extent, _ = dims_of(splits, source_shape, source_strides, result_strides)
+    dims = dims_of(splits, source_shape, source_strides, result_strides)
+    extent = [dim.split.positions for dim in dims]
     groups, group_steps = source_shape[lead], (source_strides[lead], result_strides[lead])
     size, own = 1, False  # of pixels
     if parts == 1 and groups > 1 and group_steps == (1, 1) and sources == results == 1:

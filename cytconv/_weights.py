@@ -14,7 +14,9 @@ import numpy as np
 
 from ._boxes import (
     SOURCE_BYTES,
+    Dim,
     all_phases,
+    arranged,
     dims_of,
     grown,
     line_pitch,
@@ -94,7 +96,6 @@ def weight_adjoint(
     # The plan is that of the correlation whose source is y and whose positions are those of x.
     splits = _best(axes, inputs, outputs, math.prod(x_shape[: lead + 1]), lanes, means)
     mixed = any(split.pattern.mix for split in splits)
-    dims, extent, halo = dims_of(splits, x_shape, y_strides, x_strides)
     # Planes that are multiplied: phases, or sums of them.
     phases_x = math.prod(len(split.pattern.class_of) for split in splits)
     phases_y = math.prod(split.pattern.source_phases for split in splits)
@@ -104,6 +105,8 @@ def weight_adjoint(
     columns = module.dot_columns[rows]
     y_block = min(outputs, max(1, (MIXED_PLANES if mixed else PLANES) // phases_y))
 
+    dims = dims_of(splits, x_shape, y_strides, x_strides)
+    positions = math.prod(dim.split.positions for dim in dims)
     # So many positions that the planes of y that a plane of x meets stay in L2, and in L1 the rows of a tile; and where
     # these are few, the columns that they meet, which were just packed.
     outer = groups * -(-outputs // y_block)
@@ -111,7 +114,7 @@ def weight_adjoint(
     most = min(
         SOURCE_BYTES // (y_block * -(-phases_y // phases_x) * itemsize),
         STRIP_BYTES // (strips * itemsize),
-        math.prod(extent),
+        positions,
     )
     kernel_size = tuple(axis.taps for axis in axes)
     products = _products(tuple(split.pattern for split in splits), kernel_size)
@@ -124,7 +127,17 @@ def weight_adjoint(
     sums = groups * inputs * outputs * products.sums
     blocks = outer * (FEW_TASKS if inputs * phases_x > 2 * y_block * phases_y else 1)
     workers = 2 if 2 * sums * itemsize <= SUM_BYTES else 1
-    box = best_box(extent, halo, max(most, 4 * lanes), lanes, cycles, begin, planes, 0, blocks, workers)
+
+    def box_of(dims: list[Dim]) -> tuple[list[int], float]:
+        """The best box, and the vectors of its runs for each position."""
+        extent, halo = [dim.split.positions for dim in dims], [dim.split.halo for dim in dims]
+        box = best_box(extent, halo, max(most, 4 * lanes), lanes, cycles, begin, planes, 0, blocks, workers)
+        pitch = pitches(grown(box, halo))
+        vectors = (math.prod(box[:a]) * -(-reach(box[a:], pitch[a:]) // lanes) for a in range(len(box)))
+        return box, min(vectors) / math.prod(box)
+
+    dims, box = arranged(dims, box_of)
+    extent, halo = [dim.split.positions for dim in dims], [dim.split.halo for dim in dims]
     padded = grown(box, halo)
     y_pitch = pitches(padded)
 
@@ -169,7 +182,7 @@ def weight_adjoint(
         x_pitch, x_plane, x_size, shared = steps, x_strides[lead + 1], 0, False
     packed = pieces * boxes * math.prod(padded) * phases_y * y_block
     packed += x_size if shared else pieces * boxes * x_plane * phases_x * x_block
-    work = groups * inputs * outputs * products.row.size * math.prod(extent)
+    work = groups * inputs * outputs * products.row.size * positions
     if packed > WASTE * work + LITTLE:
         return None
 

@@ -186,9 +186,56 @@ class TestEveryWay:
         assert tables_made
         assert all(math.prod(tables["counts"]) * (len(tables["group_row"]) - 1) >= 20 for tables in tables_made)
 
+    def test_order_of_axes(self, rng, x_shape, w_shape, kwargs, dtype, monkeypatch, tables_made):
+        """Batch axes within others, wherever they can be."""
+        monkeypatch.setattr(_boxes, "SMALL", np.inf)
+        monkeypatch.setattr(_boxes, "ARRANGED", np.inf)
+        check(rng, x_shape, w_shape, kwargs, dtype)
+        assert tables_made
+
+    def test_short_runs(self, rng, x_shape, w_shape, kwargs, dtype, monkeypatch, tables_made):
+        """A line each, which leave out the taps that read nothing."""
+        monkeypatch.setattr(_correlation, "RUN", -1e9)
+        check(rng, x_shape, w_shape, kwargs, dtype)
+        assert all(tables["flat"] == len(tables["extent"]) - 1 for tables in tables_made)
+
     def test_by_the_definition(self, rng, x_shape, w_shape, kwargs, dtype, monkeypatch, fresh_plans):
         monkeypatch.setattr(_direct, "is_wasteful", lambda *_: True)
         check(rng, x_shape, w_shape, kwargs, dtype)
+
+
+# ---- small images in a batch --------------------------------------------------------------------------------
+
+SMALL_IMAGES = [
+    ((20, 6, 4, 5), (6, 5, 4, 4), {"channels": "first", "stride": 2, "padding": 1}),
+    ((9, 2, 5, 3, 4), (2, 3, 3, 2, 3), {"channels": "first", "dilation": (2, 1, 1), "padding": (2, 0, 1)}),
+    ((12, 4, 4, 6), (6, 4, 3, 3), {"channels": "last", "groups": 2, "padding": 2, "stride": (1, 3)}),
+    ((5, 3, 3, 2, 4, 3), (3, 4, 2, 3, 2, 3), {"channels": "first", "padding": (1, 1, 0, 1)}),
+]
+
+
+@pytest.mark.parametrize("run", [-1e9, 0.3])
+@pytest.mark.parametrize("dtype", [np.float32, np.complex128])
+@pytest.mark.parametrize(("x_shape", "w_shape", "kwargs"), SMALL_IMAGES, ids=str)
+def test_small_images(rng, x_shape, w_shape, kwargs, dtype, run, monkeypatch, tables_made):
+    """In any order of the axes; runs leave out what reads only zeros."""
+    orders = []
+
+    def in_turn(dims, box_of):
+        count = sum(dim.axis >= 0 for dim in dims)
+        a = len(orders) % count + 1  # as many axes of the kernel come before those of the batch
+        order = sorted(dims, key=lambda dim: a - 0.5 if dim.axis < 0 else dim.axis)
+        orders.append([dim.axis for dim in order])
+        return order, box_of(order)[0]
+
+    for module in (_correlation, _weights):
+        monkeypatch.setattr(module, "arranged", in_turn)
+    monkeypatch.setattr(_direct, "stencil", lambda *_, exact: None)
+    monkeypatch.setattr(_direct, "weight_lines", lambda *_: None)
+    monkeypatch.setattr(_correlation, "RUN", run)
+    check(rng, x_shape, w_shape, kwargs, dtype)
+    assert any(order != sorted(order) for order in orders)
+    assert any(tables["segment_range"].size for tables in tables_made) or run > 0
 
 
 # ---- tasks that pack their weights ------------------------------------------------------------------------

@@ -140,6 +140,7 @@ cdef struct Scratch:
     real* samples  # of some channels, whose sums the planes are
     real* source  # the planes of the box
     real* part  # of the weights, those of the rows of the task
+    Segment* met  # segments of which a run reads more than zeros
     real* strip  # of the planes, as a tile reads it
     real* result  # the rows of the task
     real* stored  # the same, or sums of them
@@ -164,9 +165,10 @@ cdef class Correlation:
     cdef bint zeros  # whether the last row of results is all zeros
     cdef Py_ssize_t run_pitch, row_pitch, result_group, results, widest
     cdef Py_ssize_t copied  # panels that are worth to copy the strip of the planes that they meet; 0 if none are
-    cdef Py_ssize_t source_size, planes_size, part_size, strip_size, result_size, line_size
+    cdef Py_ssize_t source_size, planes_size, part_size, met_size, strip_size, result_size, line_size
     cdef const Py_ssize_t[::1] extent, counts, unit, halo, pitch
     cdef const Py_ssize_t[::1] segments, strip_segment, class_strip
+    cdef const Py_ssize_t[::1] segment_range  # positions along the axes before `flat` that meet samples; none if all do
     cdef const Py_ssize_t[::1] group_panel, panel_rows, panel_start
     cdef const Py_ssize_t[::1] result_step, group_row, group_block, row_place, row_result, row_range, row_channel
     cdef const Py_ssize_t[::1] block_row, block_range, block_ragged, block_filled
@@ -179,6 +181,7 @@ cdef class Correlation:
         self.extent, self.counts, self.unit = tables["extent"], tables["counts"], tables["unit"]
         self.halo, self.pitch, self.flat = tables["halo"], tables["pitch"], tables["flat"]
         self.segments, self.segment_step = tables["segments"], tables["segment_step"]
+        self.segment_range = tables["segment_range"]
         self.strip_segment, self.class_strip = tables["strip_segment"], tables["class_strip"]
         self.group_panel, self.panel_rows = tables["group_panel"], tables["panel_rows"]
         self.panel_start = tables["panel_start"]
@@ -212,6 +215,10 @@ cdef class Correlation:
         self.planes_size = self.source_size * (self.boxes if self.by_rows else 1)
         self.scratch_size = planes.together * self.sample_size + self.planes_size + self.part_size + self.strip_size
         self.scratch_size += self.result_size + self.stored_size + cache_lines(self.widest) + self.line_size
+        self.met_size = 0
+        if self.segment_range.shape[0]:
+            self.met_size = cache_lines(self.segments.shape[0] * (sizeof(Py_ssize_t) // sizeof(real)))
+        self.scratch_size += self.met_size
 
     cdef Py_ssize_t longest_strip(self) noexcept:
         """Steps of the longest strip, 0 if none is copied: many panels are to meet it, and all of it to stay in L1."""
@@ -270,7 +277,8 @@ cdef class Correlation:
                 states[worker].samples = memory.first + worker * self.scratch_size
                 states[worker].source = states[worker].samples + self.planes.together * self.sample_size
                 states[worker].part = states[worker].source + self.planes_size
-                states[worker].strip = states[worker].part + self.part_size
+                states[worker].met = <Segment*> (states[worker].part + self.part_size)
+                states[worker].strip = states[worker].part + self.part_size + self.met_size
                 states[worker].result = states[worker].strip + self.strip_size
                 states[worker].stored = states[worker].result + (self.result_size if self.stored_size else 0)
                 states[worker].bias = states[worker].result + self.result_size + self.stored_size
@@ -399,7 +407,7 @@ cdef class Correlation:
         const Py_ssize_t* size, real* result, Scratch* s,
     ) noexcept nogil:
         """Rows of one group at the positions of one box, which is packed."""
-        self.multiply(rows, weights, size, s)
+        self.multiply(rows, weights, at, size, s)
         if self.stored_size:
             self.add_rows(self.group_row[rows + 1] - self.group_row[rows], s)
         elif self.check:
@@ -434,16 +442,17 @@ cdef class Correlation:
 
     @final
     cdef void multiply(
-        self, Py_ssize_t rows, const real* weights, const Py_ssize_t* size, Scratch* s,
+        self, Py_ssize_t rows, const real* weights, const Py_ssize_t* at, const Py_ssize_t* size, Scratch* s,
     ) noexcept nogil:
         """Every panel of weights of the group times every run of positions in the box."""
         cdef Py_ssize_t c, strip, segment, first, panels, panel, d, run, start, done, length = 1, runs = 1
         cdef Py_ssize_t e[MAX_DIMS]
         cdef const Segment* segments = <const Segment*> &self.segments[0] if self.segments.shape[0] else NULL
+        cdef const Segment* those
         cdef const Segment* piece
         cdef Segment copy
         cdef const real* b
-        cdef Py_ssize_t count, step, calls = 0
+        cdef Py_ssize_t all, number, count, step, calls = 0
         cdef int width
         for d in range(self.dims):
             if d < self.flat:
@@ -466,17 +475,20 @@ cdef class Correlation:
                 segment = self.strip_segment[strip]
                 for d in range(self.flat):
                     e[d] = 0
+                all = self.strip_segment[strip + 1] - segment
+                those, number = segments + segment, all
                 for run in range(runs):
                     start = 0
                     for d in range(self.flat):
                         start += e[d] * self.pitch[d]
+                    if self.met_size:
+                        those, number = s.met, self.segments_met(segment, self.strip_segment[strip + 1], at, e, s.met)
                     # As many positions as a tile is wide stay in L1 while they meet all panels.
                     done = 0
                     while done < length:
                         width = next_width(self.tile_rows, (length - done + LANES - 1) // LANES)
-                        b, piece, step = s.source + start + done, segments + segment, self.segment_step
-                        count = self.strip_segment[strip + 1] - segment
-                        if panels >= self.copied and self.strip_size:
+                        b, piece, count, step = s.source + start + done, those, number, self.segment_step
+                        if panels >= self.copied and self.strip_size and count == all:
                             copy = copy_strip(width, b, piece, count, step, s.strip)
                             b, piece, count, step = s.strip, &copy, 1, width * LANES
                         multiply_panels(
@@ -486,6 +498,24 @@ cdef class Correlation:
                         )
                         done += width * LANES
                     advance(self.flat, size, e)
+
+    @final
+    cdef Py_ssize_t segments_met(
+        self, Py_ssize_t first, Py_ssize_t last, const Py_ssize_t* at, const Py_ssize_t* e, Segment* met,
+    ) noexcept nogil:
+        """Those of ``segments[first:last]`` that read samples, e positions into a box; returns how many these are."""
+        cdef Py_ssize_t i, d, count = 0
+        cdef const Py_ssize_t* within
+        cdef bint some
+        for i in range(first, last):
+            within = &self.segment_range[2 * i * self.flat]
+            some = True
+            for d in range(self.flat):
+                some &= within[2 * d] <= at[d] + e[d] < within[2 * d + 1]
+            if some:
+                met[count] = (<const Segment*> &self.segments[0])[i]
+                count += 1
+        return count
 
     @final
     cdef void store(
