@@ -108,26 +108,28 @@ def dims_of(
     return dims
 
 
-def arranged(dims: list[Dim], box_of: Callable[[list[Dim]], tuple[Sizes, float]]) -> tuple[list[Dim], Sizes]:
-    """The order of the axes that takes least time, and its box: `box_of` tells both for an order.
+def arranged(dims: list[Dim], box_of: Callable[[list[Dim]], tuple[float, Sizes, int]]) -> tuple[list[Dim], Sizes, int]:
+    """The order of the axes that takes least time, its box, and the axis from which on positions are one run.
 
     Where images are small, batch axes may come after some of the axes of the kernel.  They have no halo that would be
     junk between the lines of a run, and that of the first axis is none; nor does a run meet taps that read nothing
     along the axes before it.
     """
-    box, least = box_of(dims)
-    batch = [dim for dim in dims if dim.axis < 0 and dim.split.positions > 1]
+    least, box, flat = box_of(dims)
+    if dims[-1].axis < 0 or all(dim.axis >= 0 for dim in dims):
+        return dims, box, flat
     single = [dim for dim in dims if dim.split.positions == 1]
+    batch = [dim for dim in dims if dim.axis < 0 and dim.split.positions > 1]
     others = [dim for dim in dims if dim.axis >= 0 and dim.split.positions > 1]
-    if not batch or dims[-1].axis < 0 or math.prod(dim.split.positions for dim in others) > SMALL:
-        return dims, box
+    if math.prod(dim.split.positions for dim in others) > SMALL:
+        return dims, box, flat
     least *= ARRANGED
     for a in range(1, len(others)):
         order = [*single, *others[:a], *batch, *others[a:]]
-        other, time = box_of(order)
+        time, other, first = box_of(order)
         if time < least:
-            dims, box, least = order, other, time
-    return dims, box
+            least, dims, box, flat = time, order, other, first
+    return dims, box, flat
 
 
 def all_phases(sizes: tuple[int, ...]) -> Index:

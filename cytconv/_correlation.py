@@ -43,7 +43,7 @@ from ._phases import Direction, Index, Pattern, Run, Split, fold, split_axis, sp
 from ._runtime import ISA, workers_for
 from ._taps import products
 from ._winograd import BLOCKS, mixing_cost, mixtures, plane_terms, read_places, result_terms, tap_terms
-from .kernels.tables import best_box, blocks
+from .kernels.tables import best_box, blocks, run_times
 
 # How near to the peak each register tile was seen to come, by its number of rows (kernels/tile.pxi).
 TILES = {6: 1.0, 4: 1.0, 3: 0.92, 2: 0.92, 1: 0.5} if ISA == "avx512" else {6: 1.0, 4: 1.0, 3: 0.8, 2: 0.8, 1: 0.5}
@@ -55,8 +55,9 @@ AGAIN = 2  # For another box, all weights are read again: in the time in which t
 BOX = 2000  # What else it takes to begin with a box, in cycles.
 MIXED_ROWS = 1024  # the same where results are sums of rows
 BY_ROWS = 320  # positions with which tasks pack their weights themselves,
-LEAST_WEIGHTS = 2**15  # if there are so many,
-MANY = 3  # and so many times more than samples to pack;
+MOST_SAMPLES = 2**21  # if these are no more,
+LEAST_WEIGHTS = 2**15  # and so many weights,
+MANY = 3  # and so many times more than samples;
 PART_BYTES = L2_BYTES // 2  # of a task, at most,
 EACH = 4  # of which there are so many for each thread
 WASTE = 64  # how many times more than necessary the kernels may do: they are that much faster than numpy
@@ -65,6 +66,7 @@ LITTLE = 10**7  # multiplications, or samples to copy, that are no waste worth a
 FOLD = 4  # rows of an axis that become rows of a tile,
 GAIN = 0.6  # if that takes no more than this share of the time: more samples are packed, and results checked
 NARROW = 1.4 if PER_CYCLE == 2 else 1  # vectors in the time of one by itself, which waits for its weights to be loaded
+SHORT = 32  # positions along an axis, for each of its halo, of which a share worth counting meets only zeros
 RUN = 0.3  # vectors that are multiplied in the time that it takes to begin with a run of them, with many weights
 COPY = 30  # multiplications that take as long as to copy one sample,
 MIX = 100 * WIDE  # or to combine and pack one weight
@@ -165,6 +167,8 @@ class _Price(NamedTuple):
     tile: int  # rows in a register tile: the height that wastes least, weighed by the work of each class
     cost: float  # multiplications, weighed by how fast the tile is
     weights: int  # that are packed, but for what the tiles of several groups of rows lack
+    rows: int  # of results,
+    terms: int  # and how many products one of them is the sum of, at most
 
 
 @lru_cache(maxsize=256)
@@ -180,7 +184,8 @@ def _price(patterns: tuple[Pattern, ...], sources: int, results: int) -> _Price:
     tile = min(TILES, key=cost)
     # The terms of all sums, and the sums.
     mixing = mixing_cost(patterns, sources, results) if mixed else 0
-    return _Price(tile, cost(tile) + mixing, int((terms * -(-count // tile) * tile).sum()))
+    weights = int((terms * -(-count // tile) * tile).sum())
+    return _Price(tile, cost(tile) + mixing, weights, int(count.sum()), int(terms.max()))
 
 
 def _classes(patterns: tuple[Pattern, ...], sources: int, results: int) -> tuple[Index, Index]:
@@ -419,19 +424,24 @@ def _best(
     def chosen(splits: list[Split]) -> tuple[Layout, list[Split], bool]:
         patterns = tuple(split.pattern for split in splits)
         most = MIXED_ROWS if any(pattern.mix for pattern in patterns) else ROWS
-        weights, positions = price(splits).weights, batch // groups * math.prod(split.positions for split in splits)
+        by_rows = all(pattern.kernel is None for pattern in patterns) and packs_weights(splits, price(splits))
+        if by_rows:
+            most = min(most, rows_of_task(price(splits), workers_for(int(batch * cost(splits)))))
+        layout = _layout(module, direction, patterns, sources, results, channels_inside, most)
+        return layout, splits, by_rows and groups * (layout.row_groups.size - 1) > 1
+
+    def packs_weights(splits: list[Split], of: _Price) -> bool:
+        """Whether there are so many weights for so few positions that tasks had better pack theirs."""
+        positions = batch // groups * math.prod(split.positions for split in splits)
         samples = batch // groups * sources
         for split in splits:
             samples *= split.source_start.size * (split.positions + split.halo)
-        combined = any(pattern.kernel is not None for pattern in patterns)
-        by_rows = positions <= BY_ROWS and weights > max(LEAST_WEIGHTS // groups, MANY * samples) and not combined
-        if by_rows:
-            number, terms = _classes(patterns, sources, results)
-            enough = -(-groups * int(number.sum()) // (EACH * workers_for(int(batch * cost(splits)))))
-            fit = PART_BYTES * module.lanes // (int(terms.max()) * module.vector_bytes)
-            most = max(min(most, enough, fit), 2 * price(splits).tile)
-        layout = _layout(module, direction, patterns, sources, results, channels_inside, most)
-        return layout, splits, by_rows and groups * (layout.row_groups.size - 1) > 1
+        few = positions <= BY_ROWS and samples <= MOST_SAMPLES
+        return few and of.weights > max(LEAST_WEIGHTS // groups, MANY * samples)
+
+    def rows_of_task(of: _Price, workers: int) -> int:
+        fit: int = PART_BYTES * module.lanes // (of.terms * module.vector_bytes)
+        return max(min(fit, -(-groups * of.rows // (EACH * workers))), 2 * of.tile)
 
     ways = [[split_axis(axis, direction) for axis in axes]]
     if direction == "forward" and any(axis.low % axis.stride for axis in axes):
@@ -529,7 +539,7 @@ def correlation(
     tile, vectors, inner = layout.tile, module.widths[layout.tile], layout.inner
     mixed = any(split.pattern.mix for split in splits)
     dims = dims_of(splits, source_shape, source_strides, result_strides)
-    met = [1.0 if mixed else axis.products() / (s.positions * axis.taps) for axis, s in zip(axes, splits, strict=True)]
+    met = [1.0 if mixed else _share_met(axis, split) for axis, split in zip(axes, splits, strict=True)]
     phases = math.prod(split.pattern.source_phases for split in splits)
     planes = sources * phases
 
@@ -548,18 +558,16 @@ def correlation(
     again = RUN * min(multiplied * itemsize / (row_groups * L2_BYTES), 1)
     look_up = 2 * len(layout.segments) / cycles
 
-    def times(dims: list[Dim], box: list[int]) -> list[float]:
-        return [_runs(dims, box, met, lanes, again, look_up, a) for a in range(len(dims))]
-
-    def box_of(dims: list[Dim]) -> tuple[list[int], float]:
-        """The best box, and what its runs take for each position."""
+    def box_of(dims: list[Dim]) -> tuple[float, list[int], int]:
+        """What the runs of the best box take for each position, that box, and the axis from which on they run."""
         extent, halo = [dim.split.positions for dim in dims], [dim.split.halo for dim in dims]
-        taps = [max((run.length for runs in dim.split.pattern.classes for run in runs), default=1) for dim in dims]
+        taps = [max((run.length for each in dim.split.pattern.classes for run in each), default=1) for dim in dims]
         box = best_box(extent, halo, most, lanes, cycles, begin, planes, held, pieces, workers_for(work), taps, near)
-        return box, min(times(dims, box)) / math.prod(box)
+        shares = [met[dim.axis] if dim.axis >= 0 else 1.0 for dim in dims]
+        times = run_times(box, halo, lanes, shares, again, look_up)
+        return min(times) / math.prod(box), box, times.index(min(times))
 
-    dims, box = arranged(dims, box_of)
-    flat = int(np.argmin(times(dims, box)))
+    dims, box, flat = arranged(dims, box_of)
     extent, halo = [dim.split.positions for dim in dims], [dim.split.halo for dim in dims]
     counts = [-(-size // part) for size, part in zip(extent, box, strict=True)]
     padded = grown(box, halo)
@@ -575,9 +583,9 @@ def correlation(
     def run(a: int) -> int:
         return reach(box[a:], pitch[a:])
 
-    runs = math.prod(box[:flat])
+    number = math.prod(box[:flat])
     run_pitch = -(-run(flat) // (lanes * vectors)) * lanes * vectors
-    row_pitch = line_pitch(runs * run_pitch, itemsize)
+    row_pitch = line_pitch(number * run_pitch, itemsize)
 
     # Where samples come from, and where rows go.
     source_start, source_range = source_places(dims, all_phases(tuple(split.source_start.size for split in splits)))
@@ -625,7 +633,7 @@ def correlation(
         place = read_places(splits, plane, pitch_of)
         plane_sums = module.Sums(*plane_terms(layout.patterns), place, reach(padded, pitch), sources * plane)
         place = np.arange(layout.channel_rows) * row_pitch
-        row_sums = module.Sums(*result_terms(layout.patterns), place, (runs - 1) * run_pitch + run(flat), row_pitch)
+        row_sums = module.Sums(*result_terms(layout.patterns), place, (number - 1) * run_pitch + run(flat), row_pitch)
     kernel = module.Correlation(
         source_planes,
         plane_sums,
@@ -684,15 +692,10 @@ def correlation(
     )
 
 
-def _runs(dims: list[Dim], box: list[int], met: list[float], lanes: int, again: float, look_up: float, a: int) -> float:
-    """The vectors of a box in which the positions from axis a on are one run; and in vectors, the time to begin runs.
-
-    A run leaves out the taps that read nothing along the axes before.
-    """
-    halo = [dim.split.halo for dim in dims]
-    vectors = -(-reach(box[a:], pitches(grown(box, halo))[a:]) // lanes)
-    share = math.prod(met[dim.axis] for dim in dims[:a] if dim.axis >= 0)
-    return math.prod(box[:a]) * (vectors * share + again + (a * look_up if share < 1 else 0))
+def _share_met(axis: Axis, split: Split) -> float:
+    """The share of the products of an axis that are not with zeros around the samples; 1 if that is most of them."""
+    few = split.positions <= SHORT * split.halo and split.result_start.size <= axis.stride  # not folded
+    return axis.products() / (split.positions * axis.taps) if few else 1.0
 
 
 def channel_places(channel: Index, parts: int, step: int, part_step: int) -> Index:

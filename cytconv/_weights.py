@@ -42,7 +42,7 @@ from ._geometry import Axis
 from ._machine import FETCHES, PER_CYCLE
 from ._phases import Index, Matrix, Pattern, Split, split_axis, spread
 from ._winograd import kron, mixing_cost, mixtures, plane_terms, read_places, result_terms, transposed
-from .kernels.tables import best_box
+from .kernels.tables import best_box, run_times
 
 __all__ = ["WeightAdjoint", "weight_adjoint"]
 
@@ -128,15 +128,14 @@ def weight_adjoint(
     blocks = outer * (FEW_TASKS if inputs * phases_x > 2 * y_block * phases_y else 1)
     workers = 2 if 2 * sums * itemsize <= SUM_BYTES else 1
 
-    def box_of(dims: list[Dim]) -> tuple[list[int], float]:
-        """The best box, and the vectors of its runs for each position."""
+    def box_of(dims: list[Dim]) -> tuple[float, list[int], int]:
+        """Vectors of the runs of the best box for each position, that box, and the axis from which on they run."""
         extent, halo = [dim.split.positions for dim in dims], [dim.split.halo for dim in dims]
         box = best_box(extent, halo, max(most, 4 * lanes), lanes, cycles, begin, planes, 0, blocks, workers)
-        pitch = pitches(grown(box, halo))
-        vectors = (math.prod(box[:a]) * -(-reach(box[a:], pitch[a:]) // lanes) for a in range(len(box)))
-        return box, min(vectors) / math.prod(box)
+        vectors = run_times(box, halo, lanes, [1.0] * len(dims), 0, 0)
+        return min(vectors) / math.prod(box), box, vectors.index(min(vectors))
 
-    dims, box = arranged(dims, box_of)
+    dims, box, _ = arranged(dims, box_of)
     extent, halo = [dim.split.positions for dim in dims], [dim.split.halo for dim in dims]
     padded = grown(box, halo)
     y_pitch = pitches(padded)

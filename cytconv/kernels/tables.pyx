@@ -130,6 +130,28 @@ cdef double cost_of_box(const Search* s, Py_ssize_t line) noexcept nogil:
     return (s.work + FAR * s.planes * far) * fewest + s.planes * packed + s.rows * (stored + JUMP * jumps)
 
 
+def run_times(box, halo, Py_ssize_t lanes, met, double again, double look_up):
+    """For each axis, what a box takes, in vectors, if the positions from it on are one run, junk between rows and all.
+
+    A run leaves out the taps that read nothing along the axes before: it meets the share `met` of those of each axis.
+    To begin with one takes `again`, and `look_up` for each of these axes if there are such taps.
+    """
+    cdef Py_ssize_t d, size, dims = len(box), number = 1
+    cdef double share = 1, pitch = 1, reach = 1
+    cdef double vectors[MAX_DIMS]
+    for d in range(dims - 1, -1, -1):
+        size = box[d]
+        reach += (size - 1) * pitch
+        pitch *= <double> size + <Py_ssize_t> halo[d]
+        vectors[d] = ceil(reach / lanes)
+    times = []
+    for d in range(dims):
+        times.append(number * (vectors[d] * share + again + (d * look_up if share < 1 else 0)))
+        number *= <Py_ssize_t> box[d]
+        share *= <double> met[d]
+    return times
+
+
 def places(const Py_ssize_t[:, :] phases, sides):
     """Where phases begin in their array, and their positions ``[first, last)`` along every axis of positions.
 
