@@ -34,7 +34,7 @@ import numpy as np
 from libraries import LIBRARIES, Array, reference
 from processes import Process, limit_threads
 from report import FORMS, OWN, Cell, Run, markdown, ms, picture, times
-from workloads import DIRECTIONS, WORKLOADS, Workload, random_layers
+from workloads import DIRECTIONS, NETWORKS, WORKLOADS, Workload, random_layers
 
 FEW = 3  # rounds for a peer that is far behind
 FAR = 10  # times the fastest
@@ -171,6 +171,7 @@ def arguments() -> argparse.Namespace:
     )
     parser.add_argument("--peers", type=some_of(peers), default=peers, metavar="LIST", help=",".join(peers))
     parser.add_argument("--quick", action="store_true", help="a few small workloads, two rounds")
+    parser.add_argument("--networks", action="store_true", help="layers of well-known networks instead")
     parser.add_argument("--random", type=int, metavar="N", help="so many layers drawn at random instead")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--all-peers", action="store_true", help="also tables of the times of every library")
@@ -187,7 +188,9 @@ def main() -> int:
     if options.from_json:
         run = Run.load(options.from_json)
     else:
-        known = WORKLOADS if options.random is None else random_layers(options.random, options.seed)
+        known = NETWORKS if options.networks else WORKLOADS
+        if options.random is not None:
+            known = random_layers(options.random, options.seed)
         rows = [row for row in known if re.search(options.rows, row.name) and (row.quick or not options.quick)]
         options.rounds = 2 if options.quick else options.rounds
         with tempfile.TemporaryDirectory() as directory:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["DIRECTIONS", "WORKLOADS", "Workload", "random_layers"]
+__all__ = ["DIRECTIONS", "NETWORKS", "WORKLOADS", "Workload", "random_layers"]
 
 DIRECTIONS = ("forward", "adjoint", "weights")
 USUAL = {"stride": 1, "padding": 0, "output_padding": 0, "dilation": 1, "groups": 1}
@@ -177,5 +177,54 @@ WORKLOADS = (
     plain("one channel float64 96^3; k4 s2 p1", (96,) * 3, 4, "float64", stride=2, padding=1),
     plain("one channel float64 96^3; k5 s1", (96,) * 3, 5, "float64"),
     plain("one channel float64 2^20; k64 s4", (2**20,), 64, "float64", stride=4),
+)
+
+# Layers of networks that people train, or much like them, with small batches.
+NETWORKS = (
+    layer("DCGAN: 16, 100->512, 1x1; k4 s1", 16, 100, 512, (1, 1), 4),
+    layer("DCGAN: 16, 512->256, 4x4; k4 s2 p1", 16, 512, 256, (4, 4), 4, stride=2, padding=1),
+    layer("DCGAN: 16, 128->64, 16x16; k4 s2 p1", 16, 128, 64, (16, 16), 4, stride=2, padding=1),
+    layer("DCGAN: 16, 64->3, 32x32; k4 s2 p1", 16, 64, 3, (32, 32), 4, stride=2, padding=1),
+    layer("VAE: 8, 64->32, 14x14; k3 s2 p1 op1", 8, 64, 32, (14, 14), 3, stride=2, padding=1, output_padding=1),
+    layer("VAE: 8, 32->1, 28x28; k3 s2 p1 op1", 8, 32, 1, (28, 28), 3, stride=2, padding=1, output_padding=1),
+    layer("VAE: 64, 32->16, 7x7; k4 s2 p1", 64, 32, 16, (7, 7), 4, stride=2, padding=1),
+    layer("FSRCNN x4: 1, 56->1, 64x64; k9 s4 p4 op3", 1, 56, 1, (64, 64), 9, stride=4, padding=4, output_padding=3),
+    layer("super-resolution x4: 1, 64->3, 128x128; k4 s4", 1, 64, 3, (128, 128), 4, stride=4),
+    layer("FCN-32s: 1, 21->21, 8x8; k64 s32 p16", 1, 21, 21, (8, 8), 64, stride=32, padding=16),
+    layer("FCN-8s: 1, 21 depthwise, 32x32; k16 s8 p4", 1, 21, 1, (32, 32), 16, stride=8, padding=4, groups=21),
+    layer("FCN: 1, 21->21, 16x16; k4 s2 p1", 1, 21, 21, (16, 16), 4, stride=2, padding=1),
+    layer("U-Net: 4, 256->128, 32x32; k2 s2", 4, 256, 128, (32, 32), 2, stride=2),
+    layer("U-Net: 1, 512->256, 16x16; k2 s2", 1, 512, 256, (16, 16), 2, stride=2),
+    layer("U-Net: 1, 64->32, 128x128; k2 s2", 1, 64, 32, (128, 128), 2, stride=2),
+    layer("segmentation head: 1, 32->2, 256x256; k2 s2", 1, 32, 2, (256, 256), 2, stride=2),
+    layer("3-D U-Net: 1, 320->256, 4x4x4; k2 s2", 1, 320, 256, (4, 4, 4), 2, stride=2),
+    layer("3-D U-Net: 1, 256->128, 8x8x8; k2 s2", 1, 256, 128, (8, 8, 8), 2, stride=2),
+    layer("3-D U-Net: 1, 64->32, 32x32x32; k2 s2", 1, 64, 32, (32, 32, 32), 2, stride=2),
+    layer("V-Net: 1, 128->64, 16x16x16; k2 s2", 1, 128, 64, (16, 16, 16), 2, stride=2),
+    layer("3D-GAN: 4, 200->256, 1x1x1; k4 s1", 4, 200, 256, (1, 1, 1), 4),
+    layer("3D-GAN: 4, 256->128, 4x4x4; k4 s2 p1", 4, 256, 128, (4, 4, 4), 4, stride=2, padding=1),
+    layer("3D-GAN: 4, 128->64, 8x8x8; k4 s2 p1", 4, 128, 64, (8, 8, 8), 4, stride=2, padding=1),
+    layer("3D-GAN: 4, 64->1, 32x32x32; k4 s2 p1", 4, 64, 1, (32, 32, 32), 4, stride=2, padding=1),
+    layer("HiFi-GAN: 1, 512->256, 100; k16 s8 p4", 1, 512, 256, (100,), 16, stride=8, padding=4),
+    layer("HiFi-GAN: 1, 256->128, 800; k16 s8 p4", 1, 256, 128, (800,), 16, stride=8, padding=4),
+    layer("HiFi-GAN: 1, 128->64, 6400; k4 s2 p1", 1, 128, 64, (6400,), 4, stride=2, padding=1),
+    layer("HiFi-GAN: 1, 64->32, 12800; k4 s2 p1", 1, 64, 32, (12800,), 4, stride=2, padding=1),
+    layer("WaveGAN: 4, 256->128, 256; k25 s4 p11 op1", 4, 256, 128, (256,), 25, stride=4, padding=11, output_padding=1),
+    layer("Demucs: 1, 512->256, 1000; k8 s4", 1, 512, 256, (1000,), 8, stride=4),
+    layer("EnCodec: 1, 512->256, 75; k16 s8 p4", 1, 512, 256, (75,), 16, stride=8, padding=4),
+    layer("EnCodec: 1, 64->32, 12000; k4 s2 p1", 1, 64, 32, (12000,), 4, stride=2, padding=1),
+    layer("pix2pix: 1, 512->512, 2x2; k4 s2 p1", 1, 512, 512, (2, 2), 4, stride=2, padding=1),
+    layer("pix2pix: 1, 1024->512, 16x16; k4 s2 p1", 1, 1024, 512, (16, 16), 4, stride=2, padding=1),
+    layer("pix2pix: 1, 256->64, 64x64; k4 s2 p1", 1, 256, 64, (64, 64), 4, stride=2, padding=1),
+    layer("CycleGAN: 1, 256->128, 64x64; k3 s2 p1 op1",
+          1, 256, 128, (64, 64), 3, stride=2, padding=1, output_padding=1),
+    layer("CycleGAN: 1, 128->64, 128x128; k3 s2 p1 op1",
+          1, 128, 64, (128, 128), 3, stride=2, padding=1, output_padding=1),
+    layer("style transfer: 1, 128->3, 128x128; k9 s1 p4", 1, 128, 3, (128, 128), 9, padding=4),
+    layer("YOLO: 1, 128->128, 40x40; k2 s2", 1, 128, 128, (40, 40), 2, stride=2),
+    layer("upsampling: 1, 256 depthwise, 32x32; k4 s2 p1", 1, 256, 1, (32, 32), 4, stride=2, padding=1, groups=256),
+    layer("CenterNet: 1, 256->256, 16x16; k4 s2 p1", 1, 256, 256, (16, 16), 4, stride=2, padding=1),
+    layer("pose estimation: 1, 256->256, 64x48; k4 s2 p1", 1, 256, 256, (64, 48), 4, stride=2, padding=1),
+    layer("Mask R-CNN: 8, 256->256, 14x14; k2 s2", 8, 256, 256, (14, 14), 2, stride=2),
 )
 # fmt: on
