@@ -9,8 +9,8 @@ task has fewer than 576, and where strips are copied one that stays in L1.  ``pl
 eighths of the second-level cache, and within 768 KiB unless more makes room for 320 positions, and
 ``rows * prod(box)`` within a quarter, as far as a box of three tiles (6 to 24 vectors of positions) allows; among such
 boxes `cytconv.kernels.tables.best_box` finds the one that takes least time.  Where tasks pack their weights, which is
-with no more than 320 positions, it holds all boxes, and of the weights half of the second-level cache or those of two
-tiles.  In the adjoint of the weights it is ::
+with no more than 320 positions, it holds all planes, up to 8 MiB, and of the weights as much as the second-level cache
+at most.  In the adjoint of the weights it is ::
 
     channels of x * prod(box) + planes of y * prod(box + halo) + 6 * taps * channels of y
 
@@ -50,6 +50,7 @@ __all__ = [
     "positions_in_cache",
     "reach",
     "result_places",
+    "sizes",
     "source_places",
     "table",
 ]
@@ -108,21 +109,25 @@ def dims_of(
     return dims
 
 
+def sizes(dims: Sequence[Dim]) -> tuple[Sizes, Sizes]:
+    """The extents and halos of these axes."""
+    return [dim.split.positions for dim in dims], [dim.split.halo for dim in dims]
+
+
 def arranged(dims: list[Dim], box_of: Callable[[list[Dim]], tuple[float, Sizes, int]]) -> tuple[list[Dim], Sizes, int]:
     """The order of the axes that takes least time, its box, and the axis from which on positions are one run.
 
-    Where images are small, batch axes may come after some of the axes of the kernel.  They have no halo that would be
-    junk between the lines of a run, and that of the first axis is none; nor does a run meet taps that read nothing
-    along the axes before it.
+    Where images are small, batch axes may come after some of the axes of the kernel.  They have no halo, which is junk
+    between the lines of a run but for that of its outermost axis; and a run leaves out the taps that read nothing along
+    the axes before it.
     """
     least, box, flat = box_of(dims)
-    if dims[-1].axis < 0 or all(dim.axis >= 0 for dim in dims):
+    positions, halo = sizes([dim for dim in dims if dim.axis >= 0])
+    if dims[-1].axis < 0 or len(positions) == len(dims) or not any(halo) or math.prod(positions) > SMALL:
         return dims, box, flat
     single = [dim for dim in dims if dim.split.positions == 1]
     batch = [dim for dim in dims if dim.axis < 0 and dim.split.positions > 1]
     others = [dim for dim in dims if dim.axis >= 0 and dim.split.positions > 1]
-    if math.prod(dim.split.positions for dim in others) > SMALL:
-        return dims, box, flat
     least *= ARRANGED
     for a in range(1, len(others)):
         order = [*single, *others[:a], *batch, *others[a:]]

@@ -34,6 +34,7 @@ from ._boxes import (
     positions_in_cache,
     reach,
     result_places,
+    sizes,
     source_places,
     table,
 )
@@ -53,13 +54,13 @@ STRIPS = PER_CYCLE == 2  # whether it then passes its sums on, so that all panel
 ROWS = max(144, 288 * L2_BYTES // 2**21)  # of results in one task: what they multiply these samples with stays in L2
 AGAIN = 2  # For another box, all weights are read again: in the time in which they meet so many vectors of positions.
 BOX = 2000  # What else it takes to begin with a box, in cycles.
-MIXED_ROWS = 1024  # the same where results are sums of rows
-BY_ROWS = 320  # positions with which tasks pack their weights themselves,
-MOST_SAMPLES = 2**21  # if these are no more,
-LEAST_WEIGHTS = 2**15  # and so many weights,
-MANY = 3  # and so many times more than samples;
-PART_BYTES = L2_BYTES // 2  # of a task, at most,
-EACH = 4  # of which there are so many for each thread
+MIXED_ROWS = 1024  # rows of results in one task where these are sums of other rows
+FEW_POSITIONS = 320  # with which a task may pack its weights,
+MANY_WEIGHTS = 2**15  # if there are so many of them,
+MORE_WEIGHTS = 3  # and so many times more than samples:
+PART_BYTES = L2_BYTES // 2  # no more than this for each task,
+PLANES_BYTES = 8 * KIB**2  # all planes of the samples taking no more than that,
+TASKS = 4  # and so many tasks, or more, for each thread
 WASTE = 64  # how many times more than necessary the kernels may do: they are that much faster than numpy
 PIECE = 200_000  # multiplications that the kernels do in the time that numpy needs to begin with a piece
 LITTLE = 10**7  # multiplications, or samples to copy, that are no waste worth avoiding
@@ -155,10 +156,10 @@ class Layout:
         )
 
     def _rows_are_near(self) -> bool:
-        """Whether those of a panel find the weights of one product in one cache line, mostly."""
+        """Whether, on average, the weights that the rows of a panel have of one product span less than a cache line."""
         module = self.key[0]
-        reach = int(self.panel_weights.max(initial=0)) + 1
-        return bool(reach * self.tile * module.vector_bytes // module.lanes < 64 * self.panel_weights.size)
+        span = (int(self.panel_weights.max(initial=0)) + 1) * module.vector_bytes // module.lanes
+        return bool(span * self.tile < 64 * self.panel_weights.size)
 
 
 class _Price(NamedTuple):
@@ -168,7 +169,8 @@ class _Price(NamedTuple):
     cost: float  # multiplications, weighed by how fast the tile is
     weights: int  # that are packed, but for what the tiles of several groups of rows lack
     rows: int  # of results,
-    terms: int  # and how many products one of them is the sum of, at most
+    terms: int  # how many products one of them is the sum of, at most,
+    unit: int  # and how many together fill their tiles
 
 
 @lru_cache(maxsize=256)
@@ -185,7 +187,8 @@ def _price(patterns: tuple[Pattern, ...], sources: int, results: int) -> _Price:
     # The terms of all sums, and the sums.
     mixing = mixing_cost(patterns, sources, results) if mixed else 0
     weights = int((terms * -(-count // tile) * tile).sum())
-    return _Price(tile, cost(tile) + mixing, weights, int(count.sum()), int(terms.max()))
+    unit = tile * (int(count.sum()) // results if count.size > 1 else 1)
+    return _Price(tile, cost(tile) + mixing, weights, int(count.sum()), int(terms.max()), unit)
 
 
 def _classes(patterns: tuple[Pattern, ...], sources: int, results: int) -> tuple[Index, Index]:
@@ -210,7 +213,7 @@ def _layout(
 ) -> Layout:
     """Multiply the axes out, for `sources` channels summed over and `results` channels of results.
 
-    There are at most so many rows in a group, or a third more.
+    A group has at most so many rows, or a third more, rounded up to whole tiles of every phase if they are that large.
     """
     ndim = len(patterns)
     kernel = [pattern.taps for pattern in patterns]
@@ -412,8 +415,13 @@ def _best(
     means: Means,
     batch: int,
     groups: int,
+    unpacked: bool = False,
 ) -> tuple[Layout, list[Split], bool]:
-    """The way to take the axes apart that takes least time for all positions together; and whether tasks are rows."""
+    """The way to take the axes apart that takes least time for all positions together.
+
+    Of weights that come `unpacked`, also whether tasks are to pack theirs.
+    """
+    itemsize: int = module.vector_bytes // module.lanes
 
     def price(splits: list[Split]) -> _Price:
         return _price(tuple(split.pattern for split in splits), sources, results)
@@ -424,24 +432,26 @@ def _best(
     def chosen(splits: list[Split]) -> tuple[Layout, list[Split], bool]:
         patterns = tuple(split.pattern for split in splits)
         most = MIXED_ROWS if any(pattern.mix for pattern in patterns) else ROWS
-        by_rows = all(pattern.kernel is None for pattern in patterns) and packs_weights(splits, price(splits))
-        if by_rows:
-            most = min(most, rows_of_task(price(splits), workers_for(int(batch * cost(splits)))))
-        layout = _layout(module, direction, patterns, sources, results, channels_inside, most)
-        return layout, splits, by_rows and groups * (layout.row_groups.size - 1) > 1
+        packs = unpacked and packs_weights(splits)
+        if packs:
+            most = min(most, rows_of_task(splits))
+        return _layout(module, direction, patterns, sources, results, channels_inside, most), splits, packs
 
-    def packs_weights(splits: list[Split], of: _Price) -> bool:
+    def packs_weights(splits: list[Split]) -> bool:
         """Whether there are so many weights for so few positions that tasks had better pack theirs."""
-        positions = batch // groups * math.prod(split.positions for split in splits)
-        samples = batch // groups * sources
+        images, weights = batch // groups, price(splits).weights
+        samples = images * sources
         for split in splits:
             samples *= split.source_start.size * (split.positions + split.halo)
-        few = positions <= BY_ROWS and samples <= MOST_SAMPLES
-        return few and of.weights > max(LEAST_WEIGHTS // groups, MANY * samples)
+        few = images * math.prod(split.positions for split in splits) <= FEW_POSITIONS
+        enough = weights > MORE_WEIGHTS * samples and groups * weights > MANY_WEIGHTS
+        plain = all(split.pattern.kernel is None for split in splits)
+        return few and enough and plain and price(splits).unit * price(splits).terms * itemsize <= PART_BYTES
 
-    def rows_of_task(of: _Price, workers: int) -> int:
-        fit: int = PART_BYTES * module.lanes // (of.terms * module.vector_bytes)
-        return max(min(fit, -(-groups * of.rows // (EACH * workers))), 2 * of.tile)
+    def rows_of_task(splits: list[Split]) -> int:
+        threads = workers_for(int(batch * cost(splits)))
+        fit = PART_BYTES // (price(splits).terms * itemsize)
+        return max(min(fit, -(-groups * price(splits).rows // (TASKS * threads))), price(splits).unit)
 
     ways = [[split_axis(axis, direction) for axis in axes]]
     if direction == "forward" and any(axis.low % axis.stride for axis in axes):
@@ -521,11 +531,13 @@ def correlation(
     result_strides: tuple[int, ...],
     itemsize: int,
     means: Means,
+    unpacked: bool = False,
 ) -> Correlation | None:
     """Plan for split arrays ``(*batch, groups, channels, *spatial, parts)`` of these shapes and strides.
 
     The last axis holds the real and imaginary parts; it and the channels together are `sources` and `results` real
-    channels.  There is no plan if it would copy far more samples than it saves time.
+    channels.  Tasks may pack weights that come `unpacked`.  There is no plan if it would copy far more samples than it
+    saves time.
     """
     ndim = len(axes)
     lanes = module.lanes
@@ -535,11 +547,13 @@ def correlation(
 
     batch = groups * math.prod(source_shape[:lead])
     channels_inside = 0 < result_strides[lead + 1] < min(abs(result_strides[a]) for a in spatial)
-    layout, splits, by_rows = _best(module, direction, axes, sources, results, channels_inside, means, batch, groups)
+    layout, splits, by_rows = _best(
+        module, direction, axes, sources, results, channels_inside, means, batch, groups, unpacked
+    )
     tile, vectors, inner = layout.tile, module.widths[layout.tile], layout.inner
     mixed = any(split.pattern.mix for split in splits)
     dims = dims_of(splits, source_shape, source_strides, result_strides)
-    met = [1.0 if mixed else _share_met(axis, split) for axis, split in zip(axes, splits, strict=True)]
+    met = [1.0 if mixed else share_met(axis, split) for axis, split in zip(axes, splits, strict=True)]
     phases = math.prod(split.pattern.source_phases for split in splits)
     planes = sources * phases
 
@@ -553,6 +567,7 @@ def correlation(
     cycles = multiplied / PER_CYCLE
     begin = AGAIN * cycles + BOX
     near = L1_BYTES // (planes * itemsize)
+    workers = 1 if by_rows else workers_for(work)  # which share the boxes
     # To begin with a run of vectors is to read the weights of a task again, from further away the more they are; and to
     # look which taps the run meets.
     again = RUN * min(multiplied * itemsize / (row_groups * L2_BYTES), 1)
@@ -560,15 +575,15 @@ def correlation(
 
     def box_of(dims: list[Dim]) -> tuple[float, list[int], int]:
         """What the runs of the best box take for each position, that box, and the axis from which on they run."""
-        extent, halo = [dim.split.positions for dim in dims], [dim.split.halo for dim in dims]
+        extent, halo = sizes(dims)
         taps = [max((run.length for each in dim.split.pattern.classes for run in each), default=1) for dim in dims]
-        box = best_box(extent, halo, most, lanes, cycles, begin, planes, held, pieces, workers_for(work), taps, near)
+        box = best_box(extent, halo, most, lanes, cycles, begin, planes, held, pieces, workers, taps, near)
         shares = [met[dim.axis] if dim.axis >= 0 else 1.0 for dim in dims]
         times = run_times(box, halo, lanes, shares, again, look_up)
         return min(times) / math.prod(box), box, times.index(min(times))
 
     dims, box, flat = arranged(dims, box_of)
-    extent, halo = [dim.split.positions for dim in dims], [dim.split.halo for dim in dims]
+    extent, halo = sizes(dims)
     counts = [-(-size // part) for size, part in zip(extent, box, strict=True)]
     padded = grown(box, halo)
     packed = groups * math.prod(counts) * planes * math.prod(padded)
@@ -578,6 +593,7 @@ def correlation(
     # Round up so that a tile may read past the end, and margins be written there (`clear_margin` in kernels/pack.pxi);
     # and keep planes off each other's cache sets.
     plane = line_pitch(math.prod(padded) + lanes * vectors, itemsize)
+    by_rows = by_rows and math.prod(counts) * planes * plane * itemsize <= PLANES_BYTES
 
     # The positions from axis `flat` on are computed as one run, junk between rows and all.
     def run(a: int) -> int:
@@ -684,7 +700,7 @@ def correlation(
     return Correlation(
         layout,
         kernel,
-        tasks=math.prod(counts) * pieces,
+        tasks=pieces if by_rows else math.prod(counts) * pieces,
         work=work,
         packed=packed,
         covers=all(split.covers for split in splits),
@@ -692,9 +708,9 @@ def correlation(
     )
 
 
-def _share_met(axis: Axis, split: Split) -> float:
+def share_met(axis: Axis, split: Split) -> float:
     """The share of the products of an axis that are not with zeros around the samples; 1 if that is most of them."""
-    few = split.positions <= SHORT * split.halo and split.result_start.size <= axis.stride  # not folded
+    few = split.positions <= SHORT * split.halo and split.pattern.kernel is None
     return axis.products() / (split.positions * axis.taps) if few else 1.0
 
 

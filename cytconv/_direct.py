@@ -111,7 +111,7 @@ class Direct:
             sums = _weight_plan(axes, x, y, w, cls._means)
             return None if sums is None else Repeat(sums, shape, w.dtype, workers)
         source, result = (x, y) if reading == "forward" else (y, x)
-        plan = plan_of(reading, axes, w, source, result, cls._means)
+        plan = plan_of(reading, axes, w, source, result, cls._means, unpacked=True)
         if plan is None:
             return None
         return Repeat(plan, shape, w.dtype, workers, packing=plan.packing(w.shape[0], w.shape[3:]))
@@ -208,7 +208,13 @@ class Repeat:
 
 
 def plan_of(
-    direction: Direction, axes: tuple[Axis, ...], w: Array, source: Array, result: Array, means: Means
+    direction: Direction,
+    axes: tuple[Axis, ...],
+    w: Array,
+    source: Array,
+    result: Array,
+    means: Means,
+    unpacked: bool = False,
 ) -> Correlation | Stencil | None:
     """The plan of the forward operator or its adjoint, unless it would waste time."""
     _, inputs, outputs = w.shape[:3]
@@ -230,10 +236,10 @@ def plan_of(
     in_place = stencil(*problem, exact=means == "plain")
     if in_place:
         return in_place
-    plan = correlation(*problem, means)
+    plan = correlation(*problem, means, unpacked)
     if means != "mixed" or (plan and not plan.mixed):
         return plan
-    other = correlation(*problem, "padded")
+    other = correlation(*problem, "padded", unpacked)
     return plan if plan and other and pays_mixed(plan, other) else other
 
 

@@ -24,6 +24,7 @@ from ._boxes import (
     pitches,
     reach,
     result_places,
+    sizes,
     source_places,
     table,
 )
@@ -128,15 +129,18 @@ def weight_adjoint(
     blocks = outer * (FEW_TASKS if inputs * phases_x > 2 * y_block * phases_y else 1)
     workers = 2 if 2 * sums * itemsize <= SUM_BYTES else 1
 
+    def vectors_of(box: list[int], halo: list[int]) -> list[float]:
+        return run_times(box, halo, lanes, [1.0] * len(box), 0, 0)
+
     def box_of(dims: list[Dim]) -> tuple[float, list[int], int]:
         """Vectors of the runs of the best box for each position, that box, and the axis from which on they run."""
-        extent, halo = [dim.split.positions for dim in dims], [dim.split.halo for dim in dims]
+        extent, halo = sizes(dims)
         box = best_box(extent, halo, max(most, 4 * lanes), lanes, cycles, begin, planes, 0, blocks, workers)
-        vectors = run_times(box, halo, lanes, [1.0] * len(dims), 0, 0)
+        vectors = vectors_of(box, halo)
         return min(vectors) / math.prod(box), box, vectors.index(min(vectors))
 
     dims, box, _ = arranged(dims, box_of)
-    extent, halo = [dim.split.positions for dim in dims], [dim.split.halo for dim in dims]
+    extent, halo = sizes(dims)
     padded = grown(box, halo)
     y_pitch = pitches(padded)
 
@@ -156,7 +160,8 @@ def weight_adjoint(
         """Whether such runs are runs of x, too, and whole vectors."""
         return even and follows(a, y_pitch) and run(a) % lanes == 0
 
-    flat = min(range(len(dims)), key=lambda a: (math.prod(box[:a]) * -(-run(a) // lanes), not is_in_place(a)))
+    vectors = vectors_of(box, halo)
+    flat = min(range(len(dims)), key=lambda a: (vectors[a], not is_in_place(a)))
     in_place = is_in_place(flat)
     run_pitch = -(-max(run(flat), math.prod(padded[flat:])) // lanes) * lanes
     x_padded = [*box[:flat], *padded[flat:]]

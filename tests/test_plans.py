@@ -6,6 +6,7 @@ import sys
 import threading
 import tracemalloc
 from collections import deque
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -32,7 +33,9 @@ from cytconv import (
     conv_transpose_weight_adjoint,
 )
 from cytconv._geometry import Axis
+from cytconv._phases import split_axis
 from cytconv.kernels import recall, tables
+from cytconv.kernels.tables import run_times
 
 CACHES = [
     _correlation.correlation,
@@ -97,7 +100,8 @@ def check(rng, x_shape, w_shape, kwargs, dtype, scale=1):
     x, w = integers(rng, x_shape, dtype), scale * integers(rng, w_shape, dtype)
     y = reference.conv_transpose(x, w, **kwargs)
     out = np.full(y.shape, np.nan, dtype)
-    assert_exact(conv_transpose(x, w, out=out, **kwargs), y, dtype)
+    assert_exact(conv_transpose(x, w, out=out, **kwargs), y, dtype)  # weights are packed before
+    assert_exact(conv_transpose(x, w, **kwargs), y, dtype)
     strided = np.full((*y.shape, 2), np.nan, dtype)
     assert_exact(conv_transpose(x, w, out=strided[..., 1], **kwargs), y, dtype)
     y = y.astype(dtype, order="C")
@@ -190,11 +194,21 @@ class TestEveryWay:
         """Batch axes within others, wherever they can be."""
         monkeypatch.setattr(_boxes, "SMALL", np.inf)
         monkeypatch.setattr(_boxes, "ARRANGED", np.inf)
+        changed = []
+
+        def noted(dims, box_of):
+            order, *others = _boxes.arranged(dims, box_of)
+            changed.append(order != dims)
+            return (order, *others)
+
+        for module in (_correlation, _weights):
+            monkeypatch.setattr(module, "arranged", noted)
         check(rng, x_shape, w_shape, kwargs, dtype)
-        assert tables_made
+        images = x_shape[0] if "channels" in kwargs else 1
+        assert any(changed) or images == 1 or len(w_shape) - 2 < 2 or kwargs.get("channels") == "last"
 
     def test_short_runs(self, rng, x_shape, w_shape, kwargs, dtype, monkeypatch, tables_made):
-        """A line each, which leave out the taps that read nothing."""
+        """A line each; some leave out taps, as `test_small_images` does."""
         monkeypatch.setattr(_correlation, "RUN", -1e9)
         check(rng, x_shape, w_shape, kwargs, dtype)
         assert all(tables["flat"] == len(tables["extent"]) - 1 for tables in tables_made)
@@ -238,6 +252,35 @@ def test_small_images(rng, x_shape, w_shape, kwargs, dtype, run, monkeypatch, ta
     assert any(tables["segment_range"].size for tables in tables_made) or run > 0
 
 
+def dims_like(*axes):
+    """Axes of positions, with (number of the axis of the kernel, positions, halo) for each."""
+    split = split_axis(Axis(4, 1, 4), "adjoint")
+    return [_boxes.Dim(replace(split, positions=n, halo=halo), axis, 1, 1) for axis, n, halo in axes]
+
+
+def test_times_of_runs():
+    """Of a box of 2 x 3 x 8 positions, with a halo of 1 along the middle axis and 2 along the last."""
+    vectors = [-(-(40 + 20 + 8) // 16), 2 * -(-(20 + 8) // 16), 6 * 1]  # lines of 10 numbers, slices of 4 lines
+    assert run_times([2, 3, 8], [0, 1, 2], 16, [1.0, 1.0, 1.0], 0, 0) == vectors
+    half = run_times([2, 3, 8], [0, 1, 2], 16, [0.5, 1.0, 1.0], 0.25, 0.125)
+    assert half == [vectors[0] + 0.25, 2 * (2 * 0.5 + 0.25 + 0.125), 6 * (0.5 + 0.25 + 2 * 0.125)]
+
+
+def test_order_that_takes_least_time():
+    """If that is a tenth less than in the order of memory; of large images, always that."""
+    batch, first, last = dims = dims_like((-1, 8, 0), (0, 4, 2), (1, 4, 2))
+    order = [first, batch, last]
+
+    def box_of(time):
+        return lambda dims: (time if dims == order else 1.0, [4, 4, 4], 0)
+
+    assert _boxes.arranged(dims, box_of(0.8))[0] == order
+    assert _boxes.arranged(dims, box_of(0.95))[0] == dims
+    batch, first, last = dims = dims_like((-1, 8, 0), (0, 400, 2), (1, 400, 2))
+    order = [first, batch, last]
+    assert _boxes.arranged(dims, box_of(0.8))[0] == dims
+
+
 # ---- tasks that pack their weights ------------------------------------------------------------------------
 
 FEW_POSITIONS = [
@@ -257,10 +300,10 @@ class TestTasksThatPack:
     def tasks(self, monkeypatch, tables_made):
         """As many as there can be; method "direct" goes by boxes."""
         monkeypatch.setattr(_direct, "stencil", lambda *_, exact: None)
-        monkeypatch.setattr(_correlation, "BY_ROWS", 2**40)
-        monkeypatch.setattr(_correlation, "LEAST_WEIGHTS", 0)
-        monkeypatch.setattr(_correlation, "MANY", 0)
-        monkeypatch.setattr(_correlation, "PART_BYTES", 1)
+        monkeypatch.setattr(_correlation, "FEW_POSITIONS", 2**40)
+        monkeypatch.setattr(_correlation, "MANY_WEIGHTS", 0)
+        monkeypatch.setattr(_correlation, "MORE_WEIGHTS", 0)
+        monkeypatch.setattr(_correlation, "TASKS", 2**20)
         yield
         assert any(tables["by_rows"] for tables in tables_made)
 
@@ -272,6 +315,19 @@ class TestTasksThatPack:
         monkeypatch.setattr(_boxes, "ENOUGH", 1)
         check(rng, (60, *x_shape[1:]), w_shape, kwargs, dtype)
         assert any(tables["by_rows"] and math.prod(tables["counts"]) > 1 for tables in tables_made)
+
+    def test_both_directions(self, rng, x_shape, w_shape, kwargs, dtype, tables_made):
+        """Pack as they go, but for weights that are kept."""
+        x, w = integers(rng, x_shape, dtype), integers(rng, w_shape, dtype)
+        y = conv_transpose(x, w, **kwargs)
+        conv_transpose_adjoint(
+            y, w, input_shape=x_shape[1:-1] if kwargs["channels"] == "last" else x_shape[2:], **kwargs
+        )
+        assert [tables["by_rows"] for tables in tables_made] == [True, True]
+        names = ("channels", "stride", "dilation", "padding", "output_padding", "groups")
+        operator = ConvTranspose(w, x_shape, **{name: kwargs[name] for name in names if name in kwargs})
+        assert np.array_equal(operator(x), y)
+        assert not tables_made[-1]["by_rows"]
 
     def test_workers(self, rng, x_shape, w_shape, kwargs, dtype, monkeypatch):
         monkeypatch.setattr(_runtime, "WORK_PER_THREAD", 1)

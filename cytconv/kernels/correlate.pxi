@@ -17,7 +17,7 @@
 # A worker keeps the planes of all boxes, and packs the weights of the rows, which then need not leave the cache.
 
 cdef enum:
-    PANELS = 8  # of weights that are packed side by side, if they share cache lines,
+    PANELS = 8  # of weights that are packed side by side, if their rows are near each other,
     PRODUCTS = 16  # so many products at a time
     PAIRS = 64  # of channels whose taps are combined at a time
     COPY_BYTES = 48 * 1024  # of the planes, that stay in the nearest cache when they are copied
@@ -42,7 +42,7 @@ cdef class Weights:
     ):
         """The products of panel p are those of ``products[panel_products[p]:]``, and so are their places in it.
 
-        Rows of a panel are `near` each other where they and the next panel's have cache lines in common.
+        Where rows are `near` each other, the weights that a panel has of one product span less than a cache line.
         """
         self.groups, self.pairs, self.taps, self.tile_rows = groups, pairs, taps, tile_rows
         self.together, self.most = 1, products.shape[0]
@@ -210,15 +210,15 @@ cdef class Correlation:
         self.line_size = cache_lines(tables["line_size"]) + PER_LINE if tables["line_size"] else 0
         self.strip_size = cache_lines(self.longest_strip() * tile_width(self.tile_rows) * LANES)
         self.part_size = cache_lines(self.largest_part()) if self.by_rows else 0
-        # Elements of scratch for each worker: the packed box, or all of them and some weights, a strip, the results,
-        # the bias of each row, a line.
-        self.planes_size = self.source_size * (self.boxes if self.by_rows else 1)
-        self.scratch_size = planes.together * self.sample_size + self.planes_size + self.part_size + self.strip_size
-        self.scratch_size += self.result_size + self.stored_size + cache_lines(self.widest) + self.line_size
         self.met_size = 0
         if self.segment_range.shape[0]:
             self.met_size = cache_lines(self.segments.shape[0] * (sizeof(Py_ssize_t) // sizeof(real)))
-        self.scratch_size += self.met_size
+        # Elements of scratch for each worker, in the order of `Scratch`: samples that are summed, the packed box or all
+        # of them, weights, segments, a strip, the results and sums of them, the bias of each row, a line.
+        self.planes_size = self.source_size * (self.boxes if self.by_rows else 1)
+        self.scratch_size = planes.together * self.sample_size + self.planes_size + self.part_size + self.met_size
+        self.scratch_size += self.strip_size + self.result_size + self.stored_size + cache_lines(self.widest)
+        self.scratch_size += self.line_size
 
     cdef Py_ssize_t longest_strip(self) noexcept:
         """Steps of the longest strip, 0 if none is copied: many panels are to meet it, and all of it to stay in L1."""
@@ -257,18 +257,20 @@ cdef class Correlation:
         cdef Memory states_memory = Memory(workers * (sizeof(Scratch) // sizeof(real) + 1))
         cdef Scratch* states = <Scratch*> states_memory.first
         cdef Py_ssize_t next = 0, chunk = self.chunk(tasks, workers)
-        cdef bint infinite = False, by_rows = self.by_rows and type(weights) is tuple
+        cdef bint infinite = False
         cdef int worker
         cdef const real* panels
         if type(weights) is tuple:
             packing, array = weights
             w = Place(array)
             panels = w.first
-            if not by_rows:
+            if not self.by_rows:
                 packed = Memory(packing.size)
                 if not packing.pack(w.first, packed.first, workers):
                     return False
                 panels = packed.first
+        elif self.by_rows:
+            raise ValueError("tasks pack their weights: these must come unpacked")
         else:
             w = Place(weights)
             panels = w.first
@@ -286,9 +288,9 @@ cdef class Correlation:
                 states[worker].packed = -1
                 states[worker].infinite = False
             for worker in prange(workers, schedule="static", chunksize=1, num_threads=workers):
-                if by_rows:
+                if self.by_rows:
                     self.work_by_rows(
-                        tasks // self.boxes, &next, from_.first, packing, panels, b.first, to.first, states + worker,
+                        tasks, &next, from_.first, packing, panels, b.first, to.first, states + worker,
                     )
                 else:
                     self.work(tasks, chunk, workers, &next, from_.first, panels, b.first, to.first, states + worker)
