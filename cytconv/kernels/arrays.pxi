@@ -25,7 +25,7 @@ cdef class Place:
 cdef enum:
     WAITING = 4
     LEAST = 1 << 16  # bytes; malloc keeps what is smaller
-    MOST = 1 << 25  # bytes; the system gets back what is larger
+    MOST = 33 << 20  # bytes, for 32 MiB and what comes beside; the system gets back what is larger
 
 cdef pymutex waiting_lock  # Python may run without a lock of its own
 cdef void* waiting[WAITING]
