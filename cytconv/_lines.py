@@ -38,7 +38,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ._boxes import Dim, dims_of, result_places, table
+from ._boxes import Dim, dims_of, result_places, sizes, table
 from ._geometry import Axis
 from ._machine import FETCHES
 from ._phases import Direction, Index, Pattern, Split, split_axis
@@ -296,7 +296,7 @@ def lines_of(
         return None
     splits = [split_axis(axis, direction, aligned=direction == "forward") for axis in axes]
     dims = dims_of(splits, source_shape, source_strides, result_strides)
-    extent = [dim.split.positions for dim in dims]
+    extent, _ = sizes(dims)
     groups, group_steps = source_shape[lead], (source_strides[lead], result_strides[lead])
     size, own = 1, False  # of pixels
     if parts == 1 and groups > 1 and group_steps == (1, 1) and sources == results == 1:
