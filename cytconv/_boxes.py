@@ -43,6 +43,7 @@ __all__ = [
     "all_phases",
     "arranged",
     "dims_of",
+    "first_alike",
     "grown",
     "line_pitch",
     "of_axes",
@@ -186,6 +187,18 @@ def pitches(size: Sizes) -> Sizes:
     for n in size[:0:-1]:
         strides.append(strides[-1] * n)
     return strides[::-1]
+
+
+def first_alike(box: Sizes, extent: Sizes, pitch: Sizes, steps: Sizes, least: int) -> int:
+    """The first axis, from `least` on, from which on the positions of a box lie as those of an array with these steps.
+
+    The last axis does if its step is 1.
+    """
+    for a in range(least, len(box)):
+        whole = all(n == all_of_it or n == 1 for n, all_of_it in zip(box[a + 1 :], extent[a + 1 :], strict=True))
+        if whole and all(n == 1 or p == s for n, p, s in zip(box[a:], pitch[a:], steps[a:], strict=True)):
+            return a
+    return len(box) - 1
 
 
 def reach(size: Sizes, pitch: Sizes) -> int:

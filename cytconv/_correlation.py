@@ -27,6 +27,7 @@ from ._boxes import (
     all_phases,
     arranged,
     dims_of,
+    first_alike,
     grown,
     line_pitch,
     of_axes,
@@ -76,8 +77,10 @@ MIXED = 16  # channels that are summed over, if samples are mixed (see `_winogra
 MIXED_LEAST = 1e8  # and multiplications without,
 MIXED_GAIN = 0.92  # if that takes no more than this share of the time
 SUM = 10 * WIDE  # multiplications that take as long as to copy and add up one sample of a box
-STREAM_BYTES = 4 * KIB**2  # a result larger than this is written past the caches,
+STREAM_BYTES = 2 * KIB**2  # a result larger than this is written past the caches,
 STREAM_LINE = 256  # if its lines have as many bytes
+STORE = 8  # cycles that it takes to hold and store a vector of results, instead of writing it at once
+UNALIGNED = 0.03  # share of the time that it takes to end a run before the end of a vector
 
 # What a plan may do that infinite samples and NaN notice, so that results are to be checked: nothing; multiply them by
 # zeros (`fold`); or add them to others (`winograd`), which costs some precision, too.
@@ -573,13 +576,16 @@ def correlation(
     again = RUN * min(multiplied * itemsize / (row_groups * L2_BYTES), 1)
     look_up = 2 * len(layout.segments) / cycles
 
+    def times_of(dims: list[Dim], box: list[int]) -> list[float]:
+        shares = [met[dim.axis] if dim.axis >= 0 else 1.0 for dim in dims]
+        return run_times(box, sizes(dims)[1], lanes, shares, again, look_up)
+
     def box_of(dims: list[Dim]) -> tuple[float, list[int], int]:
         """What the runs of the best box take for each position, that box, and the axis from which on they run."""
         extent, halo = sizes(dims)
         taps = [max((run.length for each in dim.split.pattern.classes for run in each), default=1) for dim in dims]
         box = best_box(extent, halo, most, lanes, cycles, begin, planes, held, pieces, workers, taps, near)
-        shares = [met[dim.axis] if dim.axis >= 0 else 1.0 for dim in dims]
-        times = run_times(box, halo, lanes, shares, again, look_up)
+        times = times_of(dims, box)
         return min(times) / math.prod(box), box, times.index(min(times))
 
     dims, box, flat = arranged(dims, box_of)
@@ -595,14 +601,6 @@ def correlation(
     plane = line_pitch(math.prod(padded) + lanes * vectors, itemsize)
     by_rows = by_rows and math.prod(counts) * planes * plane * itemsize <= PLANES_BYTES
 
-    # The positions from axis `flat` on are computed as one run, junk between rows and all.
-    def run(a: int) -> int:
-        return reach(box[a:], pitch[a:])
-
-    number = math.prod(box[:flat])
-    run_pitch = -(-run(flat) // (lanes * vectors)) * lanes * vectors
-    row_pitch = line_pitch(number * run_pitch, itemsize)
-
     # Where samples come from, and where rows go.
     source_start, source_range = source_places(dims, all_phases(tuple(split.source_start.size for split in splits)))
     row_start, row_range = result_places(dims, layout.row_phase)
@@ -610,7 +608,8 @@ def correlation(
     block_row, block_range, block_ragged, group_block, widest_block = blocks(row_start, row_range, layout.row_groups)
     # A block that fills the step from one position to the next is stored in whole lines: with nothing but the bias, if
     # all of it is one channel without a tap.
-    step = dims[-1].split.result_step * dims[-1].result_stride
+    steps = [dim.split.result_step * dim.result_stride for dim in dims]
+    step = steps[-1]
     filled = np.zeros(block_row.size - 1, np.intp)
     if layout.zeros:
         first, last = block_row[:-1], block_row[1:] - 1
@@ -619,6 +618,28 @@ def correlation(
     whole = widest_block == step
     line = box[-1] * widest_block
     stream = whole and line * itemsize >= STREAM_LINE and groups * rows * math.prod(extent) * itemsize > STREAM_BYTES
+
+    # Tiles write to the result where its lines are runs, or would be if these were shorter; past the caches, as lines
+    # that begin where cache lines do.
+    direct = np.zeros(0, np.intp)
+    if widest_block == step == 1 and not (mixed or layout.combines_taps or layout.zeros):
+        alike, times = first_alike(box, extent, pitch, steps, flat), times_of(dims, box)
+        length = reach(box[alike:], pitch[alike:])
+        longer = times[alike] / times[flat] - 1 + (UNALIGNED if length % lanes else 0)
+        places = [*row_start, *steps[:-1], result_strides[lead], extent[-1], box[-1] if counts[-1] > 1 else 0]
+        aligned = lanes * itemsize == 64 and not any(place % lanes for place in places)
+        fits = length % lanes == 0 or length >= lanes * vectors
+        if fits and (aligned or not stream) and longer * cycles < STORE * rows:
+            direct = panel_results(layout, row_start, row_range, extent)
+            flat = alike if direct.size else flat
+
+    # The positions from axis `flat` on are computed as one run, junk between rows and all.
+    def run(a: int) -> int:
+        return reach(box[a:], pitch[a:])
+
+    number = math.prod(box[:flat])
+    run_pitch = -(-run(flat) // (lanes * vectors)) * lanes * vectors
+    row_pitch = line_pitch(number * run_pitch, itemsize)
 
     pitch_of = of_axes(dims, pitch, ndim)
     segments = layout.segments.copy()
@@ -669,11 +690,12 @@ def correlation(
         class_strip=layout.class_strip,
         group_panel=layout.panels,
         panel_rows=layout.panel_rows * row_pitch,
+        panel_results=direct,
         panel_start=layout.panel_start,
         run_pitch=run_pitch,
         row_pitch=row_pitch,
         row_place=layout.row_place * row_pitch,
-        result_step=table(dim.split.result_step * dim.result_stride for dim in dims),
+        result_step=table(steps),
         result_group=result_strides[lead],
         results=results,
         group_row=layout.row_groups,
@@ -706,6 +728,21 @@ def correlation(
         covers=all(split.covers for split in splits),
         mixed=mixed,
     )
+
+
+def panel_results(layout: Layout, row_start: Index, row_range: Index, extent: list[int]) -> Index:
+    """Where in the result the rows of each panel begin, one after the other.
+
+    Nothing if a row is spare, is not there at every position, or is summed in several strips.
+    """
+    whole = (row_range == [[[0, n] for n in extent]]).all()
+    if not whole or (layout.panel_rows == layout.widest).any() or np.diff(layout.class_strip).max() > 1:
+        return np.zeros(0, np.intp)
+    groups, classes = layout.row_groups.size - 1, layout.class_strip.size - 1
+    starts = np.zeros((groups, layout.widest), np.intp)
+    starts[np.repeat(np.arange(groups), np.diff(layout.row_groups)), layout.row_place] = row_start
+    group = np.repeat(np.arange(groups), np.diff(layout.panels[::classes]) * layout.tile)
+    return starts[group, layout.panel_rows]
 
 
 def share_met(axis: Axis, split: Split) -> float:

@@ -24,7 +24,7 @@ Array = NDArray[Any]
 
 # ---- results -----------------------------------------------------------------------------------------
 
-LEAST = 4 * 2**20  # bytes; what is smaller costs little
+LEAST = 2 * 2**20  # bytes; what is smaller costs little
 MOST = 256 * 2**20  # bytes; the system gets back what is larger, or what is kept and more than that together
 PIECES = 4  # that are kept, at most
 LINE = 64  # bytes; arrays in one piece of memory begin at multiples of it

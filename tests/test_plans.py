@@ -1038,6 +1038,55 @@ def test_an_operator_keeps_one_copy_of_its_weights():
     assert len(method._packed) == 1
 
 
+# ---- tiles that write to the result --------------------------------------------------------------------
+
+
+def between_nans(before, shape, dtype):
+    """An array that begins so many numbers after a cache line, and all memory around it."""
+    around = np.full(before + math.prod(shape) + 64, np.nan, dtype)
+    first = -around.ctypes.data % 64 // around.itemsize + before
+    return around[first : first + math.prod(shape)].reshape(shape), around
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("small", [False, True])
+@pytest.mark.parametrize("past", [False, True])
+@pytest.mark.parametrize("length", [64, 96, 130, 165])  # whole vectors, cache lines, and not
+@pytest.mark.parametrize(("taps", "stride"), [(2, 2), (3, 1), (5, 2)])
+def test_tiles_write_to_the_result(rng, taps, stride, length, past, small, dtype, monkeypatch, tables_made):
+    monkeypatch.setattr(_correlation, "STREAM_BYTES", -1 if past else 2**40)
+    monkeypatch.setattr(_correlation, "STREAM_LINE", 0)
+    monkeypatch.setattr(_correlation, "STORE", 2**40)  # of no use for so many taps, but for the test
+    if small:
+        monkeypatch.setattr(_boxes, "SOURCE_BYTES", 1)
+        monkeypatch.setattr(_boxes, "ENOUGH", 1)
+    x, w = integers(rng, (2, 12, 3, length), dtype), integers(rng, (12, 2, taps, taps), dtype)
+    window = {"channels": "first", "stride": stride, "padding": taps // 3}
+    y = reference.conv_transpose(x, w, **window).astype(dtype)
+    expected = reference.conv_transpose_adjoint(y, w, input_shape=x.shape[2:], **window)
+    for before in (0, 1, 16):
+        out, around = between_nans(before, x.shape, dtype)
+        assert_exact(conv_transpose_adjoint(y, w, input_shape=x.shape[2:], out=out, **window), expected, dtype)
+        assert np.isnan(around).sum() == around.size - out.size
+    module = _runtime.kernels(np.dtype(dtype))
+    lines = module.vector_bytes == 64 and length % module.lanes == 0
+    assert all(tables["panel_results"].size > 0 for tables in tables_made) == (lines or not past)
+
+
+def test_what_is_added_to_or_left_out_is_not_written_by_tiles(rng, tables_made):
+    """A bias; channels whose number is none of a tile; windows that some positions do not reach."""
+    x, w = integers(rng, (1, 12, 6, 62), np.float32), integers(rng, (12, 12, 3, 3), np.float32)
+    for bias in (None, np.arange(12, dtype=np.float32)):
+        y = reference.conv_transpose(x, w, bias=bias, channels="first")
+        assert_exact(conv_transpose(x, w, bias=bias, channels="first"), y, np.float32)
+    assert tables_made[0]["panel_results"].size > 0
+    y = reference.conv_transpose(x, w[:, :11], channels="first")
+    assert_exact(conv_transpose(x, w[:, :11], channels="first"), y, np.float32)
+    y = reference.conv_transpose(x, w, channels="first", stride=(1, 3))
+    assert_exact(conv_transpose(x, w, channels="first", stride=(1, 3)), y, np.float32)
+    assert [tables["panel_results"].size > 0 for tables in tables_made] == [True, True, False, False]
+
+
 # ---- memory of large results ---------------------------------------------------------------------------
 
 

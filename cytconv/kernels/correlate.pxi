@@ -7,6 +7,8 @@
 #     |   +-----+   |         one plane for each channel         (one for each channel     |     +------+     |
 #     +-------------+         and phase of the source             and phase of result)     +------------------+
 #
+# Where a row of results is a line of the result, or several, tiles write there.
+#
 # Where multiplications are saved (`cytconv._winograd`), planes are sums of samples, and the rows of the tile are added
 # up before they are stored.
 #
@@ -146,6 +148,7 @@ cdef struct Scratch:
     real* stored  # the same, or sums of them
     real* bias
     real* line  # of the result, on its way past the caches
+    bint direct  # whether tiles write to the result
     Py_ssize_t packed  # which box was packed last, or all boxes of which group of channels
     bint infinite  # whether some result was not finite
     Ahead ahead  # the box that is packed next
@@ -157,6 +160,7 @@ cdef class Correlation:
     cdef Py_ssize_t dims, boxes, row_groups, classes
     cdef int tile_rows
     cdef bint check, streams
+    cdef bint direct  # whether the rows of the tiles are lines of the result
     cdef bint by_rows  # whether a task is all boxes
     cdef readonly Py_ssize_t scratch_size
     cdef Planes planes
@@ -169,7 +173,7 @@ cdef class Correlation:
     cdef const Py_ssize_t[::1] extent, counts, unit, halo, pitch
     cdef const Py_ssize_t[::1] segments, strip_segment, class_strip
     cdef const Py_ssize_t[::1] segment_range  # positions along the axes before `flat` that meet samples; none if all do
-    cdef const Py_ssize_t[::1] group_panel, panel_rows, panel_start
+    cdef const Py_ssize_t[::1] group_panel, panel_rows, panel_results, panel_start
     cdef const Py_ssize_t[::1] result_step, group_row, group_block, row_place, row_result, row_range, row_channel
     cdef const Py_ssize_t[::1] block_row, block_range, block_ragged, block_filled
 
@@ -184,7 +188,8 @@ cdef class Correlation:
         self.segment_range = tables["segment_range"]
         self.strip_segment, self.class_strip = tables["strip_segment"], tables["class_strip"]
         self.group_panel, self.panel_rows = tables["group_panel"], tables["panel_rows"]
-        self.panel_start = tables["panel_start"]
+        self.panel_results, self.panel_start = tables["panel_results"], tables["panel_start"]
+        self.direct = self.panel_results.shape[0] > 0
         self.run_pitch, self.row_pitch, self.row_place = tables["run_pitch"], tables["row_pitch"], tables["row_place"]
         self.result_step, self.result_group = tables["result_step"], tables["result_group"]
         self.results, self.group_row = tables["results"], tables["group_row"]
@@ -257,7 +262,7 @@ cdef class Correlation:
         cdef Memory states_memory = Memory(workers * (sizeof(Scratch) // sizeof(real) + 1))
         cdef Scratch* states = <Scratch*> states_memory.first
         cdef Py_ssize_t next = 0, chunk = self.chunk(tasks, workers)
-        cdef bint infinite = False
+        cdef bint infinite = False, direct
         cdef int worker
         cdef const real* panels
         if type(weights) is tuple:
@@ -274,6 +279,7 @@ cdef class Correlation:
         else:
             w = Place(weights)
             panels = w.first
+        direct = self.direct and b.first == NULL and (not self.streams or <size_t> to.first % 64 == 0)
         with nogil:
             for worker in range(workers):
                 states[worker].samples = memory.first + worker * self.scratch_size
@@ -285,6 +291,7 @@ cdef class Correlation:
                 states[worker].stored = states[worker].result + (self.result_size if self.stored_size else 0)
                 states[worker].bias = states[worker].result + self.result_size + self.stored_size
                 states[worker].line = states[worker].bias + cache_lines(self.widest)
+                states[worker].direct = direct
                 states[worker].packed = -1
                 states[worker].infinite = False
             for worker in prange(workers, schedule="static", chunksize=1, num_threads=workers):
@@ -409,15 +416,14 @@ cdef class Correlation:
         const Py_ssize_t* size, real* result, Scratch* s,
     ) noexcept nogil:
         """Rows of one group at the positions of one box, which is packed."""
-        self.multiply(rows, weights, at, size, s)
+        result += channels * self.result_group
+        if self.multiply(rows, weights, at, size, result, s):
+            return
         if self.stored_size:
             self.add_rows(self.group_row[rows + 1] - self.group_row[rows], s)
         elif self.check:
             s.infinite |= not all_finite(s.result, self.result_size)
-        self.store(
-            rows, bias + channels * self.results if bias != NULL else NULL, at, size,
-            result + channels * self.result_group, s,
-        )
+        self.store(rows, bias + channels * self.results if bias != NULL else NULL, at, size, result, s)
 
     @final
     cdef void pack(self, const real* source, const Py_ssize_t* at, const Py_ssize_t* n, Scratch* s) noexcept nogil:
@@ -443,10 +449,15 @@ cdef class Correlation:
             )
 
     @final
-    cdef void multiply(
-        self, Py_ssize_t rows, const real* weights, const Py_ssize_t* at, const Py_ssize_t* size, Scratch* s,
+    cdef bint multiply(
+        self, Py_ssize_t rows, const real* weights, const Py_ssize_t* at, const Py_ssize_t* size, real* result,
+        Scratch* s,
     ) noexcept nogil:
-        """Every panel of weights of the group times every run of positions in the box."""
+        """Every panel of weights of the group times every run of positions in the box.
+
+        Returns whether these are in the result now: where runs are part of its lines, tiles may write there.  The last
+        tile of a run then begins early enough not to write past its end.
+        """
         cdef Py_ssize_t c, strip, segment, first, panels, panel, d, run, start, done, length = 1, runs = 1
         cdef Py_ssize_t e[MAX_DIMS]
         cdef const Segment* segments = <const Segment*> &self.segments[0] if self.segments.shape[0] else NULL
@@ -454,18 +465,24 @@ cdef class Correlation:
         cdef const Segment* piece
         cdef Segment copy
         cdef const real* b
-        cdef Py_ssize_t all, number, count, step, calls = 0
-        cdef int width
+        cdef const Py_ssize_t* places
+        cdef real* to
+        cdef Py_ssize_t every, number, count, step, calls = 0
+        cdef int width = tile_width(self.tile_rows)
+        cdef bint direct
+        cdef Store how
         for d in range(self.dims):
             if d < self.flat:
                 runs *= size[d]
             else:
                 length += (size[d] - 1) * self.pitch[d]
+            result += at[d] * self.result_step[d]
+        direct = s.direct and (length % LANES == 0 or length >= width * LANES)
         if s.ahead.lines:
             for c in range(self.classes):
                 panels = self.group_panel[rows * self.classes + c + 1] - self.group_panel[rows * self.classes + c]
                 calls += (self.class_strip[c + 1] - self.class_strip[c]) * (panels + 1) // 2
-            calls *= runs * ((length - 1) // (tile_width(self.tile_rows) * LANES) + 1)
+            calls *= runs * ((length - 1) // (width * LANES) + 1)
             s.ahead.each = (s.ahead.lines - 1) // max(calls, 1) + 1
         for c in range(self.classes):
             first = self.group_panel[rows * self.classes + c]
@@ -473,33 +490,41 @@ cdef class Correlation:
             if panels == 0:
                 continue
             panel = self.panel_start[first + 1] - self.panel_start[first]
+            places = &self.panel_results[first * self.tile_rows] if direct else &self.panel_rows[first * self.tile_rows]
             for strip in range(self.class_strip[c], self.class_strip[c + 1]):
                 segment = self.strip_segment[strip]
                 for d in range(self.flat):
                     e[d] = 0
-                all = self.strip_segment[strip + 1] - segment
-                those, number = segments + segment, all
+                every = self.strip_segment[strip + 1] - segment
+                those, number = segments + segment, every
+                how = ADD if strip > self.class_strip[c] else STREAM if direct and self.streams else SET
                 for run in range(runs):
-                    start = 0
+                    start, to = 0, result if direct else s.result + run * self.run_pitch
                     for d in range(self.flat):
                         start += e[d] * self.pitch[d]
+                        if direct:
+                            to += e[d] * self.result_step[d]
                     if self.met_size:
                         those, number = s.met, self.segments_met(segment, self.strip_segment[strip + 1], at, e, s.met)
                     # As many positions as a tile is wide stay in L1 while they meet all panels.
                     done = 0
                     while done < length:
                         width = next_width(self.tile_rows, (length - done + LANES - 1) // LANES)
+                        if direct:
+                            done = min(done, length - width * LANES)
                         b, piece, count, step = s.source + start + done, those, number, self.segment_step
-                        if panels >= self.copied and self.strip_size and count == all:
+                        if panels >= self.copied and self.strip_size and count == every:
                             copy = copy_strip(width, b, piece, count, step, s.strip)
                             b, piece, count, step = s.strip, &copy, 1, width * LANES
                         multiply_panels(
                             self.tile_rows, width, panels, panel, weights + self.panel_start[first], b, piece, count,
-                            step, s.result + run * self.run_pitch + done, &self.panel_rows[first * self.tile_rows],
-                            strip > self.class_strip[c], &s.ahead,
+                            step, to + done, places, how, &s.ahead,
                         )
                         done += width * LANES
                     advance(self.flat, size, e)
+        if direct and self.streams:
+            stream_fence()
+        return direct
 
     @final
     cdef Py_ssize_t segments_met(

@@ -45,14 +45,17 @@ cdef extern from *:
         Py_ssize_t n;  /* number of steps */
     } Segment;
 
+    /* What a tile does with the numbers where its sums go: STREAM is SET past the caches, in whole cache lines. */
+    typedef enum { SET, ADD, STREAM } Store;
+
     #ifdef __GNUC__
       /* Literal arguments only become literals in a copy of the function at each call. */
       static inline __attribute__((always_inline)) void tile(
           int, int, int, Py_ssize_t, Py_ssize_t, const real *, const real *, const Segment *, Py_ssize_t, Py_ssize_t,
-          real *, const Py_ssize_t *, int, Ahead *);
+          real *, const Py_ssize_t *, Store, Ahead *);
       static inline __attribute__((always_inline)) void tiles(
           int, int, Py_ssize_t, Py_ssize_t, const real *, const real *, const Segment *, Py_ssize_t, Py_ssize_t,
-          real *, const Py_ssize_t *, int, Ahead *);
+          real *, const Py_ssize_t *, Store, Ahead *);
     #endif
 
     /* The next loop, of 16 rounds at most, becomes as many copies of its body. */
@@ -80,6 +83,14 @@ cdef extern from *:
       #define IN_REGISTER(v)
     #endif
 
+    /* A vector that is a whole cache line may go past the caches (see store.pxi). */
+    #if VECTORS && defined(__AVX512F__)
+      #include <immintrin.h>
+      #define STREAM_VECTOR(p, v) _mm512_stream_si512((void *) (p), (__m512i) (v))
+    #else
+      #define STREAM_VECTOR(p, v) (*(p) = (v))
+    #endif
+
     #if defined(__AVX512F__)
       #define REGISTERS 32
       #define ONCE_ROWS 3  /* tiles of so many rows, or fewer, have registers for the weights of a step, */
@@ -101,13 +112,18 @@ cdef extern from *:
     const vec ZEROS
     void FETCH(const real* p) noexcept nogil
     void IN_REGISTER(vec v) noexcept nogil
+    void STREAM_VECTOR(vec* p, vec v) noexcept nogil
     ctypedef struct Segment:
         Py_ssize_t a, b, n
+    ctypedef enum Store:
+        SET
+        ADD
+        STREAM
 
 
 cdef inline void tile "tile" (
     int MR, int NV, bint PAIRS, Py_ssize_t panels, Py_ssize_t panel, const real* a, const real* b,
-    const Segment* segments, Py_ssize_t count, Py_ssize_t ldb, real* c, const Py_ssize_t* rows, bint accumulate,
+    const Segment* segments, Py_ssize_t count, Py_ssize_t ldb, real* c, const Py_ssize_t* rows, Store how,
     Ahead* ahead,
 ) noexcept nogil:
     cdef vec acc[12]
@@ -179,10 +195,13 @@ cdef inline void tile "tile" (
                             second[i] = second[i] + ak[panel + i // NV] * bv[i % NV]
                 ak += MR
                 bk += ldb
-        if accumulate:
+        if how == ADD:
             for i in range(MR * NV):
                 cv = <vec*> (c + rows[i // NV]) + i % NV
                 cv[0] = cv[0] + acc[i]
+        elif how == STREAM:
+            for i in range(MR * NV):
+                STREAM_VECTOR(<vec*> (c + rows[i // NV]) + i % NV, acc[i])
         else:
             for i in range(MR * NV):
                 cv = <vec*> (c + rows[i // NV]) + i % NV
@@ -190,10 +209,13 @@ cdef inline void tile "tile" (
         a += panel
         rows += MR
         if PAIRS:
-            if accumulate:
+            if how == ADD:
                 for i in range(MR * NV):
                     cv = <vec*> (c + rows[i // NV]) + i % NV
                     cv[0] = cv[0] + second[i]
+            elif how == STREAM:
+                for i in range(MR * NV):
+                    STREAM_VECTOR(<vec*> (c + rows[i // NV]) + i % NV, second[i])
             else:
                 for i in range(MR * NV):
                     cv = <vec*> (c + rows[i // NV]) + i % NV
@@ -204,17 +226,17 @@ cdef inline void tile "tile" (
 
 cdef inline void tiles "tiles" (
     int MR, int NV, Py_ssize_t panels, Py_ssize_t panel, const real* a, const real* b, const Segment* segments,
-    Py_ssize_t count, Py_ssize_t ldb, real* c, const Py_ssize_t* rows, bint accumulate,
+    Py_ssize_t count, Py_ssize_t ldb, real* c, const Py_ssize_t* rows, Store how,
     Ahead* ahead,
 ) noexcept nogil:
     """Pairs of panels where their sums fit the registers, and what is left."""
     cdef Py_ssize_t paired = 0
     if 2 * MR * NV + NV < REGISTERS:
         paired = panels // 2 * 2
-        tile(MR, NV, True, panels // 2, panel, a, b, segments, count, ldb, c, rows, accumulate, ahead)
+        tile(MR, NV, True, panels // 2, panel, a, b, segments, count, ldb, c, rows, how, ahead)
     tile(
         MR, NV, False, panels - paired, panel, a + paired * panel, b, segments, count, ldb, c, rows + paired * MR,
-        accumulate, ahead,
+        how, ahead,
     )
 
 
@@ -237,53 +259,53 @@ cdef inline int next_width(int rows, Py_ssize_t vectors) noexcept nogil:
 
 cdef void multiply_panels(
     int rows, int width, Py_ssize_t panels, Py_ssize_t panel, const real* a, const real* b, const Segment* segments,
-    Py_ssize_t count, Py_ssize_t ldb, real* c, const Py_ssize_t* places, bint accumulate,
+    Py_ssize_t count, Py_ssize_t ldb, real* c, const Py_ssize_t* places, Store how,
     Ahead* ahead,
 ) noexcept nogil:
     if rows == 6:
         if width == 2:
-            tiles(6, 2, panels, panel, a, b, segments, count, ldb, c, places, accumulate, ahead)
+            tiles(6, 2, panels, panel, a, b, segments, count, ldb, c, places, how, ahead)
         else:
-            tiles(6, 1, panels, panel, a, b, segments, count, ldb, c, places, accumulate, ahead)
+            tiles(6, 1, panels, panel, a, b, segments, count, ldb, c, places, how, ahead)
     elif rows == 4:
         if width == 3:
-            tiles(4, 3, panels, panel, a, b, segments, count, ldb, c, places, accumulate, ahead)
+            tiles(4, 3, panels, panel, a, b, segments, count, ldb, c, places, how, ahead)
         elif width == 2:
-            tiles(4, 2, panels, panel, a, b, segments, count, ldb, c, places, accumulate, ahead)
+            tiles(4, 2, panels, panel, a, b, segments, count, ldb, c, places, how, ahead)
         else:
-            tiles(4, 1, panels, panel, a, b, segments, count, ldb, c, places, accumulate, ahead)
+            tiles(4, 1, panels, panel, a, b, segments, count, ldb, c, places, how, ahead)
     elif rows == 3:
         if width == 4:
-            tiles(3, 4, panels, panel, a, b, segments, count, ldb, c, places, accumulate, ahead)
+            tiles(3, 4, panels, panel, a, b, segments, count, ldb, c, places, how, ahead)
         elif width == 3:
-            tiles(3, 3, panels, panel, a, b, segments, count, ldb, c, places, accumulate, ahead)
+            tiles(3, 3, panels, panel, a, b, segments, count, ldb, c, places, how, ahead)
         elif width == 2:
-            tiles(3, 2, panels, panel, a, b, segments, count, ldb, c, places, accumulate, ahead)
+            tiles(3, 2, panels, panel, a, b, segments, count, ldb, c, places, how, ahead)
         else:
-            tiles(3, 1, panels, panel, a, b, segments, count, ldb, c, places, accumulate, ahead)
+            tiles(3, 1, panels, panel, a, b, segments, count, ldb, c, places, how, ahead)
     elif rows == 2:
         if width == 6:
-            tiles(2, 6, panels, panel, a, b, segments, count, ldb, c, places, accumulate, ahead)
+            tiles(2, 6, panels, panel, a, b, segments, count, ldb, c, places, how, ahead)
         elif width == 4:
-            tiles(2, 4, panels, panel, a, b, segments, count, ldb, c, places, accumulate, ahead)
+            tiles(2, 4, panels, panel, a, b, segments, count, ldb, c, places, how, ahead)
         elif width == 3:
-            tiles(2, 3, panels, panel, a, b, segments, count, ldb, c, places, accumulate, ahead)
+            tiles(2, 3, panels, panel, a, b, segments, count, ldb, c, places, how, ahead)
         elif width == 2:
-            tiles(2, 2, panels, panel, a, b, segments, count, ldb, c, places, accumulate, ahead)
+            tiles(2, 2, panels, panel, a, b, segments, count, ldb, c, places, how, ahead)
         else:
-            tiles(2, 1, panels, panel, a, b, segments, count, ldb, c, places, accumulate, ahead)
+            tiles(2, 1, panels, panel, a, b, segments, count, ldb, c, places, how, ahead)
     elif width == 8:
-        tiles(1, 8, panels, panel, a, b, segments, count, ldb, c, places, accumulate, ahead)
+        tiles(1, 8, panels, panel, a, b, segments, count, ldb, c, places, how, ahead)
     elif width == 5:
-        tiles(1, 5, panels, panel, a, b, segments, count, ldb, c, places, accumulate, ahead)
+        tiles(1, 5, panels, panel, a, b, segments, count, ldb, c, places, how, ahead)
     elif width == 4:
-        tiles(1, 4, panels, panel, a, b, segments, count, ldb, c, places, accumulate, ahead)
+        tiles(1, 4, panels, panel, a, b, segments, count, ldb, c, places, how, ahead)
     elif width == 3:
-        tiles(1, 3, panels, panel, a, b, segments, count, ldb, c, places, accumulate, ahead)
+        tiles(1, 3, panels, panel, a, b, segments, count, ldb, c, places, how, ahead)
     elif width == 2:
-        tiles(1, 2, panels, panel, a, b, segments, count, ldb, c, places, accumulate, ahead)
+        tiles(1, 2, panels, panel, a, b, segments, count, ldb, c, places, how, ahead)
     else:
-        tiles(1, 1, panels, panel, a, b, segments, count, ldb, c, places, accumulate, ahead)
+        tiles(1, 1, panels, panel, a, b, segments, count, ldb, c, places, how, ahead)
 
 
 cdef Segment copy_strip(
