@@ -387,6 +387,8 @@ def tables_of(
     read, written = vectors * S * held.steps[0], vectors * R * held.steps[1]  # numbers of a step
     head = min(steps, -min(reads[0] // read, first // written, 0))
     beyond = reads[-1] + held.beyond
+    if steps == 1:  # for those in part, the kernel can step from line to line
+        head = 1
     tail = max(head, min((lines.source_size - beyond) // read, (lines.result_size - first) // written))
     if (head + steps - tail) * vectors * (len(reads) * S + R) > MOST_MASKS:
         return None

@@ -553,6 +553,30 @@ def test_lines_of_every_length(rng, stride, lines, weight_lines):
     assert all(weight_lines[10:])
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.complex128])
+@pytest.mark.parametrize("n", [3, 4, 8, 13, 16])
+@pytest.mark.parametrize(("taps", "stride", "padding"), [(2, 2, 0), (4, 2, 1), (3, 1, 1), (3, 1, 0)])
+def test_several_short_lines_at_once(rng, taps, stride, padding, n, dtype, lines, tables_made):
+    """As many as have all lines and masks, or fewer in parts of an image; those before and after them by themselves."""
+    for height, task in ((1, 2**13), (3, 2**13), (75, 2**13), (75, 20 * n)):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(_stencil, "TASK", task)
+            x, w = integers(rng, (2, 3, height, n), dtype), integers(rng, (3, 1, taps, taps), dtype)
+            kwargs = {"channels": "first", "groups": 3, "stride": stride, "padding": padding}
+            y = reference.conv_transpose(x, w, **kwargs).astype(dtype)
+            out = amid_nan(y)
+            conv_transpose(amid_nan(x), w, out=out, **kwargs)
+            assert_exact(out, y, dtype)
+            assert_amid_nan(out)
+            out = amid_nan(x)
+            conv_transpose_adjoint(amid_nan(y), w, input_shape=x.shape[2:], out=out, **kwargs)
+            expected = reference.conv_transpose_adjoint(y, w, input_shape=x.shape[2:], **kwargs)
+            assert_exact(out, expected, dtype)
+            assert_amid_nan(out)
+    assert all(lines)
+    assert any(tables["steps"] == 1 for tables in tables_made) or dtype == np.complex128  # which make longer ones
+
+
 @pytest.mark.parametrize("dtype", [np.complex64, np.complex128])
 @pytest.mark.parametrize("stride", [1, 2])
 def test_lines_of_complex_numbers(rng, stride, dtype, lines, weight_lines):

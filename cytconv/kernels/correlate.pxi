@@ -101,7 +101,6 @@ cdef class Weights:
             copy_line(w + (group * self.pairs + first) * self.taps + tap, self.taps, n, lines + tap * PAIRS)
         self.sums.add(lines, combined + group * self.step + first)
 
-    @final
     cdef bint part(
         self, Py_ssize_t group, Py_ssize_t first, Py_ssize_t last, const real* w, real* packed,
     ) noexcept nogil:
@@ -154,6 +153,7 @@ cdef struct Scratch:
     Ahead ahead  # the box that is packed next
 
 
+@final
 cdef class Correlation:
     """The tables of `cytconv._correlation.correlation`, read only; strides and offsets count elements."""
 
@@ -305,7 +305,6 @@ cdef class Correlation:
                 infinite |= states[worker].infinite
         return not infinite
 
-    @final
     cdef Py_ssize_t chunk(self, Py_ssize_t tasks, int workers) noexcept:
         """How many tasks a worker takes at a time: those of whole boxes, which others then need not pack, if it can."""
         cdef Py_ssize_t boxes = tasks // self.row_groups
@@ -313,7 +312,6 @@ cdef class Correlation:
             return self.row_groups * max(1, min(boxes // (8 * workers), 1 << 10))
         return max(1, tasks // (8 * workers))
 
-    @final
     cdef void work(
         self, Py_ssize_t tasks, Py_ssize_t chunk, int workers, Py_ssize_t* next, const real* source,
         const real* weights, const real* bias, real* result, Scratch* s,
@@ -331,7 +329,6 @@ cdef class Correlation:
                 t += 1
             t = following if following < tasks else claim(next, chunk)
 
-    @final
     cdef void work_by_rows(
         self, Py_ssize_t tasks, Py_ssize_t* next, const real* source, Weights packing, const real* weights,
         const real* bias, real* result, Scratch* s,
@@ -359,7 +356,6 @@ cdef class Correlation:
             s.packed = channels
             t = claim(next, 1)
 
-    @final
     cdef void place(self, Py_ssize_t box, Py_ssize_t* at, Py_ssize_t* size, Py_ssize_t* n) noexcept nogil:
         """Where a box begins, its size, and that of what is packed for it.
 
@@ -373,7 +369,6 @@ cdef class Correlation:
             n[d] = size[d] + self.halo[d]
             rest = rest // self.counts[d]
 
-    @final
     cdef void task(
         self, Py_ssize_t t, Py_ssize_t following, const real* source, const real* weights, const real* bias,
         real* result, Scratch* s,
@@ -404,13 +399,11 @@ cdef class Correlation:
         weights += channels * self.panel_start[self.panel_start.shape[0] - 1]
         self.finish(rows, channels, weights, bias, at, size, result, s)
 
-    @final
     cdef void clear_zeros(self, Scratch* s) noexcept nogil:
         """The row that all rows without a tap are."""
         if self.zeros:
             memset(s.result + self.result_size - self.row_pitch, 0, self.row_pitch * sizeof(real))
 
-    @final
     cdef void finish(
         self, Py_ssize_t rows, Py_ssize_t channels, const real* weights, const real* bias, const Py_ssize_t* at,
         const Py_ssize_t* size, real* result, Scratch* s,
@@ -425,7 +418,6 @@ cdef class Correlation:
             s.infinite |= not all_finite(s.result, self.result_size)
         self.store(rows, bias + channels * self.results if bias != NULL else NULL, at, size, result, s)
 
-    @final
     cdef void pack(self, const real* source, const Py_ssize_t* at, const Py_ssize_t* n, Scratch* s) noexcept nogil:
         """The planes of a box, all channels."""
         cdef Py_ssize_t c = 0, i, count, pitch = self.planes.channel_pitch
@@ -439,7 +431,6 @@ cdef class Correlation:
                 self.plane_sums.add(s.samples + i * self.sample_size, s.source + (c + i) * pitch)
             c += count
 
-    @final
     cdef void add_rows(self, Py_ssize_t rows, Scratch* s) noexcept nogil:
         """Rows that are sums of those that were multiplied, channel by channel."""
         cdef Py_ssize_t c, sums = self.row_sums.lines
@@ -448,7 +439,6 @@ cdef class Correlation:
                 s.result + c * self.channel_rows * self.row_pitch, s.stored + c * sums * self.row_pitch,
             )
 
-    @final
     cdef bint multiply(
         self, Py_ssize_t rows, const real* weights, const Py_ssize_t* at, const Py_ssize_t* size, real* result,
         Scratch* s,
@@ -526,7 +516,6 @@ cdef class Correlation:
             stream_fence()
         return direct
 
-    @final
     cdef Py_ssize_t segments_met(
         self, Py_ssize_t first, Py_ssize_t last, const Py_ssize_t* at, const Py_ssize_t* e, Segment* met,
     ) noexcept nogil:
@@ -544,7 +533,6 @@ cdef class Correlation:
                 count += 1
         return count
 
-    @final
     cdef void store(
         self, Py_ssize_t rows, const real* bias, const Py_ssize_t* at, const Py_ssize_t* size, real* result,
         Scratch* s,
@@ -589,7 +577,6 @@ cdef class Correlation:
         if self.streams:
             stream_fence()
 
-    @final
     cdef void store_lines(
         self, Py_ssize_t block, const real* c, const Py_ssize_t* at, const Py_ssize_t* size, const real* bias, real* y,
         real* line,

@@ -24,6 +24,11 @@ cdef extern from *:
     """
 
 
+cdef enum:
+    ACROSS = 32  # lines of one step that may be done at once,
+    ACROSS_MASKS = 1024  # if all of their masks are no more than that
+
+
 cdef class LineTables:
     """The tables that `cytconv._lines` makes for all readings, read only; strides and offsets count elements."""
 
@@ -41,6 +46,7 @@ cdef class LineTables:
     cdef const Py_ssize_t[::1] columns  # where the vectors of a pixel begin
     cdef Py_ssize_t head, tail  # those before `head` and from `tail` on reach beyond the ends of the line, and have
     cdef Py_ssize_t step_masks  # so many masks each
+    cdef Py_ssize_t across_most  # lines that have masks of their own, if they are one step long
     cdef Memory mask_memory
     cdef Mask* masks
     cdef Py_ssize_t line_weights  # how many a line meets
@@ -78,14 +84,20 @@ cdef class LineTables:
         self.note_masks()
 
     cdef void note_masks(self):
-        """For the steps at the ends of a line: a mask for each vector of each read, and for each of the result."""
+        """For the steps at the ends of a line: a mask for each vector of each read, and for each of the result.
+
+        Those of a line of one step are for several such lines.
+        """
         cdef Py_ssize_t step, t, i, at, k = 0
         cdef Py_ssize_t loads = self.vectors * self.streams, stores = self.vectors * self.result_streams
         self.step_masks = self.reads.shape[0] * loads + stores
-        i = (self.head + self.steps - self.tail) * self.step_masks
-        self.mask_memory = Memory(i * sizeof(Mask) // sizeof(real) + 1)
+        part = [*range(self.head), *range(self.tail, self.steps)]
+        if self.steps == 1 and not self.of_pixels:
+            self.across_most = max(1, min(ACROSS, ACROSS_MASKS // self.step_masks))
+            part *= self.across_most
+        self.mask_memory = Memory(len(part) * self.step_masks * sizeof(Mask) // sizeof(real) + 1)
         self.masks = <Mask*> self.mask_memory.first
-        for step in [*range(self.head), *range(self.tail, self.steps)]:
+        for step in part:
             for t in range(self.reads.shape[0]):
                 for i in range(loads):
                     at = self.reads[t] + (step * loads + i) * self.pixels.source_step
@@ -96,18 +108,21 @@ cdef class LineTables:
                 self.masks[k] = mask_within(at, self.result_begin, min(self.result_end, at + self.pixels.lanes))
                 k += 1
 
-    cdef Py_ssize_t alike(self, Py_ssize_t step, Py_ssize_t end) noexcept nogil:
+    @final
+    cdef inline Py_ssize_t alike(self, Py_ssize_t step, Py_ssize_t end) noexcept nogil:
         """Where the steps end that are like this one, of whole vectors or in part."""
         if self.head <= step < self.tail:
             return min(self.tail, end)
         return min(self.head, end) if step < self.head else end
 
-    cdef const Mask* masks_of(self, Py_ssize_t step) noexcept nogil:
+    @final
+    cdef inline const Mask* masks_of(self, Py_ssize_t step) noexcept nogil:
         """The masks of a step and those after it; NULL if its vectors are whole."""
         if self.head <= step < self.tail:
             return NULL
         return &self.masks[(step if step < self.head else step - self.tail + self.head) * self.step_masks]
 
+    @final
     cdef Py_ssize_t begin(self, Py_ssize_t t, Py_ssize_t* e) noexcept nogil:
         """Where task `t` of a group begins on the outer axes; returns how many positions of these it has."""
         cdef Py_ssize_t d, at = t // self.stretches * self.outer_each, rest = at
@@ -116,14 +131,16 @@ cdef class LineTables:
             rest = rest // self.extent[d]
         return min(self.outer_each, self.outer - at)
 
-    cdef Py_ssize_t offset(self, const Py_ssize_t* steps, const Py_ssize_t* e) noexcept nogil:
+    @final
+    cdef inline Py_ssize_t offset(self, const Py_ssize_t* steps, const Py_ssize_t* e) noexcept nogil:
         """Of this position of the outer axes, in an array that has such steps."""
         cdef Py_ssize_t d, at = 0
         for d in range(self.dims):
             at += e[d] * steps[d]
         return at
 
-    cdef bint exists(self, const Py_ssize_t* within, const Py_ssize_t* e) noexcept nogil:
+    @final
+    cdef inline bint exists(self, const Py_ssize_t* within, const Py_ssize_t* e) noexcept nogil:
         """Whether there is a line at this position of the outer axes."""
         cdef Py_ssize_t d
         for d in range(self.dims):

@@ -41,6 +41,7 @@ cdef inline void clear_margin(Py_ssize_t n, real* to) noexcept nogil:
         (<vec*> to)[0] = ZEROS
 
 
+@final
 cdef class Planes:
     """An array as flat planes, one for each channel and phase, a box of positions at a time; see `cytconv._boxes`.
 
@@ -76,7 +77,6 @@ cdef class Planes:
             self.lines += 1
             phase += self.neighbours(phase)
 
-    @final
     cdef void look_ahead(
         self, Ahead* ahead, const real* source, Py_ssize_t first, Py_ssize_t channels, const Py_ssize_t* at,
         const Py_ssize_t* n,
@@ -94,7 +94,6 @@ cdef class Planes:
             if d < self.dims - 1:
                 ahead.lines *= n[d]
 
-    @final
     cdef Py_ssize_t neighbours(self, Py_ssize_t phase) noexcept nogil:
         """How many phases from this one on lie between each other, so that they make up a line together."""
         cdef Py_ssize_t n, d, others = 2 * (self.dims - 1), step = self.step[self.dims - 1]
@@ -106,7 +105,6 @@ cdef class Planes:
                     return n
         return max(1, min(step, MAX_PHASES, self.phases - phase))
 
-    @final
     cdef void pack(
         self, const real* source, Py_ssize_t first, Py_ssize_t channels, const Py_ssize_t* at, const Py_ssize_t* n,
         const Py_ssize_t* limit, real* planes, Py_ssize_t channel_pitch,
@@ -161,7 +159,6 @@ cdef class Planes:
                 advance(last - 2, n, e)
             phase += together
 
-    @final
     cdef Margins margins(
         self, Py_ssize_t d, const Py_ssize_t* valid, const Py_ssize_t* at, const Py_ssize_t* n, const Py_ssize_t* limit,
     ) noexcept nogil:
@@ -174,7 +171,6 @@ cdef class Planes:
             m.size, m.step, m.pitch = n[d], self.step[d], self.pitch[d]
         return m
 
-    @final
     cdef void fill(
         self, const Rows* rows, Py_ssize_t phases, const Py_ssize_t* low, const Py_ssize_t* high,
     ) noexcept nogil:

@@ -32,6 +32,8 @@ cdef extern from *:
         const BandLine *lines;
         Py_ssize_t count;
         real *rows[BAND_ROWS];  /* of the result; NULL if there is none here */
+        Py_ssize_t source_step, result_step;  /* from one step in part to the next */
+        Py_ssize_t across;  /* how many lines, of one step, are done at once */
         const Pixels *pixels;  /* along the lines */
     } Band;
 
@@ -142,6 +144,7 @@ cdef extern from *:
         const BandLine* lines
         Py_ssize_t count
         real** rows
+        Py_ssize_t source_step, result_step, across
         const Pixels* pixels
 
 
@@ -153,8 +156,9 @@ cdef inline void sum_lines "sum_lines" (
     int S, int R, int B, int NV, bint PIXELS, bint PART, Py_ssize_t steps, Py_ssize_t step, const Mask* masks,
     const Band* band, const Py_ssize_t* reads, const Py_ssize_t* meets, Py_ssize_t count, const real* bias, vec* found,
 ) noexcept nogil:
-    """So many steps, of NV vectors of positions each; those in PART have `masks`, of the vectors of each of `count`
-    reads and of a row.  Some of what is `found`, unless NULL, will be NaN if some result is not finite."""
+    """So many steps, of NV vectors of positions each, along a line or, if lines are one step long, across them; those
+    in PART have `masks`, of the vectors of each of `count` reads and of a row.  Some of what is `found`, unless NULL,
+    will be NaN if some result is not finite."""
     cdef vec acc[16]
     cdef vec samples[8]
     cdef vec factors[8]
@@ -246,8 +250,8 @@ cdef inline void sum_lines "sum_lines" (
                         store_part(y + to + at * result_width, band.pixels.stored, row[i])
                     else:
                         (<vec*> (y + to + at * result_width))[0] = row[i]
-        first += NV * S * width
-        to += NV * R * result_width
+        first += band.source_step if PART else NV * S * width
+        to += band.result_step if PART else NV * R * result_width
         if PART:
             masks += (count * S + R) * NV
 
@@ -307,13 +311,14 @@ cdef class Stencil(LineTables):
     cdef int band  # rows of each
     cdef SumLines sum_lines
     cdef Py_ssize_t results, piece  # channels; steps of a row that go past the caches at once, 0 if none does
-    cdef bint check
+    cdef bint check, one_step  # whether lines are so long, and several are done at once
     cdef const Py_ssize_t[::1] row_channel, read_meets
     cdef Py_ssize_t bias_size, piece_size, scratch_size
     cdef const Py_ssize_t[:, ::1] lane_groups  # as for the weights, of each column of each group
     cdef Memory line_memory, range_memory
     cdef BandLine* lines
-    cdef Py_ssize_t* band_range  # positions at which all rows and lines of a band exist, in the order of row_range
+    cdef Py_ssize_t* band_range  # positions at which all rows and lines of a band exist, in the order of row_range;
+    cdef Py_ssize_t* whole_range  # and those of all bands
 
     def __init__(self, band, results, piece, check, row_channel, line_meets, read_meets, lane_groups, **tables):
         LineTables.__init__(self, **tables)
@@ -331,6 +336,7 @@ cdef class Stencil(LineTables):
         self.bias_size = cache_lines(self.columns.shape[0] * self.rows * self.result_streams * lane_groups.shape[1])
         self.piece_size = cache_lines(piece * self.step_numbers)
         self.scratch_size = FOUND * LANES + self.bias_size + band * self.piece_size
+        self.one_step = self.across_most > 1 and self.dims > 0 and piece == 0
         self.note_lines(line_meets)
 
     cdef void note_lines(self, const Py_ssize_t[::1] meets):
@@ -341,8 +347,11 @@ cdef class Stencil(LineTables):
         for i in range(count):
             number = i * self.line_weights * self.band * self.lane_groups.shape[1]
             self.lines[i] = BandLine(self.line_place[i], number, meets[i], self.line_ahead[i])
-        self.range_memory = Memory(2 * bands * self.dims * sizeof(Py_ssize_t) // sizeof(real))
+        self.range_memory = Memory(2 * (bands + 1) * self.dims * sizeof(Py_ssize_t) // sizeof(real))
         self.band_range = <Py_ssize_t*> self.range_memory.first
+        self.whole_range = self.band_range + 2 * bands * self.dims
+        for d in range(self.dims):
+            self.whole_range[2 * d], self.whole_range[2 * d + 1] = 0, self.extent[d]
         for number in range(bands):
             for d in range(self.dims):
                 within = self.band_range + 2 * (number * self.dims + d)
@@ -351,6 +360,7 @@ cdef class Stencil(LineTables):
                     common(&self.row_range[2 * (i * self.dims + d)], within)
                 for i in range(self.row_line[number], self.row_line[number + 1]):
                     common(&self.line_range[2 * (i * self.dims + d)], within)
+                common(within, self.whole_range + 2 * d)
 
     def run(self, source, weights, bias, result, Py_ssize_t tasks, int workers):
         """Compute the whole result; the same as `Correlation.run`."""
@@ -430,11 +440,18 @@ cdef class Stencil(LineTables):
         cdef Py_ssize_t end = min(step + self.steps_each, self.steps), further, columns = self.columns.shape[0]
         cdef Py_ssize_t column_weights = self.column_weights()
         cdef Py_ssize_t column_bias = self.rows * self.result_streams * self.lane_groups.shape[1]
+        cdef Py_ssize_t left = self.begin(t, e)
         cdef const real* x
         cdef real* y
         cdef bint whole
         band.pixels = self.pixels
-        for _ in range(self.begin(t, e)):
+        band.source_step, band.result_step = self.vectors * self.streams * self.pixels.source_step, self.step_numbers
+        band.across = 1
+        if self.one_step:
+            band.source_step, band.result_step = self.source_step[self.dims - 1], self.result_step[self.dims - 1]
+        while left > 0:
+            if self.one_step:
+                band.across = min(self.across(e), left)
             x, y = source + self.offset(&self.source_step[0], e), result + self.offset(&self.result_step[0], e)
             for number in range(self.rows // self.band):
                 band.source, band.weights = x, weights
@@ -460,7 +477,16 @@ cdef class Stencil(LineTables):
                         if band.rows[b] != NULL:
                             band.rows[b] += further
                     self.sum(number, step, end, &band, scratch, c * column_bias)
+            left -= band.across
+            if self.one_step:
+                e[self.dims - 1] += band.across - 1
             advance(self.dims, &self.extent[0] if self.dims else NULL, e)
+
+    cdef Py_ssize_t across(self, const Py_ssize_t* e) noexcept nogil:
+        """How many positions of the last outer axis, from this one on, have all rows and lines, and masks."""
+        if not self.exists(self.whole_range, e):
+            return 1
+        return min(self.whole_range[2 * self.dims - 1] - e[self.dims - 1], self.across_most)
 
     cdef void sum(
         self, Py_ssize_t number, Py_ssize_t step, Py_ssize_t end, Band* band, real* scratch, Py_ssize_t column_bias,
@@ -498,8 +524,8 @@ cdef class Stencil(LineTables):
         while step < end:
             next = self.alike(step, end)
             self.sum_lines(
-                next - step, step, self.masks_of(step), band, &self.reads[0], &self.read_meets[0], self.reads.shape[0],
-                bias, found,
+                (next - step) * band.across, step, self.masks_of(step), band, &self.reads[0], &self.read_meets[0],
+                self.reads.shape[0], bias, found,
             )
             step = next
 

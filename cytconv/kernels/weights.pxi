@@ -156,6 +156,7 @@ cdef void join_parts(
             w[2 * (d * taps + j) + 1] = p[channel_step] - p[part_step]
 
 
+@final
 cdef class WeightAdjoint:
     """The tables of `cytconv._weights.weight_adjoint`, read only; strides and offsets count elements."""
 
@@ -247,7 +248,6 @@ cdef class WeightAdjoint:
                     infinite += not self.finish(t, sums, to.first, memory + thread_number() * self.scratch_size)
         return infinite == 0
 
-    @final
     cdef bint finish(self, Py_ssize_t row, real* sums, real* w, real* scratch) noexcept nogil:
         """The weights of one channel of x from its sums in all shares; tells whether they are finite."""
         cdef Py_ssize_t channels = self.y.channels, length = channels * self.taps
@@ -278,7 +278,6 @@ cdef class WeightAdjoint:
             memcpy(w, total, length * sizeof(real))
         return all_finite(w, length)
 
-    @final
     cdef void pack(
         self, Planes planes, Sums sums, const real* array, Py_ssize_t first, Py_ssize_t channels,
         const Py_ssize_t* at, const Py_ssize_t* n, const Py_ssize_t* limit, real* samples, real* to,
@@ -294,7 +293,6 @@ cdef class WeightAdjoint:
                 sums.add(samples + i * self.sample_size, to + (c + i) * planes.channel_pitch)
             c += count
 
-    @final
     cdef void share_x(self, Py_ssize_t t, const real* x, real* planes, real* samples) noexcept nogil:
         """Pack some channels of a box of x, for all tasks."""
         cdef Py_ssize_t at[MAX_DIMS]
@@ -310,7 +308,6 @@ cdef class WeightAdjoint:
             planes,
         )
 
-    @final
     cdef void place(self, Py_ssize_t box, Py_ssize_t* at) noexcept nogil:
         """Where a box begins."""
         cdef Py_ssize_t d
@@ -318,7 +315,6 @@ cdef class WeightAdjoint:
             at[d] = box % self.counts[d] * self.box[d]
             box = box // self.counts[d]
 
-    @final
     cdef void task(
         self, Py_ssize_t t, const real* x, real* shared_x, const real* y, real* sums, real* scratch,
     ) noexcept nogil:
