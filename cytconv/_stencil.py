@@ -30,7 +30,8 @@ BEGIN = 4  # a line of the source in a step,
 SHUFFLE = 0 if WIDEST else 1  # one vector, to halve or double its streams, beside the loads
 STEP = 0.7  # what else there is to do in a step, for each of its sums,
 PART = 0 if WIDEST else 0.3  # what a step at an end of a line takes beyond any other, in steps,
-BAND = 200 if WIDEST else 150  # and in a band of rows, whatever its length
+BAND = 200 if WIDEST else 150  # and in a band of rows, whatever its length,
+SHORT_BAND = 80 if WIDEST else 60  # or, if that is one step, and several are done at once.
 # And in boxes (``kernels/correlate.pxi``):
 COPY = 11 if WIDEST else 7  # one vector that is packed or stored
 LINE = 40  # one line of these
@@ -135,7 +136,8 @@ def _pays(lines: Lines, lanes: int, step: int, skips: bool) -> bool:
     products = rows.products if skips else rows.places.size
     sums = max(products + SHUFFLE * shuffles, LOAD * rows.loads)
     bands = rows.row_line.size - 1
+    band = SHORT_BAND if steps == 1 and not lines.pixels.size else BAND
     here = (
-        sums * (steps + PART * min(steps, 2)) * step + BEGIN * rows.line_channel.size * steps + BAND * bands
+        sums * (steps + PART * min(steps, 2)) * step + BEGIN * rows.line_channel.size * steps + band * bands
     ) / vectors
     return here < rows.boxes + (COPY + LINE / vectors) * rows.numbers + CALL / (others * vectors)
