@@ -138,9 +138,9 @@ def arranged(dims: list[Dim], box_of: Callable[[list[Dim]], tuple[float, Sizes, 
     return dims, box, flat
 
 
-def all_phases(sizes: tuple[int, ...]) -> Index:
+def all_phases(numbers: tuple[int, ...]) -> Index:
     """All combinations of phases, one column for each axis of the kernel."""
-    return np.indices(sizes, np.intp).reshape(len(sizes), -1).T
+    return np.indices(numbers, np.intp).reshape(len(numbers), -1).T
 
 
 def source_places(dims: Sequence[Dim], phases: Index) -> tuple[Index, Index]:

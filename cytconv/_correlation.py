@@ -626,8 +626,8 @@ def correlation(
         alike, times = first_alike(box, extent, pitch, steps, flat), times_of(dims, box)
         length = reach(box[alike:], pitch[alike:])
         longer = times[alike] / times[flat] - 1 + (UNALIGNED if length % lanes else 0)
-        places = [*row_start, *steps[:-1], result_strides[lead], extent[-1], box[-1] if counts[-1] > 1 else 0]
-        aligned = lanes * itemsize == 64 and not any(place % lanes for place in places)
+        begins = [*steps[:-1], result_strides[lead], extent[-1], box[-1] if counts[-1] > 1 else 0]
+        aligned = lanes * itemsize == 64 and not (any(n % lanes for n in begins) or (row_start % lanes).any())
         fits = length % lanes == 0 or length >= lanes * vectors
         if fits and (aligned or not stream) and longer * cycles < STORE * rows:
             direct = panel_results(layout, row_start, row_range, extent)

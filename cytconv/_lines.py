@@ -368,12 +368,13 @@ def lines_of(
 
 
 def tables_of(
-    lines: Lines, vectors: int, task: int, ahead: int, outer_each: int | None = None
+    lines: Lines, vectors: int, task: int, ahead: int, outer_each: int | None = None, across: bool = False
 ) -> dict[str, Any] | None:
     """Tables of the kernels for so many vectors at a time, unless that takes too many masks.
 
     A task has so many positions: whole lines if they are not too long, or parts of so many lines, `outer_each`.  What
-    comes next is fetched so many positions of the outer axis `ahead`.
+    comes next is fetched so many positions of the outer axis `ahead`.  The kernel may do lines of one step `across` the
+    outer axis, several at once.
     """
     outer_each = outer_each or max(1, task // lines.extent[-1])
     rows, (S, R), held = lines.rows, lines.streams, lines.pixels
@@ -387,8 +388,8 @@ def tables_of(
     read, written = vectors * S * held.steps[0], vectors * R * held.steps[1]  # numbers of a step
     head = min(steps, -min(reads[0] // read, first // written, 0))
     beyond = reads[-1] + held.beyond
-    if steps == 1:  # for those in part, the kernel can step from line to line
-        head = 1
+    if across and steps == 1 and not held.size:
+        head = 1  # where steps are in part, they need not follow each other along a line
     tail = max(head, min((lines.source_size - beyond) // read, (lines.result_size - first) // written))
     if (head + steps - tail) * vectors * (len(reads) * S + R) > MOST_MASKS:
         return None

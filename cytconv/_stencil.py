@@ -89,7 +89,7 @@ def stencil(
         return None
     fetched = max(1, rows.fresh_lines * lines.source_size * itemsize)
     task = TASK // (rows.row_channel.size * held.numbers)
-    tables = tables_of(lines, vectors, task, ahead=-(-AHEAD_BYTES // fetched))
+    tables = tables_of(lines, vectors, task, ahead=-(-AHEAD_BYTES // fetched), across=True)
     if tables is None:
         return None
     numbers = lines.groups * math.prod(lines.extent) * held.numbers

@@ -11,6 +11,9 @@
 # Rows that have lines in common are a *band*: what is loaded serves all of them.  A row has no part in some lines of
 # its band, and a stream of the result none in some reads; these meet nothing.
 #
+# Lines that are one step long are done several at once, across the last of the outer axes: what all of them have to do
+# with lies further on by the same distance from one to the next.
+#
 # Along a line of pixels (pixels.pxi) the weights are vectors, too: the numbers of a pixel may have taps of their own.
 
 cdef extern from *:

@@ -312,7 +312,7 @@ cdef Segment copy_strip(
     int width, const real* b, const Segment* segments, Py_ssize_t count, Py_ssize_t ldb, real* strip,
 ) noexcept nogil:
     """Copy the rows of b that a tile of this width reads, one after the other; returns the segment that they are."""
-    cdef Segment all = Segment(segments[0].a if count else 0, 0, 0)
+    cdef Segment copied = Segment(segments[0].a if count else 0, 0, 0)
     cdef Py_ssize_t s, k
     cdef const real* bk
     cdef int v
@@ -323,5 +323,5 @@ cdef Segment copy_strip(
                 (<vec*> strip)[v] = (<const vec*> bk)[v]
             bk += ldb
             strip += width * LANES
-        all.n += segments[s].n
-    return all
+        copied.n += segments[s].n
+    return copied
