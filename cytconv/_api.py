@@ -122,9 +122,9 @@ def conv_transpose(
     less than a second-level cache, and more only where the channels or the halo of some tens of neighbouring samples
     need more.
 
-    A result of 4 to 256 MiB is written where an earlier one of about its size was, once that is gone: memory new from
+    A result of 2 to 256 MiB is written where an earlier one of about its size was, once that is gone: memory new from
     the operating system would take longer to come than to fill.  So the memory of up to four such results, and of 256
-    MiB together, is kept, and the array does not own its data (``y.resize`` refuses).
+    MiB together, is kept.  Results of 2 MiB and more do not own their data (``y.resize`` refuses).
 
     Non-finite samples reach exactly the outputs whose windows hold them; padding never multiplies them.
 

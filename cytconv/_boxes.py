@@ -43,7 +43,7 @@ __all__ = [
     "all_phases",
     "arranged",
     "dims_of",
-    "first_alike",
+    "first_gapless",
     "grown",
     "line_pitch",
     "of_axes",
@@ -189,14 +189,14 @@ def pitches(size: Sizes) -> Sizes:
     return strides[::-1]
 
 
-def first_alike(box: Sizes, extent: Sizes, pitch: Sizes, steps: Sizes, least: int) -> int:
-    """The first axis, from `least` on, from which on the positions of a box lie as those of an array with these steps.
+def first_gapless(box: Sizes, pitch: Sizes, steps: Sizes, least: int) -> int:
+    """The first axis, from `least` on, from which on the positions of a box follow each other, in both arrays.
 
-    The last axis does if its step is 1.
+    One has these pitches, the other these steps; the last axis always does, if its step is 1.
     """
+    gapless = pitches(box)
     for a in range(least, len(box)):
-        whole = all(n == all_of_it or n == 1 for n, all_of_it in zip(box[a + 1 :], extent[a + 1 :], strict=True))
-        if whole and all(n == 1 or p == s for n, p, s in zip(box[a:], pitch[a:], steps[a:], strict=True)):
+        if all(n == 1 or p == s == g for n, p, s, g in zip(box[a:], pitch[a:], steps[a:], gapless[a:], strict=True)):
             return a
     return len(box) - 1
 

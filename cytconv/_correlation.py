@@ -27,7 +27,7 @@ from ._boxes import (
     all_phases,
     arranged,
     dims_of,
-    first_alike,
+    first_gapless,
     grown,
     line_pitch,
     of_axes,
@@ -77,7 +77,7 @@ MIXED = 16  # channels that are summed over, if samples are mixed (see `_winogra
 MIXED_LEAST = 1e8  # and multiplications without,
 MIXED_GAIN = 0.92  # if that takes no more than this share of the time
 SUM = 10 * WIDE  # multiplications that take as long as to copy and add up one sample of a box
-STREAM_BYTES = 2 * KIB**2  # a result larger than this is written past the caches,
+STREAM_BYTES = 2 * KIB**2  # a result larger than this is written past the caches (sums by lines: see `_stencil`),
 STREAM_LINE = 256  # if its lines have as many bytes
 STORE = 8  # cycles that it takes to hold and store a vector of results, instead of writing it at once
 UNALIGNED = 0.03  # share of the time that it takes to end a run before the end of a vector
@@ -612,26 +612,26 @@ def correlation(
     step = steps[-1]
     filled = np.zeros(block_row.size - 1, np.intp)
     if layout.zeros:
-        first, last = block_row[:-1], block_row[1:] - 1
-        filled |= np.minimum.reduceat(layout.row_place, first) > layout.widest
-        filled &= (last - first == step - 1) & (layout.row_channel[first] == layout.row_channel[last])
+        begins, ends = block_row[:-1], block_row[1:] - 1
+        filled |= np.minimum.reduceat(layout.row_place, begins) > layout.widest
+        filled &= (ends - begins == step - 1) & (layout.row_channel[begins] == layout.row_channel[ends])
     whole = widest_block == step
     line = box[-1] * widest_block
     stream = whole and line * itemsize >= STREAM_LINE and groups * rows * math.prod(extent) * itemsize > STREAM_BYTES
 
-    # Tiles write to the result where its lines are runs, or would be if these were shorter; past the caches, as lines
-    # that begin where cache lines do.
+    # Tiles write to the result where its lines are runs, or would be if these were shorter; past the caches, if cache
+    # lines begin with them.  Calls with a bias, or with an array that begins elsewhere, store as ever.
     direct = np.zeros(0, np.intp)
     if widest_block == step == 1 and not (mixed or layout.combines_taps or layout.zeros):
-        alike, times = first_alike(box, extent, pitch, steps, flat), times_of(dims, box)
-        length = reach(box[alike:], pitch[alike:])
-        longer = times[alike] / times[flat] - 1 + (UNALIGNED if length % lanes else 0)
-        begins = [*steps[:-1], result_strides[lead], extent[-1], box[-1] if counts[-1] > 1 else 0]
-        aligned = lanes * itemsize == 64 and not (any(n % lanes for n in begins) or (row_start % lanes).any())
+        first, times = first_gapless(box, pitch, steps, flat), times_of(dims, box)
+        length = reach(box[first:], pitch[first:])
+        longer = times[first] / times[flat] - 1 + (UNALIGNED if length % lanes else 0)
+        offsets = [*steps[:-1], result_strides[lead], extent[-1], box[-1] if counts[-1] > 1 else 0]
+        aligned = lanes * itemsize == 64 and not (any(n % lanes for n in offsets) or (row_start % lanes).any())
         fits = length % lanes == 0 or length >= lanes * vectors
         if fits and (aligned or not stream) and longer * cycles < STORE * rows:
             direct = panel_results(layout, row_start, row_range, extent)
-            flat = alike if direct.size else flat
+            flat = first if direct.size else flat
 
     # The positions from axis `flat` on are computed as one run, junk between rows and all.
     def run(a: int) -> int:

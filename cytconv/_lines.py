@@ -53,6 +53,8 @@ MOST_STREAMS = 8  # that can be taken apart
 MOST_CHANNELS = 3  # of which each has lines of its own: more may lie so that they drive each other from the cache
 ENOUGH = 3  # sums of one row that have a part in what is loaded: more rows would gain little
 MOST_MASKS = 2**12  # of vectors at the ends of a line
+AT_ONCE = 32  # lines of one step that are done at once,
+MASKS_AT_ONCE = 2**10  # if all of them have no more than this
 
 WIDEST = ISA == "avx512"
 # One multiplication in boxes, by how many rows share its samples, in the time of one in lines; measured on an EPYC.
@@ -368,13 +370,13 @@ def lines_of(
 
 
 def tables_of(
-    lines: Lines, vectors: int, task: int, ahead: int, outer_each: int | None = None, across: bool = False
+    lines: Lines, vectors: int, task: int, ahead: int, outer_each: int | None = None, several: bool = False
 ) -> dict[str, Any] | None:
     """Tables of the kernels for so many vectors at a time, unless that takes too many masks.
 
     A task has so many positions: whole lines if they are not too long, or parts of so many lines, `outer_each`.  What
-    comes next is fetched so many positions of the outer axis `ahead`.  The kernel may do lines of one step `across` the
-    outer axis, several at once.
+    comes next is fetched so many positions of the outer axis `ahead`.  Lines of one step may be done `several` at once,
+    across the outer axis.
     """
     outer_each = outer_each or max(1, task // lines.extent[-1])
     rows, (S, R), held = lines.rows, lines.streams, lines.pixels
@@ -388,7 +390,9 @@ def tables_of(
     read, written = vectors * S * held.steps[0], vectors * R * held.steps[1]  # numbers of a step
     head = min(steps, -min(reads[0] // read, first // written, 0))
     beyond = reads[-1] + held.beyond
-    if across and steps == 1 and not held.size:
+    at_once = 1
+    if several:
+        at_once = max(1, min(AT_ONCE, MASKS_AT_ONCE // (vectors * (len(reads) * S + R))))
         head = 1  # where steps are in part, they need not follow each other along a line
     tail = max(head, min((lines.source_size - beyond) // read, (lines.result_size - first) // written))
     if (head + steps - tail) * vectors * (len(reads) * S + R) > MOST_MASKS:
@@ -418,6 +422,7 @@ def tables_of(
         "steps": steps,
         "head": head,
         "tail": tail,
+        "lines_at_once": at_once,
         "outer_each": outer_each,
         "steps_each": max(1, task // (outer_each * step_size)),
         "pixel_size": held.size,

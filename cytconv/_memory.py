@@ -63,7 +63,8 @@ def empty(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
     size = math.prod(shape) * dtype.itemsize
     if size > MOST:
         _spare.clear()  # no time to hold on to memory
-    if not LEAST <= size <= MOST:
+        return np.asarray(_Piece(np.empty(size + LINE, np.uint8), shape, dtype))
+    if size < LEAST:
         return np.empty(shape, dtype)
     memory, others = None, []
     with suppress(IndexError):  # no more

@@ -31,7 +31,7 @@ SHUFFLE = 0 if WIDEST else 1  # one vector, to halve or double its streams, besi
 STEP = 0.7  # what else there is to do in a step, for each of its sums,
 PART = 0 if WIDEST else 0.3  # what a step at an end of a line takes beyond any other, in steps,
 BAND = 200 if WIDEST else 150  # and in a band of rows, whatever its length,
-SHORT_BAND = 80 if WIDEST else 60  # or, if that is one step, and several are done at once.
+SHORT_BAND = 80 if WIDEST else 60  # or where several lines are done at once; not measured with AVX2.
 # And in boxes (``kernels/correlate.pxi``):
 COPY = 11 if WIDEST else 7  # one vector that is packed or stored
 LINE = 40  # one line of these
@@ -85,18 +85,19 @@ def stencil(
     vectors = min(kinds[S, R][rows.band], key=lambda n: -(-length // n) * (n + STEP))
     skips = held.size > 0 or (S, R, rows.band, vectors) in module.skipping
     zeros = rows.zeros or (rows.gaps and not skips)
-    if (zeros and exact) or not (held.best_in_place or _pays(lines, module.lanes, vectors, skips)):
-        return None
-    fetched = max(1, rows.fresh_lines * lines.source_size * itemsize)
-    task = TASK // (rows.row_channel.size * held.numbers)
-    tables = tables_of(lines, vectors, task, ahead=-(-AHEAD_BYTES // fetched), across=True)
-    if tables is None:
-        return None
     numbers = lines.groups * math.prod(lines.extent) * held.numbers
     written = numbers * rows.row_channel.size * R * itemsize
     turns = rows.band > 1 and lines.result_size * itemsize < PAGE_BYTES
     least = min(STREAM_BYTES, STREAM_TURNS_BYTES) if turns else STREAM_BYTES
     streams = held.consecutive and written > least
+    several = length <= vectors and len(lines.dims) > 1 and not (held.size or streams)
+    if (zeros and exact) or not (held.best_in_place or _pays(lines, module.lanes, vectors, skips, several)):
+        return None
+    fetched = max(1, rows.fresh_lines * lines.source_size * itemsize)
+    task = TASK // (rows.row_channel.size * held.numbers)
+    tables = tables_of(lines, vectors, task, ahead=-(-AHEAD_BYTES // fetched), several=several)
+    if tables is None:
+        return None
     lane_groups = held.lane_groups(lines.groups)
     kernel = module.Stencil(
         band=rows.band,
@@ -122,10 +123,10 @@ def stencil(
     )
 
 
-def _pays(lines: Lines, lanes: int, step: int, skips: bool) -> bool:
+def _pays(lines: Lines, lanes: int, step: int, skips: bool, several: bool) -> bool:
     """Whether this takes less time than boxes, with vectors of so many `lanes`, and so many vectors in a `step`.
 
-    The kernel `skips` sums that have no part in a read, or multiplies zeros for them.
+    The kernel `skips` sums that have no part in a read, or multiplies zeros for them; and does `several` lines at once.
     """
     rows, (S, R), vectors = lines.rows, lines.streams, lines.extent[-1] / lanes
     others = lines.groups * math.prod(lines.extent[:-1])
@@ -136,7 +137,7 @@ def _pays(lines: Lines, lanes: int, step: int, skips: bool) -> bool:
     products = rows.products if skips else rows.places.size
     sums = max(products + SHUFFLE * shuffles, LOAD * rows.loads)
     bands = rows.row_line.size - 1
-    band = SHORT_BAND if steps == 1 and not lines.pixels.size else BAND
+    band = SHORT_BAND if several else BAND
     here = (
         sums * (steps + PART * min(steps, 2)) * step + BEGIN * rows.line_channel.size * steps + band * bands
     ) / vectors

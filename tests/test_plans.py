@@ -564,9 +564,10 @@ def test_several_short_lines_at_once(rng, taps, stride, padding, n, dtype, lines
             x, w = integers(rng, (2, 3, height, n), dtype), integers(rng, (3, 1, taps, taps), dtype)
             kwargs = {"channels": "first", "groups": 3, "stride": stride, "padding": padding}
             y = reference.conv_transpose(x, w, **kwargs).astype(dtype)
+            bias = integers(rng, 3, dtype)
             out = amid_nan(y)
-            conv_transpose(amid_nan(x), w, out=out, **kwargs)
-            assert_exact(out, y, dtype)
+            conv_transpose(amid_nan(x), w, bias=bias, out=out, **kwargs)
+            assert_exact(out, y + bias[:, None, None], dtype)
             assert_amid_nan(out)
             out = amid_nan(x)
             conv_transpose_adjoint(amid_nan(y), w, input_shape=x.shape[2:], out=out, **kwargs)
@@ -574,7 +575,8 @@ def test_several_short_lines_at_once(rng, taps, stride, padding, n, dtype, lines
             assert_exact(out, expected, dtype)
             assert_amid_nan(out)
     assert all(lines)
-    assert any(tables["steps"] == 1 for tables in tables_made) or dtype == np.complex128  # which make longer ones
+    at_once = {tables["lines_at_once"] for tables in tables_made}
+    assert max(at_once) > 1 or dtype == np.complex128  # with which lines may be longer
 
 
 @pytest.mark.parametrize("dtype", [np.complex64, np.complex128])
@@ -1093,8 +1095,48 @@ def test_tiles_write_to_the_result(rng, taps, stride, length, past, small, dtype
         assert_exact(conv_transpose_adjoint(y, w, input_shape=x.shape[2:], out=out, **window), expected, dtype)
         assert np.isnan(around).sum() == around.size - out.size
     module = _runtime.kernels(np.dtype(dtype))
-    lines = module.vector_bytes == 64 and length % module.lanes == 0
-    assert all(tables["panel_results"].size > 0 for tables in tables_made) == (lines or not past)
+    whole = module.vector_bytes == 64 and length % module.lanes == 0
+    assert {tables["panel_results"].size > 0 for tables in tables_made} == {whole or not past}
+
+
+@pytest.mark.parametrize("n", [(6, 14), (8, 20), (16, 62), (12, 64), (3, 5, 48)])
+@pytest.mark.parametrize("gap", range(5))
+def test_tiles_write_nothing_between_the_lines_of_a_view(rng, gap, n, monkeypatch, tables_made):
+    """Where the halo of a box is as wide as the gap, its lines lie as those of the view do."""
+    monkeypatch.setattr(_direct, "stencil", lambda *_, exact: None)
+    taps = (3,) * len(n)
+    x, w = integers(rng, (2, 12, *n), np.float32), integers(rng, (12, 12, *taps), np.float32)
+    for window in ({"channels": "first", "padding": 1}, {"channels": "first"}):
+        y = reference.conv_transpose(x, w, **window).astype(np.float32)
+        adjoint = reference.conv_transpose_adjoint(y, w, **window)
+        for expected, compute, source in ((y, conv_transpose, x), (adjoint, conv_transpose_adjoint, y)):
+            for axis in range(-len(n), 0):
+                shape = list(expected.shape)
+                shape[axis] += gap
+                around = np.full(shape, np.nan, np.float32)
+                out, between = np.split(around, [expected.shape[axis]], axis=axis)
+                compute(source, w, out=out, **window)
+                assert_exact(out, expected, np.float32)
+                assert np.isnan(between).all()
+    assert any(tables["panel_results"].size for tables in tables_made) or n[-1] < 48
+
+
+@pytest.mark.parametrize(
+    ("outputs", "taps", "window"),
+    [
+        (840, (2, 2), {}),  # several groups of rows
+        (12, (3, 3), {"stride": (2, 1), "padding": (1, 0), "output_padding": (1, 0)}),  # two classes of them
+    ],
+)
+def test_tiles_of_every_group_and_class_write_to_the_result(rng, outputs, taps, window, monkeypatch, tables_made):
+    for name in ("STORE", "STREAM_BYTES"):
+        monkeypatch.setattr(_correlation, name, 2**40)
+    x, w = integers(rng, (2, 12, 4, 95), np.float32), integers(rng, (12, outputs, *taps), np.float32)
+    y = reference.conv_transpose(x, w, channels="first", **window)
+    out, around = between_nans(0, y.shape, np.float32)
+    assert_exact(conv_transpose(x, w, out=out, channels="first", **window), y, np.float32)
+    assert np.isnan(around).sum() == around.size - out.size
+    assert all(tables["panel_results"].size for tables in tables_made)
 
 
 def test_what_is_added_to_or_left_out_is_not_written_by_tiles(rng, tables_made):
@@ -1106,8 +1148,9 @@ def test_what_is_added_to_or_left_out_is_not_written_by_tiles(rng, tables_made):
     assert tables_made[0]["panel_results"].size > 0
     y = reference.conv_transpose(x, w[:, :11], channels="first")
     assert_exact(conv_transpose(x, w[:, :11], channels="first"), y, np.float32)
-    y = reference.conv_transpose(x, w, channels="first", stride=(1, 3))
-    assert_exact(conv_transpose(x, w, channels="first", stride=(1, 3)), y, np.float32)
+    w = integers(rng, (12, 12, 4, 3), np.float32)
+    y = reference.conv_transpose(x, w, channels="first", stride=(3, 1))
+    assert_exact(conv_transpose(x, w, channels="first", stride=(3, 1)), y, np.float32)
     assert [tables["panel_results"].size > 0 for tables in tables_made] == [True, True, False, False]
 
 

@@ -7,7 +7,7 @@
 #     |   +-----+   |         one plane for each channel         (one for each channel     |     +------+     |
 #     +-------------+         and phase of the source             and phase of result)     +------------------+
 #
-# Where a row of results is a line of the result, or several, tiles write there.
+# Where rows are lines of the result, and there is no bias, tiles write there.
 #
 # Where multiplications are saved (`cytconv._winograd`), planes are sums of samples, and the rows of the tile are added
 # up before they are stored.
@@ -160,7 +160,6 @@ cdef class Correlation:
     cdef Py_ssize_t dims, boxes, row_groups, classes
     cdef int tile_rows
     cdef bint check, streams
-    cdef bint direct  # whether the rows of the tiles are lines of the result
     cdef bint by_rows  # whether a task is all boxes
     cdef readonly Py_ssize_t scratch_size
     cdef Planes planes
@@ -173,7 +172,8 @@ cdef class Correlation:
     cdef const Py_ssize_t[::1] extent, counts, unit, halo, pitch
     cdef const Py_ssize_t[::1] segments, strip_segment, class_strip
     cdef const Py_ssize_t[::1] segment_range  # positions along the axes before `flat` that meet samples; none if all do
-    cdef const Py_ssize_t[::1] group_panel, panel_rows, panel_results, panel_start
+    cdef const Py_ssize_t[::1] group_panel, panel_rows, panel_start
+    cdef const Py_ssize_t[::1] panel_results  # where in the result those rows begin; none if tiles may not write there
     cdef const Py_ssize_t[::1] result_step, group_row, group_block, row_place, row_result, row_range, row_channel
     cdef const Py_ssize_t[::1] block_row, block_range, block_ragged, block_filled
 
@@ -189,7 +189,6 @@ cdef class Correlation:
         self.strip_segment, self.class_strip = tables["strip_segment"], tables["class_strip"]
         self.group_panel, self.panel_rows = tables["group_panel"], tables["panel_rows"]
         self.panel_results, self.panel_start = tables["panel_results"], tables["panel_start"]
-        self.direct = self.panel_results.shape[0] > 0
         self.run_pitch, self.row_pitch, self.row_place = tables["run_pitch"], tables["row_pitch"], tables["row_place"]
         self.result_step, self.result_group = tables["result_step"], tables["result_group"]
         self.results, self.group_row = tables["results"], tables["group_row"]
@@ -279,7 +278,8 @@ cdef class Correlation:
         else:
             w = Place(weights)
             panels = w.first
-        direct = self.direct and b.first == NULL and (not self.streams or <size_t> to.first % 64 == 0)
+        direct = self.panel_results.shape[0] > 0 and b.first == NULL
+        direct &= not self.streams or <size_t> to.first % 64 == 0
         with nogil:
             for worker in range(workers):
                 states[worker].samples = memory.first + worker * self.scratch_size
@@ -458,8 +458,8 @@ cdef class Correlation:
         cdef const Py_ssize_t* places
         cdef real* to
         cdef Py_ssize_t every, number, count, step, calls = 0
-        cdef int width = tile_width(self.tile_rows)
-        cdef bint direct
+        cdef int width, widest = tile_width(self.tile_rows)
+        cdef bint in_place
         cdef Store how
         for d in range(self.dims):
             if d < self.flat:
@@ -467,12 +467,12 @@ cdef class Correlation:
             else:
                 length += (size[d] - 1) * self.pitch[d]
             result += at[d] * self.result_step[d]
-        direct = s.direct and (length % LANES == 0 or length >= width * LANES)
+        in_place = s.direct and (length % LANES == 0 or length >= widest * LANES)
         if s.ahead.lines:
             for c in range(self.classes):
                 panels = self.group_panel[rows * self.classes + c + 1] - self.group_panel[rows * self.classes + c]
                 calls += (self.class_strip[c + 1] - self.class_strip[c]) * (panels + 1) // 2
-            calls *= runs * ((length - 1) // (width * LANES) + 1)
+            calls *= runs * ((length - 1) // (widest * LANES) + 1)
             s.ahead.each = (s.ahead.lines - 1) // max(calls, 1) + 1
         for c in range(self.classes):
             first = self.group_panel[rows * self.classes + c]
@@ -480,19 +480,21 @@ cdef class Correlation:
             if panels == 0:
                 continue
             panel = self.panel_start[first + 1] - self.panel_start[first]
-            places = &self.panel_results[first * self.tile_rows] if direct else &self.panel_rows[first * self.tile_rows]
+            places = &(self.panel_results if in_place else self.panel_rows)[first * self.tile_rows]
             for strip in range(self.class_strip[c], self.class_strip[c + 1]):
                 segment = self.strip_segment[strip]
                 for d in range(self.flat):
                     e[d] = 0
                 every = self.strip_segment[strip + 1] - segment
                 those, number = segments + segment, every
-                how = ADD if strip > self.class_strip[c] else STREAM if direct and self.streams else SET
+                how = STREAM if in_place and self.streams else SET
+                if strip > self.class_strip[c]:
+                    how = ADD  # to scratch memory: see `panel_results` in `cytconv._correlation`
                 for run in range(runs):
-                    start, to = 0, result if direct else s.result + run * self.run_pitch
+                    start, to = 0, result if in_place else s.result + run * self.run_pitch
                     for d in range(self.flat):
                         start += e[d] * self.pitch[d]
-                        if direct:
+                        if in_place:
                             to += e[d] * self.result_step[d]
                     if self.met_size:
                         those, number = s.met, self.segments_met(segment, self.strip_segment[strip + 1], at, e, s.met)
@@ -500,7 +502,7 @@ cdef class Correlation:
                     done = 0
                     while done < length:
                         width = next_width(self.tile_rows, (length - done + LANES - 1) // LANES)
-                        if direct:
+                        if in_place:
                             done = min(done, length - width * LANES)
                         b, piece, count, step = s.source + start + done, those, number, self.segment_step
                         if panels >= self.copied and self.strip_size and count == every:
@@ -512,9 +514,9 @@ cdef class Correlation:
                         )
                         done += width * LANES
                     advance(self.flat, size, e)
-        if direct and self.streams:
+        if in_place and self.streams:
             stream_fence()
-        return direct
+        return in_place
 
     cdef Py_ssize_t segments_met(
         self, Py_ssize_t first, Py_ssize_t last, const Py_ssize_t* at, const Py_ssize_t* e, Segment* met,

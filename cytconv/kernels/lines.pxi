@@ -24,11 +24,6 @@ cdef extern from *:
     """
 
 
-cdef enum:
-    ACROSS = 32  # lines of one step that may be done at once,
-    ACROSS_MASKS = 1024  # if all of their masks are no more than that
-
-
 cdef class LineTables:
     """The tables that `cytconv._lines` makes for all readings, read only; strides and offsets count elements."""
 
@@ -46,7 +41,7 @@ cdef class LineTables:
     cdef const Py_ssize_t[::1] columns  # where the vectors of a pixel begin
     cdef Py_ssize_t head, tail  # those before `head` and from `tail` on reach beyond the ends of the line, and have
     cdef Py_ssize_t step_masks  # so many masks each
-    cdef Py_ssize_t across_most  # lines that have masks of their own, if they are one step long
+    cdef Py_ssize_t lines_at_once  # 1, or more if they are one step long
     cdef Memory mask_memory
     cdef Mask* masks
     cdef Py_ssize_t line_weights  # how many a line meets
@@ -68,6 +63,7 @@ cdef class LineTables:
             self.outer *= n
         self.line_weights = self.reads.shape[0] * self.streams * self.result_streams
         self.steps, self.head, self.tail = tables["steps"], tables["head"], tables["tail"]
+        self.lines_at_once = tables["lines_at_once"]
         self.stretches = ceil_div(self.steps, self.steps_each)
         self.group_tasks = self.stretches * ceil_div(self.outer, self.outer_each)
         self.vectors = tables["vectors"]
@@ -86,15 +82,12 @@ cdef class LineTables:
     cdef void note_masks(self):
         """For the steps at the ends of a line: a mask for each vector of each read, and for each of the result.
 
-        Those of a line of one step are for several such lines.
+        Lines that are done at once have some each.
         """
         cdef Py_ssize_t step, t, i, at, k = 0
         cdef Py_ssize_t loads = self.vectors * self.streams, stores = self.vectors * self.result_streams
         self.step_masks = self.reads.shape[0] * loads + stores
-        part = [*range(self.head), *range(self.tail, self.steps)]
-        if self.steps == 1 and not self.of_pixels:
-            self.across_most = max(1, min(ACROSS, ACROSS_MASKS // self.step_masks))
-            part *= self.across_most
+        part = [*range(self.head), *range(self.tail, self.steps)] * self.lines_at_once
         self.mask_memory = Memory(len(part) * self.step_masks * sizeof(Mask) // sizeof(real) + 1)
         self.masks = <Mask*> self.mask_memory.first
         for step in part:

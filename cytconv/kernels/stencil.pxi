@@ -35,8 +35,8 @@ cdef extern from *:
         const BandLine *lines;
         Py_ssize_t count;
         real *rows[BAND_ROWS];  /* of the result; NULL if there is none here */
-        Py_ssize_t source_step, result_step;  /* from one step in part to the next */
-        Py_ssize_t across;  /* how many lines, of one step, are done at once */
+        Py_ssize_t part_source, part_result;  /* from one step in part to the next */
+        Py_ssize_t lines_at_once;  /* 1, or more if they are one step long */
         const Pixels *pixels;  /* along the lines */
     } Band;
 
@@ -147,7 +147,7 @@ cdef extern from *:
         const BandLine* lines
         Py_ssize_t count
         real** rows
-        Py_ssize_t source_step, result_step, across
+        Py_ssize_t part_source, part_result, lines_at_once
         const Pixels* pixels
 
 
@@ -253,8 +253,8 @@ cdef inline void sum_lines "sum_lines" (
                         store_part(y + to + at * result_width, band.pixels.stored, row[i])
                     else:
                         (<vec*> (y + to + at * result_width))[0] = row[i]
-        first += band.source_step if PART else NV * S * width
-        to += band.result_step if PART else NV * R * result_width
+        first += band.part_source if PART else NV * S * width
+        to += band.part_result if PART else NV * R * result_width
         if PART:
             masks += (count * S + R) * NV
 
@@ -314,7 +314,7 @@ cdef class Stencil(LineTables):
     cdef int band  # rows of each
     cdef SumLines sum_lines
     cdef Py_ssize_t results, piece  # channels; steps of a row that go past the caches at once, 0 if none does
-    cdef bint check, one_step  # whether lines are so long, and several are done at once
+    cdef bint check
     cdef const Py_ssize_t[::1] row_channel, read_meets
     cdef Py_ssize_t bias_size, piece_size, scratch_size
     cdef const Py_ssize_t[:, ::1] lane_groups  # as for the weights, of each column of each group
@@ -339,7 +339,6 @@ cdef class Stencil(LineTables):
         self.bias_size = cache_lines(self.columns.shape[0] * self.rows * self.result_streams * lane_groups.shape[1])
         self.piece_size = cache_lines(piece * self.step_numbers)
         self.scratch_size = FOUND * LANES + self.bias_size + band * self.piece_size
-        self.one_step = self.across_most > 1 and self.dims > 0 and piece == 0
         self.note_lines(line_meets)
 
     cdef void note_lines(self, const Py_ssize_t[::1] meets):
@@ -448,13 +447,13 @@ cdef class Stencil(LineTables):
         cdef real* y
         cdef bint whole
         band.pixels = self.pixels
-        band.source_step, band.result_step = self.vectors * self.streams * self.pixels.source_step, self.step_numbers
-        band.across = 1
-        if self.one_step:
-            band.source_step, band.result_step = self.source_step[self.dims - 1], self.result_step[self.dims - 1]
+        band.part_source, band.part_result = self.vectors * self.streams * self.pixels.source_step, self.step_numbers
+        band.lines_at_once = 1
+        if self.lines_at_once > 1:
+            band.part_source, band.part_result = self.source_step[self.dims - 1], self.result_step[self.dims - 1]
         while left > 0:
-            if self.one_step:
-                band.across = min(self.across(e), left)
+            if self.lines_at_once > 1:
+                band.lines_at_once = min(self.across(e), left)
             x, y = source + self.offset(&self.source_step[0], e), result + self.offset(&self.result_step[0], e)
             for number in range(self.rows // self.band):
                 band.source, band.weights = x, weights
@@ -480,16 +479,16 @@ cdef class Stencil(LineTables):
                         if band.rows[b] != NULL:
                             band.rows[b] += further
                     self.sum(number, step, end, &band, scratch, c * column_bias)
-            left -= band.across
-            if self.one_step:
-                e[self.dims - 1] += band.across - 1
+            left -= band.lines_at_once
+            if self.lines_at_once > 1:
+                e[self.dims - 1] += band.lines_at_once - 1
             advance(self.dims, &self.extent[0] if self.dims else NULL, e)
 
     cdef Py_ssize_t across(self, const Py_ssize_t* e) noexcept nogil:
         """How many positions of the last outer axis, from this one on, have all rows and lines, and masks."""
         if not self.exists(self.whole_range, e):
             return 1
-        return min(self.whole_range[2 * self.dims - 1] - e[self.dims - 1], self.across_most)
+        return min(self.whole_range[2 * self.dims - 1] - e[self.dims - 1], self.lines_at_once)
 
     cdef void sum(
         self, Py_ssize_t number, Py_ssize_t step, Py_ssize_t end, Band* band, real* scratch, Py_ssize_t column_bias,
@@ -527,8 +526,8 @@ cdef class Stencil(LineTables):
         while step < end:
             next = self.alike(step, end)
             self.sum_lines(
-                (next - step) * band.across, step, self.masks_of(step), band, &self.reads[0], &self.read_meets[0],
-                self.reads.shape[0], bias, found,
+                (next - step) * band.lines_at_once, step, self.masks_of(step), band, &self.reads[0],
+                &self.read_meets[0], self.reads.shape[0], bias, found,
             )
             step = next
 

@@ -45,7 +45,8 @@ cdef extern from *:
         Py_ssize_t n;  /* number of steps */
     } Segment;
 
-    /* What a tile does with the numbers where its sums go: STREAM is SET past the caches, in whole cache lines. */
+    /* What a tile does with the numbers where its sums go: STREAM is SET past the caches, in whole cache lines that
+       begin where those of memory do. */
     typedef enum { SET, ADD, STREAM } Store;
 
     #ifdef __GNUC__
@@ -83,7 +84,7 @@ cdef extern from *:
       #define IN_REGISTER(v)
     #endif
 
-    /* A vector that is a whole cache line may go past the caches (see store.pxi). */
+    /* A vector that is a whole cache line may go past the caches (see store.pxi); plans for others have no STREAM. */
     #if VECTORS && defined(__AVX512F__)
       #include <immintrin.h>
       #define STREAM_VECTOR(p, v) _mm512_stream_si512((void *) (p), (__m512i) (v))
