@@ -1122,6 +1122,22 @@ def test_tiles_write_nothing_between_the_lines_of_a_view(rng, gap, n, monkeypatc
 
 
 @pytest.mark.parametrize(
+    ("x_shape", "w_shape", "kwargs", "order"),
+    [
+        ((1, 4, 64, 2), (4, 12, 1, 3), {"stride": (2, 1), "padding": (0, 1)}, (0, 1, 2, 3)),
+        ((1, 4, 40, 2), (4, 2, 3, 3), {"padding": 1}, (0, 2, 1, 3)),  # lines of two channels by turns
+    ],
+)
+def test_tiles_write_nothing_to_other_lines(rng, x_shape, w_shape, kwargs, order, tables_made):
+    """Where the next line of a run is as far away as if the halo of a box lay between the two."""
+    x, w = integers(rng, x_shape, np.float32), integers(rng, w_shape, np.float32)
+    y = reference.conv_transpose(x, w, channels="first", **kwargs)
+    out = np.full([y.shape[a] for a in order], np.nan, np.float32).transpose(order)
+    assert_exact(conv_transpose(x, w, out=out, channels="first", **kwargs), y, np.float32)
+    assert tables_made
+
+
+@pytest.mark.parametrize(
     ("outputs", "taps", "window"),
     [
         (840, (2, 2), {}),  # several groups of rows
