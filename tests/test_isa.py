@@ -33,7 +33,7 @@ DTYPES = "float32 or complex128"  # both widths of a number, and both real and c
 def python(*arguments, isa, timeout=300):
     return subprocess.run(
         [sys.executable, *arguments],
-        env={**os.environ, "CYTCONV_ISA": isa},
+        env={**os.environ, "CYTCONV_ISA": isa, "PYTEST_ADDOPTS": ""},
         capture_output=True,
         text=True,
         timeout=timeout,
