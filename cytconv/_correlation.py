@@ -623,15 +623,15 @@ def correlation(
     # lines begin with them.  Calls with a bias, or with an array that begins elsewhere, store as ever.
     direct = np.zeros(0, np.intp)
     if widest_block == step == 1 and not (mixed or layout.combines_taps or layout.zeros):
-        first, times = first_gapless(box, pitch, steps, flat), times_of(dims, box)
-        length = reach(box[first:], pitch[first:])
-        longer = times[first] / times[flat] - 1 + (UNALIGNED if length % lanes else 0)
+        gapless, times = first_gapless(box, pitch, steps, flat), times_of(dims, box)
+        length = reach(box[gapless:], pitch[gapless:])
+        longer = times[gapless] / times[flat] - 1 + (UNALIGNED if length % lanes else 0)
         offsets = [*steps[:-1], result_strides[lead], extent[-1], box[-1] if counts[-1] > 1 else 0]
         aligned = lanes * itemsize == 64 and not (any(n % lanes for n in offsets) or (row_start % lanes).any())
         fits = length % lanes == 0 or length >= lanes * vectors
         if fits and (aligned or not stream) and longer * cycles < STORE * rows:
             direct = panel_results(layout, row_start, row_range, extent)
-            flat = first if direct.size else flat
+            flat = gapless if direct.size else flat
 
     # The positions from axis `flat` on are computed as one run, junk between rows and all.
     def run(a: int) -> int:
