@@ -480,7 +480,9 @@ cdef class Correlation:
             if panels == 0:
                 continue
             panel = self.panel_start[first + 1] - self.panel_start[first]
-            places = &(self.panel_results if in_place else self.panel_rows)[first * self.tile_rows]
+            places = &self.panel_rows[first * self.tile_rows]
+            if in_place:
+                places = &self.panel_results[first * self.tile_rows]
             for strip in range(self.class_strip[c], self.class_strip[c + 1]):
                 segment = self.strip_segment[strip]
                 for d in range(self.flat):
