@@ -33,6 +33,7 @@ DTYPES = "float32 or complex128"  # both widths of a number, and both real and c
 def python(*arguments, isa, timeout=300):
     return subprocess.run(
         [sys.executable, *arguments],
+        # In one process each, whatever the suite around them has.
         env={**os.environ, "CYTCONV_ISA": isa, "PYTEST_ADDOPTS": ""},
         capture_output=True,
         text=True,
