@@ -15,8 +15,8 @@ from ._phases import Direction, Index
 __all__ = ["Stencil", "stencil"]
 
 TASK = 2**13  # positions of all rows that make up a task
-# A result larger than this is written past the caches.  What has room in the last one stays there for whoever reads it,
-# and these kernels are fast enough to notice.
+# A result larger than this is written past the caches (boxes: see `_correlation`).  What has room in the last one stays
+# there for whoever reads it, and these kernels are fast enough to notice.
 STREAM_BYTES = max(4 * KIB**2, L3_BYTES * 3 // 4)
 # The same where rows of a band, written by turns, share a page: there CPUs read the lines first that they write whole.
 STREAM_TURNS_BYTES = max(4 * KIB**2, L3_BYTES * 3 // 8)
