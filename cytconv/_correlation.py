@@ -559,6 +559,7 @@ def correlation(
     met = [1.0 if mixed else share_met(axis, split) for axis, split in zip(axes, splits, strict=True)]
     phases = math.prod(split.pattern.source_phases for split in splits)
     planes = sources * phases
+    cache_line = 64 // itemsize
 
     rows, row_groups = layout.row_channel.size, layout.row_groups.size - 1
     pieces = groups * row_groups
@@ -627,7 +628,7 @@ def correlation(
         length = reach(box[gapless:], pitch[gapless:])
         longer = times[gapless] / times[flat] - 1 + (UNALIGNED if length % lanes else 0)
         offsets = [*steps[:-1], result_strides[lead], extent[-1], box[-1] if counts[-1] > 1 else 0]
-        aligned = lanes * itemsize == 64 and not (any(n % lanes for n in offsets) or (row_start % lanes).any())
+        aligned = module.streams and not (any(n % cache_line for n in offsets) or (row_start % cache_line).any())
         fits = length % lanes == 0 or length >= lanes * vectors
         if fits and (aligned or not stream) and longer * cycles < STORE * rows:
             direct = panel_results(layout, row_start, row_range, extent)
@@ -679,7 +680,7 @@ def correlation(
         copied=COPIED,
         extent=table(extent),
         counts=table(counts),
-        unit=table([1] * (len(box) - 1) + [lanes if box[-1] % lanes == 0 else 1]),
+        unit=table([1] * (len(box) - 1) + [math.gcd(box[-1], cache_line)]),
         halo=table(halo),
         pitch=table(pitch),
         flat=flat,

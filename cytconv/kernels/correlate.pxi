@@ -503,7 +503,7 @@ cdef class Correlation:
                     # As many positions as a tile is wide stay in L1 while they meet all panels.
                     done = 0
                     while done < length:
-                        width = next_width(self.tile_rows, (length - done + LANES - 1) // LANES)
+                        width = next_width(self.tile_rows, (length - done + LANES - 1) // LANES, how)
                         if in_place:
                             done = min(done, length - width * LANES)
                         b, piece, count, step = s.source + start + done, those, number, self.segment_step

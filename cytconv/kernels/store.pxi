@@ -3,39 +3,6 @@
 #     phase 0   a b c d ...          y   a A b B c C d D ...      (pixel shuffle)
 #     phase 1   A B C D ...
 
-cdef extern from *:
-    """
-    /* Write n aligned cache lines past the caches: what is far larger than they are need not be read into them first.
-       Whole lines only: one that is written in part goes to memory byte by byte. */
-    #if VECTORS && defined(__AVX__)
-      #include <immintrin.h>
-      #define STREAMS 1
-      static inline void stream_lines(const real *from, Py_ssize_t n, real bias, real *to) {
-          for (Py_ssize_t j = 0; j < n; j++, from += PER_LINE, to += PER_LINE) {
-    #ifdef __AVX512F__
-              _mm512_stream_si512((void *) to, (__m512i) (*(const vec *) from + bias));
-    #else
-              __m256i low = (__m256i) (*(const vec *) from + bias);
-              __m256i high = (__m256i) (*(const vec *) (from + LANES) + bias);
-              _mm256_stream_si256((__m256i *) to, low);
-              _mm256_stream_si256((__m256i *) to + 1, high);
-    #endif
-          }
-      }
-      #define stream_fence() _mm_sfence()
-    #else
-      #define STREAMS 0
-      static inline void stream_lines(const real *from, Py_ssize_t n, real bias, real *to) {
-          for (Py_ssize_t j = 0; j < n * PER_LINE; j++) to[j] = from[j] + bias;
-      }
-      #define stream_fence()
-    #endif
-    """
-    const bint STREAMS
-    void stream_lines(const real* source, Py_ssize_t n, real bias, real* to) noexcept nogil
-    void stream_fence() noexcept nogil
-
-
 cdef inline Py_ssize_t cache_lines(Py_ssize_t n) noexcept nogil:
     """Numbers in the cache lines that n of them begin."""
     return (n + PER_LINE - 1) // PER_LINE * PER_LINE
@@ -59,12 +26,12 @@ cdef inline void fill_line(Py_ssize_t n, real value, real* y) noexcept nogil:
 cdef inline void stream(const real* line, Py_ssize_t n, real bias, real* y) noexcept nogil:
     """``y[j] = line[j] + bias`` past the caches, but for what shares a cache line with others."""
     cdef Py_ssize_t head = min(n, <Py_ssize_t> (-(<size_t> y) % 64 // sizeof(real))), j
-    cdef Py_ssize_t lines = (n - head) // PER_LINE
+    cdef Py_ssize_t vectors = (n - head) // PER_LINE * LINE_VECTORS
     for j in range(head):  # one by one: vectors in part were seen to delay the lines that follow
         y[j] = line[j] + bias
-    stream_lines(line + head, lines, bias, y + head)
-    head += lines * PER_LINE
-    for j in range(head, n):
+    for j in range(vectors):
+        STREAM_VECTOR(<vec*> (y + head) + j, (<const vec*> (line + head))[j] + bias)
+    for j in range(head + vectors * LANES, n):
         y[j] = line[j] + bias
 
 

@@ -84,13 +84,23 @@ cdef extern from *:
       #define IN_REGISTER(v)
     #endif
 
-    /* A vector that is a whole cache line may go past the caches (see store.pxi); plans for others have no STREAM. */
-    #if VECTORS && defined(__AVX512F__)
+    /* Vectors may go past the caches: what is far larger than they are need not be read into them first.  Those of
+       whole cache lines only: one that is written in part goes to memory byte by byte. */
+    #if VECTORS && defined(__AVX__)
       #include <immintrin.h>
-      #define STREAM_VECTOR(p, v) _mm512_stream_si512((void *) (p), (__m512i) (v))
+      #define STREAMS 1
+      #ifdef __AVX512F__
+        #define STREAM_VECTOR(p, v) _mm512_stream_si512((void *) (p), (__m512i) (v))
+      #else
+        #define STREAM_VECTOR(p, v) _mm256_stream_si256((__m256i *) (p), (__m256i) (v))
+      #endif
+      #define stream_fence() _mm_sfence()
     #else
+      #define STREAMS 0
       #define STREAM_VECTOR(p, v) (*(p) = (v))
+      #define stream_fence()
     #endif
+    #define LINE_VECTORS ((int) (64 / sizeof(vec)))
 
     #if defined(__AVX512F__)
       #define REGISTERS 32
@@ -109,11 +119,13 @@ cdef extern from *:
     # Cython only needs to know that vectors add and multiply; it takes them for scalars.
     ctypedef real vec
     const Py_ssize_t LANES
-    const int REGISTERS, ONCE_ROWS, TWO_TAPS
+    const bint STREAMS
+    const int REGISTERS, ONCE_ROWS, TWO_TAPS, LINE_VECTORS
     const vec ZEROS
     void FETCH(const real* p) noexcept nogil
     void IN_REGISTER(vec v) noexcept nogil
     void STREAM_VECTOR(vec* p, vec v) noexcept nogil
+    void stream_fence() noexcept nogil
     ctypedef struct Segment:
         Py_ssize_t a, b, n
     ctypedef enum Store:
@@ -248,13 +260,15 @@ cdef inline int tile_width(int rows) noexcept nogil:
     return 2 if rows == 6 else 3 if rows == 4 else 4 if rows == 3 else 6 if rows == 2 else 8
 
 
-cdef inline int next_width(int rows, Py_ssize_t vectors) noexcept nogil:
+cdef inline int next_width(int rows, Py_ssize_t vectors, Store how) noexcept nogil:
     """How many vectors to do next of so many that are left."""
     cdef int width = tile_width(rows)
     if vectors == width + 1:
         width = (width + 1) // 2
     while width > vectors:
         width = (width + 1) // 2
+    if how == STREAM:  # whole cache lines
+        width -= width % LINE_VECTORS
     return width
 
 
