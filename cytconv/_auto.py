@@ -12,12 +12,12 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from ._correlation import is_wasteful
 from ._direct import SWAPPED, Fast
 from ._fft import Fft, least_steps, plan_of
 from ._geometry import Axis
 from ._phases import Direction, Reading
 from ._taps import products
+from ._ways import is_wasteful
 
 __all__ = ["DEFINITION", "Auto"]
 

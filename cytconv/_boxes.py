@@ -40,6 +40,7 @@ from .kernels import tables
 
 __all__ = [
     "Dim",
+    "Sizes",
     "all_phases",
     "arranged",
     "dims_of",

@@ -1,6 +1,8 @@
 """Method "direct": plan, pack the weights, call the compiled kernels.
 
     _phases        one axis taken apart, in several ways: the strided problem becomes one with unit stride
+    _ways          which of these to take, and what is not worth a plan
+    _layout        rows of results, and the order of their weights
     _boxes         pieces of work that fit the caches
     _correlation   plans of the forward operator and its adjoint,
     _weights       and of the adjoint in the weights
@@ -21,18 +23,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import _memory, _runtime, _taps
-from ._correlation import (
-    LITTLE,
-    MAX_ROWS,
-    Correlation,
-    Means,
-    correlation,
-    is_wasteful,
-    pays_mixed,
-)
+from ._correlation import Correlation, correlation, pays_mixed
 from ._geometry import Axis
 from ._phases import Direction, Reading
 from ._stencil import Stencil, stencil
+from ._ways import LITTLE, MAX_ROWS, Means, is_wasteful
 from ._weight_lines import weight_lines
 from ._weights import WeightAdjoint, weight_adjoint
 

@@ -21,7 +21,7 @@ There may be several numbers at each position of a line; `cytconv._pixels` says 
 
 A row that has no part in a line of its band multiplies nothing, nor does a stream of the result that has no tap at some
 offset.  Only where streams of the source are multiplied side by side, and some of them have a tap, the weights of the
-others are zeros, and results are checked like those of a folded kernel (`cytconv._correlation`).
+others are zeros, and results are checked like those of a folded kernel (`cytconv._ways`).
 
 `cytconv._stencil` and `cytconv._weight_lines` make plans of this.
 """

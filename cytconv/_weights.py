@@ -15,6 +15,7 @@ import numpy as np
 from ._boxes import (
     SOURCE_BYTES,
     Dim,
+    Sizes,
     all_phases,
     arranged,
     dims_of,
@@ -28,20 +29,11 @@ from ._boxes import (
     source_places,
     table,
 )
-from ._correlation import (
-    BOX,
-    LITTLE,
-    MIXED,
-    MIXED_GAIN,
-    MIXED_LEAST,
-    WASTE,
-    Means,
-    channel_places,
-    pays_spread,
-)
+from ._correlation import BOX, channel_places
 from ._geometry import Axis
 from ._machine import FETCHES, PER_CYCLE
 from ._phases import Index, Matrix, Pattern, Split, split_axis, spread
+from ._ways import LITTLE, MIXED, MIXED_GAIN, MIXED_LEAST, WASTE, Means, pays_spread
 from ._winograd import kron, mixing_cost, mixtures, plane_terms, read_places, result_terms, transposed
 from .kernels.tables import best_box, run_times
 
@@ -95,7 +87,7 @@ def weight_adjoint(
     inputs, outputs = x_shape[lead + 1] * parts, y_shape[lead + 1] * parts
 
     # The plan is that of the correlation whose source is y and whose positions are those of x.
-    splits = _best(axes, inputs, outputs, math.prod(x_shape[: lead + 1]), lanes, means)
+    splits = _cheapest(axes, inputs, outputs, math.prod(x_shape[: lead + 1]), lanes, means)
     mixed = any(split.pattern.mix for split in splits)
     # Planes that are multiplied: phases, or sums of them.
     phases_x = math.prod(len(split.pattern.class_of) for split in splits)
@@ -121,71 +113,34 @@ def weight_adjoint(
     products = _products(tuple(split.pattern for split in splits), kernel_size)
     multiplied = inputs * outputs * products.row.size
     planes = outputs * phases_y + inputs * phases_x
-    cycles = multiplied / PER_CYCLE
-    begin = ADDING * cycles + BOX
-    # Two shares at least, if what is packed is as much on either side and the sums of both may take memory; not as many
-    # as there are CPUs, on which the bits of the result would depend.
     sums = groups * inputs * outputs * products.sums
     blocks = outer * (FEW_TASKS if inputs * phases_x > 2 * y_block * phases_y else 1)
+    # Two shares at least, if what is packed is as much on either side and the sums of both may take memory; not as many
+    # as there are CPUs, on which the bits of the result would depend.
     workers = 2 if 2 * sums * itemsize <= SUM_BYTES else 1
-
-    def vectors_of(box: list[int], halo: list[int]) -> list[float]:
-        return run_times(box, halo, lanes, [1.0] * len(box), 0, 0)
-
-    def box_of(dims: list[Dim]) -> tuple[float, list[int], int]:
-        """Vectors of the runs of the best box for each position, that box, and the axis from which on they run."""
-        extent, halo = sizes(dims)
-        box = best_box(extent, halo, max(most, 4 * lanes), lanes, cycles, begin, planes, 0, blocks, workers)
-        vectors = vectors_of(box, halo)
-        return min(vectors) / math.prod(box), box, vectors.index(min(vectors))
-
-    dims, box, _ = arranged(dims, box_of)
-    extent, halo = sizes(dims)
-    padded = grown(box, halo)
-    y_pitch = pitches(padded)
-
-    # The positions from axis `flat` on are one run in both arrays, junk between rows and all: there x is zero.
-    def run(a: int) -> int:
-        return reach(box[a:], y_pitch[a:])
-
-    steps = [dim.result_stride for dim in dims]
-
-    def follows(a: int, pitch: Sequence[int]) -> bool:
-        return all(n == 1 or step == p for n, step, p in zip(box[a:], steps[a:], pitch[a:], strict=True))
-
-    # Boxes of x that are one piece of memory, or the cache sets would be far from even, and all of the same size.
-    even = not mixed and parts == 1 and follows(0, pitches(box)) and not any(map(operator.mod, extent, box))
-
-    def is_in_place(a: int) -> bool:
-        """Whether such runs are runs of x, too, and whole vectors."""
-        return even and follows(a, y_pitch) and run(a) % lanes == 0
-
-    vectors = vectors_of(box, halo)
-    flat = min(range(len(dims)), key=lambda a: (vectors[a], not is_in_place(a)))
-    in_place = is_in_place(flat)
-    run_pitch = -(-max(run(flat), math.prod(padded[flat:])) // lanes) * lanes
-    x_padded = [*box[:flat], *padded[flat:]]
-    x_pitch = [*(step * run_pitch for step in pitches(box[:flat])[:flat]), *y_pitch[flat:]]
+    cost = multiplied / PER_CYCLE, planes, blocks, workers
+    boxes = _boxes(dims, max(most, 4 * lanes), lanes, *cost, contiguous=not mixed and parts == 1)
+    dims, box, flat, padded, y_pitch = boxes.dims, boxes.box, boxes.flat, boxes.padded, boxes.y_pitch
 
     # The work comes in shares of the positions, whose sums take memory, and where these are few in blocks of channels.
-    counts = [-(-size // part) for size, part in zip(extent, box, strict=True)]
-    boxes = math.prod(counts)
-    size = products.sums
-    most = min(boxes, SUM_BYTES // max(sums * itemsize, 1))
+    counts = [-(-size // part) for size, part in zip(sizes(dims)[0], box, strict=True)]
+    number, size = math.prod(counts), products.sums
+    most = min(number, SUM_BYTES // max(sums * itemsize, 1))
     shares = max(1, min(most, -(-SHARES // outer)))
     channels = max(1, CHANNELS // phases_x)
     parts_x = max(-(-inputs // channels), -(-FEW_TASKS // (outer * shares)))
     x_block = -(-inputs // (rows * parts_x)) * rows
     pieces = outer * -(-inputs // x_block)
     # One vector more than there are positions, where margins are written (`clear_margin` in kernels/pack.pxi).
-    x_plane = line_pitch(math.prod(box[:flat]) * run_pitch + lanes, itemsize)
-    x_size = groups * boxes * inputs * phases_x * x_plane
+    x_plane = line_pitch(math.prod(box[:flat]) * boxes.run_pitch + lanes, itemsize)
+    x_size = groups * number * inputs * phases_x * x_plane
     shared = outputs > y_block and x_size * itemsize <= SHARED_BYTES
     x_phase = (inputs if shared else x_block) * x_plane
-    if in_place:
-        x_pitch, x_plane, x_size, shared = steps, x_strides[lead + 1], 0, False
-    packed = pieces * boxes * math.prod(padded) * phases_y * y_block
-    packed += x_size if shared else pieces * boxes * x_plane * phases_x * x_block
+    x_pitch = boxes.x_pitch
+    if boxes.in_place:
+        x_pitch, x_plane, x_size, shared = [dim.result_stride for dim in dims], x_strides[lead + 1], 0, False
+    packed = pieces * number * math.prod(padded) * phases_y * y_block
+    packed += x_size if shared else pieces * number * x_plane * phases_x * x_block
     work = groups * inputs * outputs * products.row.size * positions
     if packed > WASTE * work + LITTLE:
         return None
@@ -230,19 +185,10 @@ def weight_adjoint(
         pitch = -(-outputs // lanes) * lanes
         sums_w = module.Sums(*terms, np.arange(size) * tap_step, outputs, pitch)
 
-    # A column for each tap of each channel of y in a task, class by class: a plane from the offset of the tap on.
     channel = np.arange(y_block)[:, None]
     begins = channel * y_plane + products.phase * (y_block * y_plane) + products.offset @ table(pitch_of)
     places = channel * channel_step + products.tap * tap_step
-    class_columns, class_places, consecutive = [], [], []
-    for begin, end in pairwise(products.class_tap.tolist()):
-        # The last tile may be short of columns.
-        class_columns.append(
-            np.pad(begins[:, begin:end].ravel(), (0, columns - 1), "edge" if end > begin else "constant")
-        )
-        place = places[:, begin:end].ravel()
-        class_places.append(np.pad(place, (0, columns - 1)))
-        consecutive.append(bool((np.diff(place) == 1).all()))
+    class_columns, class_places, consecutive = _columns(products.class_tap, begins, places, columns)
     kernel = module.WeightAdjoint(
         planes_x,
         planes_y,
@@ -257,18 +203,18 @@ def weight_adjoint(
         few=products.row.size < size or not products.row.size,
         box=table(box),
         counts=table(counts),
-        x_padded=table(x_padded),
+        x_padded=table(boxes.x_padded),
         y_padded=table(padded),
-        runs=_runs(box[:flat], x_pitch[:flat], y_pitch[:flat], -(-run(flat) // lanes)),
+        runs=_runs(box[:flat], x_pitch[:flat], y_pitch[:flat], -(-boxes.run // lanes)),
         columns=np.concatenate(class_columns),
         places=np.concatenate(class_places),
         class_taps=np.diff(products.class_tap),
         class_column=np.cumsum([0, *map(len, class_columns)]),
-        class_consecutive=table(consecutive),
+        class_consecutive=consecutive,
         row_step=row_step,
         channel_step=channel_step,
         shares=shares,
-        boxes=boxes,
+        boxes=number,
         x_block=x_block,
         y_block=y_block,
         x_planes=phases_x,
@@ -276,7 +222,7 @@ def weight_adjoint(
         x_plane=x_plane,
         x_phase=x_phase,
         shared=shared,
-        x_in_place=in_place,
+        x_in_place=boxes.in_place,
         y_plane=y_plane,
     )
     return WeightAdjoint(
@@ -287,7 +233,93 @@ def weight_adjoint(
     )
 
 
-def _best(axes: Sequence[Axis], inputs: int, outputs: int, batch: int, lanes: int, means: Means) -> list[Split]:
+@dataclass(frozen=True)
+class _Boxes:
+    """Boxes of positions, and how they lie in the planes of both arrays."""
+
+    dims: list[Dim]
+    box: Sizes
+    flat: int  # the axis from which on positions are one run in both, junk between rows and all: there x is zero
+    in_place: bool  # whether x is read where it lies
+    run: int  # positions of a run
+    run_pitch: int  # from one run to the next, in a plane of x,
+    x_padded: Sizes  # what is packed for one,
+    x_pitch: Sizes
+    padded: Sizes  # and for one of y
+    y_pitch: Sizes
+
+
+def _boxes(
+    dims: list[Dim], most: int, lanes: int, cycles: float, planes: int, blocks: int, workers: int, contiguous: bool
+) -> _Boxes:
+    """The boxes that take least time, with so many positions at `most`.
+
+    To multiply a vector of positions takes so many `cycles`; so many `workers` share these `blocks` of channels.  Where
+    the numbers of x are `contiguous` they might be read where they lie.
+    """
+
+    def vectors_of(box: Sizes, halo: Sizes) -> list[float]:
+        return run_times(box, halo, lanes, [1.0] * len(box), 0, 0)
+
+    def box_of(dims: list[Dim]) -> tuple[float, Sizes, int]:
+        """Vectors of the runs of the best box for each position, that box, and the axis from which on they run."""
+        extent, halo = sizes(dims)
+        begin = ADDING * cycles + BOX
+        box = best_box(extent, halo, most, lanes, cycles, begin, planes, 0, blocks, workers)
+        vectors = vectors_of(box, halo)
+        return min(vectors) / math.prod(box), box, vectors.index(min(vectors))
+
+    dims, box, _ = arranged(dims, box_of)
+    extent, halo = sizes(dims)
+    padded = grown(box, halo)
+    pitch, steps = pitches(padded), [dim.result_stride for dim in dims]
+
+    def follows(a: int, pitch: Sizes) -> bool:
+        return all(n == 1 or step == p for n, step, p in zip(box[a:], steps[a:], pitch[a:], strict=True))
+
+    def run(a: int) -> int:
+        return reach(box[a:], pitch[a:])
+
+    # Boxes of x that are one piece of memory, or the cache sets would be far from even, and all of the same size.
+    even = contiguous and follows(0, pitches(box)) and not any(map(operator.mod, extent, box))
+
+    def is_in_place(a: int) -> bool:
+        """Whether such runs are runs of x, too, and whole vectors."""
+        return even and follows(a, pitch) and run(a) % lanes == 0
+
+    vectors = vectors_of(box, halo)
+    flat = min(range(len(dims)), key=lambda a: (vectors[a], not is_in_place(a)))
+    run_pitch = -(-max(run(flat), math.prod(padded[flat:])) // lanes) * lanes
+    return _Boxes(
+        dims,
+        box,
+        flat=flat,
+        in_place=is_in_place(flat),
+        run=run(flat),
+        run_pitch=run_pitch,
+        x_padded=[*box[:flat], *padded[flat:]],
+        x_pitch=[*(step * run_pitch for step in pitches(box[:flat])[:flat]), *pitch[flat:]],
+        padded=padded,
+        y_pitch=pitch,
+    )
+
+
+def _columns(class_tap: Index, begins: Index, places: Index, most: int) -> tuple[list[Index], list[Index], Index]:
+    """Class by class, a column for each tap of each channel of y in a task: a plane from the offset of the tap on.
+
+    Of these, one row for each channel, it says where they begin, where their sums go, and whether these are one after
+    the other.  The last tile may be short of columns, of which it has so many at `most`.
+    """
+    class_columns, class_places, consecutive = [], [], []
+    for begin, end in pairwise(class_tap.tolist()):
+        column, place = begins[:, begin:end].ravel(), places[:, begin:end].ravel()
+        class_columns.append(np.pad(column, (0, most - 1), "edge" if end > begin else "constant"))
+        class_places.append(np.pad(place, (0, most - 1)))
+        consecutive.append(bool((np.diff(place) == 1).all()))
+    return class_columns, class_places, table(consecutive)
+
+
+def _cheapest(axes: Sequence[Axis], inputs: int, outputs: int, batch: int, lanes: int, means: Means) -> list[Split]:
     """The way to take the axes apart that takes least time."""
     splits = [split_axis(axis, "adjoint") for axis in axes]
 

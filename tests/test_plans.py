@@ -19,11 +19,13 @@ from cytconv import (
     _boxes,
     _correlation,
     _direct,
+    _layout,
     _lines,
     _memory,
     _runtime,
     _stencil,
     _taps,
+    _ways,
     _weight_lines,
     _weights,
     _winograd,
@@ -39,8 +41,8 @@ from cytconv.kernels.tables import run_times
 
 CACHES = [
     _correlation.correlation,
-    _correlation._layout,
-    _correlation._price,
+    _layout.layout,
+    _layout.price,
     _stencil.stencil,
     _lines._rows,
     _weight_lines.weight_lines,
@@ -135,9 +137,9 @@ class TestEveryWay:
             monkeypatch.setattr(module, "SOURCE_BYTES", 1)
         monkeypatch.setattr(_boxes, "ENOUGH", 1)
         monkeypatch.setattr(_weights, "STRIP_BYTES", 1)
-        monkeypatch.setattr(_correlation, "ROWS", 3)
-        monkeypatch.setattr(_correlation, "STRIP_BYTES", 1)
-        monkeypatch.setattr(_correlation, "STRIPS", True)
+        monkeypatch.setattr(_ways, "ROWS", 3)
+        monkeypatch.setattr(_layout, "STRIP_BYTES", 1)
+        monkeypatch.setattr(_layout, "STRIPS", True)
         check(rng, x_shape, w_shape, kwargs, dtype)
         several = any(len(tables["group_row"]) > 2 or max(tables["counts"]) > 1 for tables in tables_made)
         assert several or math.prod(x_shape[-2:]) <= 70  # else a tile is wider
@@ -152,14 +154,14 @@ class TestEveryWay:
         check(rng, x_shape, w_shape, kwargs, dtype)
 
     def test_folded(self, rng, x_shape, w_shape, kwargs, dtype, monkeypatch, tables_made):
-        monkeypatch.setattr(_correlation, "LITTLE", -1)
-        monkeypatch.setattr(_correlation, "FOLD", 5)
+        monkeypatch.setattr(_ways, "LITTLE", -1)
+        monkeypatch.setattr(_ways, "FOLD", 5)
         monkeypatch.setattr(_direct, "is_wasteful", lambda *_: False)
-        monkeypatch.setattr(_correlation, "GAIN", 100)
+        monkeypatch.setattr(_ways, "GAIN", 100)
         kwargs = {name: value for name, value in kwargs.items() if name not in ("stride", "dilation", "output_padding")}
         check(rng, x_shape, w_shape, kwargs, dtype)
         parts, groups = (2 if np.dtype(dtype).kind == "c" else 1), kwargs.get("groups", 1)
-        many = "channels" in kwargs and parts * min(w_shape[0] // groups, w_shape[1]) >= _correlation.FOLD
+        many = "channels" in kwargs and parts * min(w_shape[0] // groups, w_shape[1]) >= _ways.FOLD
         assert any(tables["check"] for tables in tables_made) or many
 
     @pytest.mark.parametrize("way", range(4))
@@ -172,10 +174,11 @@ class TestEveryWay:
             chosen.extend(ways)
             return ways
 
-        for module in (_correlation, _weights):
+        for module in (_ways, _weights):
             monkeypatch.setattr(module, "mixtures", one_way)
             monkeypatch.setattr(module, "MIXED", 0)
             monkeypatch.setattr(module, "MIXED_LEAST", 0)
+        for module in (_ways, _correlation, _weights):
             monkeypatch.setattr(module, "MIXED_GAIN", np.inf)
         monkeypatch.setattr(_winograd, "SHORT", 0)
         monkeypatch.setattr(_winograd, "LINE", 0)
@@ -185,7 +188,8 @@ class TestEveryWay:
         assert chosen or not several or min(x_shape[-2:]) == 1
 
     def test_many_tasks(self, rng, x_shape, w_shape, kwargs, dtype, monkeypatch, tables_made):
-        monkeypatch.setattr(_correlation, "workers_for", lambda _: 64)
+        for module in (_ways, _correlation):
+            monkeypatch.setattr(module, "workers_for", lambda _: 64)
         check(rng, x_shape, w_shape, kwargs, dtype)
         assert tables_made
         assert all(math.prod(tables["counts"]) * (len(tables["group_row"]) - 1) >= 20 for tables in tables_made)
@@ -300,10 +304,10 @@ class TestTasksThatPack:
     def tasks(self, monkeypatch, tables_made):
         """As many as there can be; method "direct" goes by boxes."""
         monkeypatch.setattr(_direct, "stencil", lambda *_, exact: None)
-        monkeypatch.setattr(_correlation, "FEW_POSITIONS", 2**40)
-        monkeypatch.setattr(_correlation, "MANY_WEIGHTS", 0)
-        monkeypatch.setattr(_correlation, "MORE_WEIGHTS", 0)
-        monkeypatch.setattr(_correlation, "TASKS", 2**20)
+        monkeypatch.setattr(_ways, "FEW_POSITIONS", 2**40)
+        monkeypatch.setattr(_ways, "MANY_WEIGHTS", 0)
+        monkeypatch.setattr(_ways, "MORE_WEIGHTS", 0)
+        monkeypatch.setattr(_ways, "TASKS", 2**20)
         yield
         assert any(tables["by_rows"] for tables in tables_made)
 
@@ -365,10 +369,10 @@ class TestGaps:
         monkeypatch.setattr(_direct, "stencil", lambda *_, exact: None)
         monkeypatch.setattr(_correlation, "STREAM_BYTES", stream_bytes)
         monkeypatch.setattr(_correlation, "STREAM_LINE", 0)
-        monkeypatch.setattr(_correlation, "LITTLE", -1)
+        monkeypatch.setattr(_ways, "LITTLE", -1)
         monkeypatch.setattr(_direct, "is_wasteful", lambda *_: False)
-        monkeypatch.setattr(_correlation, "GAIN", gain)
-        monkeypatch.setattr(_correlation, "ROWS", rows)
+        monkeypatch.setattr(_ways, "GAIN", gain)
+        monkeypatch.setattr(_ways, "ROWS", rows)
         monkeypatch.setattr(_boxes, "SOURCE_BYTES", rows)
         check(rng, x_shape, w_shape, kwargs, dtype)
 
@@ -1283,11 +1287,11 @@ def test_many_axes():
 @pytest.mark.parametrize("value", [np.inf, -np.inf, np.nan])
 def test_folded_kernels_spread_nothing(rng, dtype, value, monkeypatch, fresh_plans):
     """A padded kernel multiplies samples by zeros: infinity and NaN must not notice."""
-    monkeypatch.setattr(_correlation, "LITTLE", -1)
-    monkeypatch.setattr(_correlation, "GAIN", 100)
+    monkeypatch.setattr(_ways, "LITTLE", -1)
+    monkeypatch.setattr(_ways, "GAIN", 100)
     x, w = integers(rng, (19, 23), dtype), integers(rng, (6, 5), dtype)
     module, axes = _runtime.kernels(x.dtype), (Axis(19, 6, 24), Axis(23, 5, 27))
-    assert _correlation._best(module, "forward", axes, 1, 1, False, "padded", 1, 1)[0].combines_taps
+    assert _ways.best_way(module, "forward", axes, 1, 1, False, "padded", 1, 1)[0].combines_taps
     x[7, 9] = value
     with np.errstate(invalid="ignore"):
         y = reference.conv_transpose(x, w)
@@ -1305,8 +1309,9 @@ LAYER = {"channels": "first", "stride": 2, "padding": 1}
 @pytest.fixture
 def layer(rng, monkeypatch, fresh_plans):
     """Samples and weights for which method "auto" saves multiplications in every reading."""
-    for module in (_correlation, _weights):
+    for module in (_ways, _weights):
         monkeypatch.setattr(module, "MIXED_LEAST", 0)
+    for module in (_ways, _correlation, _weights):
         monkeypatch.setattr(module, "MIXED_GAIN", np.inf)
     return rng.standard_normal((2, 48, 40, 40), np.float32), rng.standard_normal((48, 40, 4, 4), np.float32)
 

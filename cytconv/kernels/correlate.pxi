@@ -27,7 +27,7 @@ cdef enum:
 
 @final
 cdef class Weights:
-    """How weights are packed: the tables of `cytconv._correlation.Layout`, for contiguous real arrays."""
+    """How weights are packed: the tables of `cytconv._layout.Layout`, for contiguous real arrays."""
 
     cdef int tile_rows
     cdef Py_ssize_t together, most  # panels that are packed side by side, so many products at a time

@@ -1,0 +1,187 @@
+"""Which way to take the axes apart: the one that takes least time, forward or in the data adjoint.
+
+An axis is taken apart as its stride says (`cytconv._phases.split_axis`); or a long one without a stride is folded, the
+last one spread, or several of them mixed (`cytconv._winograd`), to fill tiles, or to multiply less.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Literal, NamedTuple
+
+from ._geometry import Axis
+from ._layout import Layout, Price, layout, price
+from ._machine import L2_BYTES, PER_CYCLE, WIDE
+from ._phases import Direction, Split, fold, split_axis, spread, spread_phases
+from ._runtime import workers_for
+from ._taps import products
+from ._winograd import BLOCKS, mixtures
+
+__all__ = [
+    "LITTLE",
+    "MAX_ROWS",
+    "MIXED",
+    "MIXED_GAIN",
+    "MIXED_LEAST",
+    "WASTE",
+    "Means",
+    "Way",
+    "best_way",
+    "is_wasteful",
+    "pays_spread",
+]
+
+# Of rows of results in one task, so that what they multiply its samples with stays in L2; more if they are summed up:
+ROWS, MIXED_ROWS = max(144, 288 * L2_BYTES // 2**21), 1024
+
+# Tasks pack their own weights,
+FEW_POSITIONS = 320  # with no more than so many positions,
+MANY_WEIGHTS = 2**15  # if there are so many weights,
+MORE_WEIGHTS = 3  # and so many times more than samples:
+PART_BYTES = L2_BYTES // 2  # no more than this for each task,
+TASKS = 4  # and so many tasks, or more, for each thread.
+
+# An axis is folded,
+FOLD = 4  # so many rows of it becoming rows of a tile,
+GAIN = 0.6  # if that takes no more than this share of the time: more samples are packed, and results checked.
+
+# Samples are mixed along several axes (see `_winograd`),
+MIXED = 16  # if they have so many channels that are summed over,
+MIXED_LEAST = 1e8  # if there are so many multiplications without,
+MIXED_GAIN = 0.92  # and if that takes no more than this share of the time.
+
+# Times, in multiplications:
+NARROW = 1.4 if PER_CYCLE == 2 else 1  # of one vector by itself, which waits for its weights to be loaded, in vectors
+COPY = 30  # to copy one sample,
+MIX = 100 * WIDE  # and to combine and pack one weight
+
+# Or there is no plan:
+WASTE = 64  # times as much as necessary the kernels may do, as they are that much faster than numpy, which needs
+PIECE = 200_000  # the time of so many multiplications to begin with a piece;
+LITTLE = 10**7  # so many of them, or samples to copy, are no waste worth avoiding;
+MAX_ROWS = 2**18  # and a plan has so many phases and channels of a result, or taps of weights, at most.
+
+# What a plan may do that infinite samples and NaN notice, so that results are to be checked: nothing; multiply them by
+# zeros (`fold`); or add them to others (`winograd`), which costs some precision, too.
+Means = Literal["plain", "padded", "mixed"]
+
+
+class Way(NamedTuple):
+    """One way to take the axes apart."""
+
+    layout: Layout
+    splits: list[Split]
+    by_rows: bool  # whether tasks are to pack their weights
+
+
+def best_way(
+    module: Any,
+    direction: Direction,
+    axes: tuple[Axis, ...],
+    sources: int,
+    results: int,
+    channels_inside: bool,
+    means: Means,
+    images: int,
+    groups: int,
+    unpacked: bool = False,
+) -> Way:
+    """The way that takes least time, for so many images and groups of channels.
+
+    Tasks may pack weights that come `unpacked`.
+    """
+    splits = _cheapest(module, direction, axes, sources, results, means, images * groups)
+    patterns = tuple(split.pattern for split in splits)
+    most = MIXED_ROWS if any(pattern.mix for pattern in patterns) else ROWS
+    of = price(patterns, sources, results)
+    itemsize: int = module.vector_bytes // module.lanes
+    by_rows = unpacked and _packs_weights(splits, of, sources, images, groups, itemsize)
+    if by_rows:
+        threads = workers_for(int(images * groups * _cost(splits, of)))
+        fit = PART_BYTES // (of.terms * itemsize)
+        most = min(most, max(min(fit, -(-groups * of.rows // (TASKS * threads))), of.unit))
+    return Way(layout(module, direction, patterns, sources, results, channels_inside, most), splits, by_rows)
+
+
+def _cost(splits: list[Split], of: Price) -> float:
+    """Multiplications for all positions of an image."""
+    return of.cost * math.prod(split.positions for split in splits)
+
+
+def _cheapest(
+    module: Any, direction: Direction, axes: tuple[Axis, ...], sources: int, results: int, means: Means, batch: int
+) -> list[Split]:
+    """The axes taken apart so that a batch takes least time."""
+
+    def priced(splits: list[Split]) -> Price:
+        return price(tuple(split.pattern for split in splits), sources, results)
+
+    def cost(splits: list[Split]) -> float:
+        return _cost(splits, priced(splits))
+
+    ways = [[split_axis(axis, direction) for axis in axes]]
+    if direction == "forward" and any(axis.low % axis.stride for axis in axes):
+        ways.append([split_axis(axis, direction, aligned=True) for axis in axes])
+    best = min(ways, key=cost)
+    least = cost(best)
+    if means != "plain" and results < FOLD and axes[0].stride == axes[0].dilation == 1 and least > LITTLE:
+        folded = [fold(axes[0], direction, FOLD), *best[1:]]
+        if cost(folded) < GAIN * least:
+            return folded
+    several = len(axes) > 1 and sources >= MIXED
+    if means == "mixed" and several and batch * least > MIXED_LEAST:
+
+        def mixed_cost(splits: list[Split]) -> float:
+            return batch * cost(splits) + MIX * priced(splits).weights
+
+        mixed = [m for block in BLOCKS for m in mixtures(ways[-1], block)]
+        cheapest = min(mixed, key=mixed_cost, default=best)
+        if mixed_cost(cheapest) < MIXED_GAIN * batch * least:
+            return cheapest
+    channels = sources * math.prod(split.source_start.size for split in best[:-1])
+    vectors = -(-best[-1].positions // module.lanes)  # of a line by itself
+    alone = module.lanes * (NARROW if vectors == 1 else vectors)
+    if pays_spread(best[-1], channels, priced(best).cost, alone):
+        return [*best[:-1], spread(best[-1])]
+    return best
+
+
+def _packs_weights(splits: list[Split], of: Price, sources: int, images: int, groups: int, itemsize: int) -> bool:
+    """Whether there are so many weights for so few positions that tasks had better pack theirs."""
+    samples = images * sources
+    for split in splits:
+        samples *= split.source_start.size * (split.positions + split.halo)
+    few = images * math.prod(split.positions for split in splits) <= FEW_POSITIONS
+    enough = of.weights > MORE_WEIGHTS * samples and groups * of.weights > MANY_WEIGHTS
+    plain = all(split.pattern.kernel is None for split in splits)
+    return few and enough and plain and of.unit * of.terms * itemsize <= PART_BYTES
+
+
+def pays_spread(split: Split, channels: int, work: float, alone: float) -> bool:
+    """Whether the junk between short lines costs more than to copy the samples several times.
+
+    `channels` counts the planes of a phase along the last axis, `work` the multiplications for each position.  A line
+    by itself takes as long as so many positions `alone`.
+    """
+    line = min(split.positions + split.halo, alone)
+    junk = work * (line / split.positions - 1) / (COPY * channels)
+    longest = max((run.length for runs in split.pattern.classes for run in runs), default=0)
+    if junk <= max(1, longest - split.source_start.size):  # there are at least so many offsets
+        return False
+    return junk > spread_phases(split.pattern) - split.source_start.size > 0
+
+
+def is_wasteful(direction: Direction, axes: tuple[Axis, ...], results: int, channels: int) -> bool:
+    """Whether a plan would compute far more than there is, for so many channels of results and of the source.
+
+    Every tap meets every position: too much for a kernel much larger than the image, for taps further apart than the
+    image is wide, or for a window that few of them reach.  And every phase is a row of tables.
+    """
+    splits = [split_axis(axis, direction) for axis in axes]
+    planned = math.prod(split.positions * axis.taps for split, axis in zip(splits, axes, strict=True))
+    rows = results * math.prod(split.result_start.size for split in splits)
+    if rows <= MAX_ROWS and planned * channels * results <= LITTLE:
+        return False
+    pieces = min(math.prod(axis.taps for axis in axes), math.prod(axis.n for axis in axes))
+    saved = (planned - WASTE * products(axes)) * channels * results - PIECE * pieces
+    return rows > MAX_ROWS or saved > LITTLE
