@@ -13,10 +13,11 @@ from typing import Any
 from numpy.typing import NDArray
 
 from ._direct import SWAPPED, Fast
-from ._fft import Fft, least_steps, plan_of
+from ._fft import Fft
 from ._geometry import Axis
 from ._phases import Direction, Reading
 from ._taps import products
+from ._tiles import least_steps, plan_of
 from ._ways import is_wasteful
 
 __all__ = ["DEFINITION", "Auto"]

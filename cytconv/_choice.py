@@ -33,12 +33,12 @@ from . import __version__, _taps
 from ._api import coerce, conv_transpose
 from ._auto import DEFINITION
 from ._direct import is_better_swapped, plan_of, swapped
-from ._fft import plan_of as fft_plan
 from ._geometry import Channels, Geometry, Ints, Padding
 from ._matrix import entries_of
 from ._methods import METHODS
 from ._runtime import ISA, available_cpus, resolve_workers, team
 from ._sparse import has_diagonals
+from ._tiles import plan_of as fft_plan
 
 __all__ = ["cache_file", "calibrate", "choose_method"]
 

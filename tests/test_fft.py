@@ -9,7 +9,15 @@ import reference
 import scipy
 from reference import DTYPES, uniform
 
-from cytconv import ConvTranspose, _fft, conv_transpose, conv_transpose_adjoint, conv_transpose_weight_adjoint
+from cytconv import (
+    ConvTranspose,
+    _fft,
+    _spectra,
+    _tiles,
+    conv_transpose,
+    conv_transpose_adjoint,
+    conv_transpose_weight_adjoint,
+)
 from cytconv._geometry import Axis
 
 CASES = [
@@ -49,20 +57,20 @@ def small_tiles(monkeypatch):
         size = max(block + taps - 1, shortest if block == longest else 0)
         return [(scipy.fft.next_fast_len(size, real=True), block)]
 
-    monkeypatch.setattr(_fft, "_lengths", lengths)
-    monkeypatch.setattr(_fft, "TASK", 2**9)
+    monkeypatch.setattr(_tiles, "_lengths", lengths)
+    monkeypatch.setattr(_tiles, "TASK", 2**9)
 
 
 @pytest.fixture(params=["usual tiles", "small tiles", "pairs of channels", "matrices of channels"])
 def only_transforms(request, monkeypatch):
     """No other method helps out, whatever the cost."""
-    monkeypatch.setattr(_fft, "LITTLE", math.inf)
+    monkeypatch.setattr(_tiles, "LITTLE", math.inf)
     monkeypatch.setattr(_fft, "Direct", lambda *_: None)
-    monkeypatch.setattr(_fft, "plan_of", _fft.plan_of.__wrapped__)
+    monkeypatch.setattr(_fft, "plan_of", _tiles.plan_of.__wrapped__)
     if request.param == "small tiles":
         small_tiles(monkeypatch)
     if "channels" in request.param:
-        monkeypatch.setattr(_fft, "COPY", math.inf if request.param == "pairs of channels" else 0)
+        monkeypatch.setattr(_spectra, "COPY", math.inf if request.param == "pairs of channels" else 0)
 
 
 def bound(a, b, size, channels):
@@ -213,7 +221,7 @@ def test_spectra_are_kept_and_not_pickled(rng):
 )
 def test_many_phases_are_left_to_the_direct_method(rng, n, taps, stride, dilation, m):
     axes = tuple(Axis(*sizes, m, stride, dilation) for sizes in zip(n, taps, strict=True))
-    assert _fft.plan_of("forward", axes, (1, 1, *n), (1, 1, 1, *taps)) is None
+    assert _tiles.plan_of("forward", axes, (1, 1, *n), (1, 1, 1, *taps)) is None
     x, w = uniform(rng, n, np.float64), uniform(rng, taps, np.float64)
     kwargs = {"stride": stride, "dilation": dilation, "output_shape": m}
     got, expected = (conv_transpose(x, w, method=method, **kwargs) for method in ("fft", "direct"))
