@@ -24,6 +24,7 @@ SUBSET = [
     "test_plans.py::TestEveryWay::test_fewer_multiplications",
     "test_plans.py::TestLines::test_readings",
     "test_plans.py::TestPixels",
+    "test_plans.py::test_tiles_write_to_the_result",
     "test_matrix.py::test_products",
     "test_matrix.py::test_products_by_any_number_of_workers",
 ]

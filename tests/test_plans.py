@@ -1099,8 +1099,52 @@ def test_tiles_write_to_the_result(rng, taps, stride, length, past, small, dtype
         assert_exact(conv_transpose_adjoint(y, w, input_shape=x.shape[2:], out=out, **window), expected, dtype)
         assert np.isnan(around).sum() == around.size - out.size
     module = _runtime.kernels(np.dtype(dtype))
-    whole = module.vector_bytes == 64 and length % module.lanes == 0
+    whole = module.streams and length % (64 // np.dtype(dtype).itemsize) == 0
     assert {tables["panel_results"].size > 0 for tables in tables_made} == {whole or not past}
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize(
+    ("x_shape", "w_shape", "window"),
+    [
+        ((1, 2, 1, 2), (2, 4, 2, 2), {"stride": (1, 4), "dilation": (1, 2), "padding": (0, 2)}),
+        ((1, 4, 2, 2), (4, 4, 4, 4), {"stride": (4, 2), "padding": (0, 1)}),
+        (
+            (2, 4, 1, 1, 2),
+            (4, 4, 2, 1, 4),
+            {"stride": (2, 1, 3), "dilation": (1, 1, 3), "padding": (0, 0, 2), "output_padding": (1, 0, 1)},
+        ),
+        ((1, 17, 2, 3, 4), (17, 1, 3, 3, 2), {"stride": (5, 3, 4), "dilation": (1, 1, 2), "padding": (1, 0, 6)}),
+    ],
+    ids=str,
+)
+def test_lines_as_short_as_a_step(rng, x_shape, w_shape, window, dtype):
+    """The last phase of one line and the first of the next are neighbours in memory, but not in a line."""
+    check(rng, x_shape, w_shape, {"channels": "first", **window}, dtype)
+
+
+def test_many_short_lines(rng):
+    for _ in range(400):
+        ndim, channels = int(rng.integers(2, 4)), [int(n) for n in rng.choice([1, 4, 6], 2)]
+        n, stride, dilation = (tuple(rng.integers(1, most, ndim).tolist()) for most in (4, 6, 4))
+        taps = tuple(rng.integers(2, 5, ndim).tolist())
+        reach = [(i - 1) * s + (k - 1) * d for i, s, k, d in zip(n, stride, taps, dilation, strict=True)]
+        padding = [(int(rng.integers(0, r // 2 + 1)),) * 2 for r in reach[:-1]]
+        padding.append((reach[-1] // 2, max(0, reach[-1] // 2 - stride[-1])))  # lines of about as many outputs
+        window = {"channels": "first", "stride": stride, "dilation": dilation, "padding": padding}
+        check(rng, (1, channels[0], *n), (*channels, *taps), window, np.float64)
+
+
+def test_blocks_end_with_the_line():
+    """Rows of the result that are neighbours in memory: those of a second line begin at a later position."""
+    place = np.arange(5)
+    within = np.array(
+        [[[0, 2], [0, 2]], [[0, 2], [0, 2]], [[0, 2], [0, 1]], [[0, 2], [1, 2]], [[0, 2], [0, 2]]], np.intp
+    )
+    first, shared, ragged, *_ = tables.blocks(place, within, np.array([0, 5]))
+    assert first.tolist() == [0, 3, 5]
+    assert shared[:, 1].tolist() == [[0, 1], [1, 2]]
+    assert ragged.tolist() == [1, 1]
 
 
 @pytest.mark.parametrize("n", [(6, 14), (8, 20), (16, 62), (12, 64), (3, 5, 48)])

@@ -458,6 +458,7 @@ cdef class Correlation:
         cdef const Py_ssize_t* places
         cdef real* to
         cdef Py_ssize_t every, number, count, step, calls = 0
+        cdef Py_ssize_t unit = LANES * (LINE_VECTORS if self.streams else 1)
         cdef int width, widest = tile_width(self.tile_rows)
         cdef bint in_place
         cdef Store how
@@ -467,7 +468,7 @@ cdef class Correlation:
             else:
                 length += (size[d] - 1) * self.pitch[d]
             result += at[d] * self.result_step[d]
-        in_place = s.direct and (length % LANES == 0 or length >= widest * LANES)
+        in_place = s.direct and (length % unit == 0 or length >= widest * LANES and not self.streams)
         if s.ahead.lines:
             for c in range(self.classes):
                 panels = self.group_panel[rows * self.classes + c + 1] - self.group_panel[rows * self.classes + c]
@@ -596,7 +597,7 @@ cdef class Correlation:
         cdef Py_ssize_t row_low = 0, row_high = 1, row_step = 0, pitch = 0
         cdef Py_ssize_t line_low = low * step, line_high = high * step  # of the result, what the block fills
         cdef bint ragged = self.block_ragged[block], filled = self.block_filled[block]
-        cdef bint whole = n == step and (self.streams or ragged or filled)
+        cdef bint whole = n == step and (filled or self.line_size and (self.streams or ragged))
         cdef real* to
         if last > 0:
             row_step = self.result_step[last - 1]

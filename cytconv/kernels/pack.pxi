@@ -96,12 +96,20 @@ cdef class Planes:
 
     cdef Py_ssize_t neighbours(self, Py_ssize_t phase) noexcept nogil:
         """How many phases from this one on lie between each other, so that they make up a line together."""
-        cdef Py_ssize_t n, d, others = 2 * (self.dims - 1), step = self.step[self.dims - 1]
+        cdef Py_ssize_t n, d, last = 2 * (self.dims - 1), step = self.step[self.dims - 1]
+        cdef const Py_ssize_t* valid = &self.valid[phase * (last + 2)]
+        cdef const Py_ssize_t* other = valid
         for n in range(1, min(step, MAX_PHASES, self.phases - phase)):
+            other += last + 2
             if self.start[phase + n] != self.start[phase] + n:
                 return n
-            for d in range(others):
-                if self.valid[(phase + n) * (others + 2) + d] != self.valid[phase * (others + 2) + d]:
+            for d in range(last):
+                if other[d] != valid[d]:
+                    return n
+            # In one line the positions of phases begin, and end, at the same one or, from some phase on, one earlier;
+            # or this is the first phase of the next line.
+            for d in range(last, last + 2):
+                if not valid[d] - 1 <= other[d] <= other[d - last - 2]:
                     return n
         return max(1, min(step, MAX_PHASES, self.phases - phase))
 

@@ -203,6 +203,8 @@ def blocks(
         for d in range(last):
             together = together and within[row, d, 0] == within[row - 1, d, 0]
             together = together and within[row, d, 1] == within[row - 1, d, 1]
+        for d in range(2):  # along a line, positions begin and end at the same one or, from some row on, one earlier
+            together = together and within[first[n - 1], last, d] - 1 <= within[row, last, d] <= within[row - 1, last, d]
         if together:
             for d in range(2):
                 uneven[n - 1] |= within[row, last, d] != within[row - 1, last, d]

@@ -253,8 +253,8 @@ cdef inline void tiles "tiles" (
     )
 
 
-# The tiles there are, by their rows: as wide as lets the 16 vector registers of AVX2 hold the sums and one row of b.
-# The end of a run is done in narrower ones: as few vectors as possible alone.
+# The tiles there are, by their rows: of 12 sums at most, so that the 16 vector registers of AVX2 hold these and what a
+# step needs of a and b.  The end of a run is done in narrower ones, each half as wide as another, rounded up.
 
 cdef inline int tile_width(int rows) noexcept nogil:
     return 2 if rows == 6 else 3 if rows == 4 else 4 if rows == 3 else 6 if rows == 2 else 8
@@ -267,7 +267,7 @@ cdef inline int next_width(int rows, Py_ssize_t vectors, Store how) noexcept nog
         width = (width + 1) // 2
     while width > vectors:
         width = (width + 1) // 2
-    if how == STREAM:  # whole cache lines
+    if how == STREAM:  # whole cache lines, as there are (and none of vectors that never go past the caches)
         width -= width % LINE_VECTORS
     return width
 
@@ -292,8 +292,6 @@ cdef void multiply_panels(
     elif rows == 3:
         if width == 4:
             tiles(3, 4, panels, panel, a, b, segments, count, ldb, c, places, how, ahead)
-        elif width == 3:
-            tiles(3, 3, panels, panel, a, b, segments, count, ldb, c, places, how, ahead)
         elif width == 2:
             tiles(3, 2, panels, panel, a, b, segments, count, ldb, c, places, how, ahead)
         else:
@@ -301,8 +299,6 @@ cdef void multiply_panels(
     elif rows == 2:
         if width == 6:
             tiles(2, 6, panels, panel, a, b, segments, count, ldb, c, places, how, ahead)
-        elif width == 4:
-            tiles(2, 4, panels, panel, a, b, segments, count, ldb, c, places, how, ahead)
         elif width == 3:
             tiles(2, 3, panels, panel, a, b, segments, count, ldb, c, places, how, ahead)
         elif width == 2:
@@ -311,12 +307,8 @@ cdef void multiply_panels(
             tiles(2, 1, panels, panel, a, b, segments, count, ldb, c, places, how, ahead)
     elif width == 8:
         tiles(1, 8, panels, panel, a, b, segments, count, ldb, c, places, how, ahead)
-    elif width == 5:
-        tiles(1, 5, panels, panel, a, b, segments, count, ldb, c, places, how, ahead)
     elif width == 4:
         tiles(1, 4, panels, panel, a, b, segments, count, ldb, c, places, how, ahead)
-    elif width == 3:
-        tiles(1, 3, panels, panel, a, b, segments, count, ldb, c, places, how, ahead)
     elif width == 2:
         tiles(1, 2, panels, panel, a, b, segments, count, ldb, c, places, how, ahead)
     else:
