@@ -16,12 +16,12 @@ at most.  In the adjoint of the weights it is ::
 
 of up to 1024 channels of x and, but for a single channel with more phases, 128 planes of y; and besides, up to 16 MiB
 for the sums of several shares of the positions, and 8 MiB for planes of x that several tasks read.  With fewer
-multiplications (`cytconv._winograd`) planes and rows are those that are multiplied, up to 1024 rows and planes of y in
-a task, and the rows that are sums of them are held, too, and the samples of one channel or, if channels lie inside, as
-many as a vector has lanes.  Where lines are read in place (`cytconv._lines`) a worker holds the bias of each row and
-at most 4 KiB of some rows, or, in the adjoint in the weights, two vectors for each of up to 4096 products, more if
-pixels are larger than a vector, and a number for each share of the positions.  Nothing else that a call allocates grows
-with the arrays, but the packed weights, sums of weights while they are packed, and copies of arrays that are not
+multiplications (`cytconv._winograd`) planes and rows are those that are multiplied, up to 2048 rows, or 1024 planes of
+y, in a task, and the rows that are sums of them are held, too, and the samples of one channel or, if channels lie
+inside, as many as a vector has lanes.  Where lines are read in place (`cytconv._lines`) a worker holds the bias of each
+row and at most 4 KiB of some rows, or, in the adjoint in the weights, two vectors for each of up to 4096 products, more
+if pixels are larger than a vector, and a number for each share of the positions.  Nothing else that a call allocates
+grows with the arrays, but the packed weights, sums of weights while they are packed, and copies of arrays that are not
 aligned and in native byte order.
 """
 
@@ -39,10 +39,14 @@ from ._phases import Index, Split, split_axis
 from .kernels import tables
 
 __all__ = [
+    "BOX",
+    "RESULT_BYTES",
+    "SOURCE_BYTES",
     "Dim",
     "Sizes",
     "all_phases",
     "arranged",
+    "channel_places",
     "dims_of",
     "first_gapless",
     "grown",
@@ -65,6 +69,7 @@ ENOUGH = 320  # positions
 SMALL = 1024  # positions of an image that, if it is in a batch, need not keep their order
 ARRANGED = 0.9  # share of the time that the usual order takes, for another
 RESULT_BYTES = min(L2_BYTES // 4, 384 * KIB)  # size of the results that a task holds before it stores them
+BOX = 2000  # cycles that it takes to begin with a box
 
 
 class Dim(NamedTuple):
@@ -157,6 +162,11 @@ def result_places(dims: Sequence[Dim], phases: Index) -> tuple[Index, Index]:
     """The same for phases of the result."""
     sides = [(axis, stride, s.result_start, s.result_step, s.result_size, s.positions) for s, axis, _, stride in dims]
     return tables.places(phases, sides)
+
+
+def channel_places(channel: Index, parts: int, step: int) -> Index:
+    """Where channels begin in their array; the parts of complex numbers, which are neighbours, are channels, too."""
+    return channel // parts * step + channel % parts
 
 
 def of_axes(dims: Sequence[Dim], along: Sizes, ndim: int) -> Sizes:

@@ -11,16 +11,19 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import lru_cache
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 
 from ._boxes import (
+    BOX,
     RESULT_BYTES,
     Dim,
     Sizes,
     all_phases,
     arranged,
+    channel_places,
     dims_of,
     first_gapless,
     grown,
@@ -43,15 +46,14 @@ from ._ways import LITTLE, MIXED_GAIN, WASTE, Means, best_way
 from ._winograd import plane_terms, read_places, result_terms
 from .kernels.tables import best_box, blocks, run_times
 
-__all__ = ["BOX", "Correlation", "channel_places", "correlation", "pays_mixed"]
+__all__ = ["Correlation", "correlation", "pays_mixed"]
 
 CACHE_LINE = 64  # bytes
 PLANES_BYTES = 8 * KIB**2  # that the planes of all boxes may take where tasks pack their weights
 SHORT = 32  # positions along an axis, for each of its halo, of which a share worth counting meets only zeros
 
 # What else takes time:
-BOX = 2000  # to begin with a box, in cycles;
-AGAIN = 2  # and all weights are read again, in the time in which they meet so many vectors of positions;
+AGAIN = 2  # for another box all weights are read again, in the time in which they meet so many vectors of positions;
 RUN = 0.3  # to begin with a run of vectors, in vectors, with many weights;
 SUM = 10 * WIDE  # to copy and add up one sample of a box, in multiplications.
 
@@ -64,10 +66,10 @@ UNALIGNED = 0.03  # or to end a run before the end of a vector, in shares of the
 
 @dataclass(frozen=True, eq=False)
 class Correlation:
-    """The tables of one call, in the terms of ``kernels/correlate.pxi``; strides and offsets count elements."""
+    """A plan: the compiled kernel, which holds the tables, and what callers ask of it."""
 
     layout: Layout
-    kernel: Any  # the compiled counterpart, which holds the same tables
+    kernel: Any
     tasks: int
     work: int  # multiplications, padding included
     packed: int  # samples copied, padding included
@@ -101,7 +103,7 @@ class _Boxes:
 
 @lru_cache(maxsize=64)
 def correlation(
-    module: Any,
+    module: ModuleType,
     direction: Direction,
     axes: tuple[Axis, ...],
     sources: int,
@@ -134,7 +136,7 @@ def correlation(
     dims = dims_of(splits, source_shape, source_strides, result_strides)
     work = groups * math.prod(dim.split.positions for dim in dims) * int(layout.panel_start[-1])
     workers = 1 if by_rows else workers_for(work)  # which share the boxes
-    boxes = _boxes(layout, dims, met, planes, groups, workers, itemsize)
+    boxes = _choose_boxes(layout, dims, met, planes, groups, workers, itemsize)
     dims, box, counts, pitch, plane = boxes.dims, boxes.box, boxes.counts, boxes.pitch, boxes.plane
     extent, halo = sizes(dims)
     padded = grown(box, halo)
@@ -146,17 +148,19 @@ def correlation(
     # Where samples come from, and where rows go.
     source_start, source_range = source_places(dims, all_phases(tuple(split.source_start.size for split in splits)))
     row_start, row_range = result_places(dims, layout.row_phase)
-    row_start += channel_places(layout.row_channel, parts, result_strides[lead + 1], result_strides[-1])
+    row_start += channel_places(layout.row_channel, parts, result_strides[lead + 1])
     block_row, block_range, block_ragged, group_block, widest_block = blocks(row_start, row_range, layout.row_groups)
     steps = [dim.split.result_step * dim.result_stride for dim in dims]
     # A block that fills the step from one position to the next is stored in whole lines.
     whole = widest_block == steps[-1]
     line = box[-1] * widest_block
     written = groups * layout.row_channel.size * math.prod(extent) * itemsize
-    stream = whole and line * itemsize >= STREAM_LINE and written > STREAM_BYTES
-    in_place, flat = np.zeros(0, np.intp), boxes.flat
-    if whole and widest_block == 1 and not mixed:
-        in_place, flat = _in_place(layout, boxes, row_start, row_range, steps, result_strides[lead], stream, itemsize)
+    past_caches = whole and line * itemsize >= STREAM_LINE and written > STREAM_BYTES
+    places, flat = np.zeros(0, np.intp), boxes.flat
+    if whole and widest_block == 1:
+        places, flat = _panel_places(
+            layout, boxes, row_start, row_range, steps, result_strides[lead], past_caches, itemsize
+        )
 
     number = math.prod(box[:flat])
     step_size = module.lanes * module.widths[layout.tile]
@@ -167,7 +171,7 @@ def correlation(
     segments[:, 1] = layout.segment_plane * plane + layout.segment_offset @ table(pitch_of)
     source_planes = module.Planes(
         step=table(dim.split.source_step * dim.source_stride for dim in dims),
-        channel=channel_places(np.arange(sources), parts, source_strides[lead + 1], source_strides[-1]),
+        channel=channel_places(np.arange(sources), parts, source_strides[lead + 1]),
         group=source_strides[lead],
         fetches=FETCHES,
         start=source_start,
@@ -202,7 +206,7 @@ def correlation(
         class_strip=layout.class_strip,
         group_panel=layout.panels,
         panel_rows=layout.panel_rows * row_pitch,
-        panel_results=in_place,
+        panel_results=places,
         panel_start=layout.panel_start,
         run_pitch=run_pitch,
         row_pitch=row_pitch,
@@ -211,7 +215,7 @@ def correlation(
         result_group=result_strides[lead],
         results=results,
         group_row=layout.row_groups,
-        widest=layout.stored,
+        most_stored=layout.stored,
         group_block=group_block,
         block_row=block_row,
         block_range=block_range.ravel(),
@@ -228,8 +232,8 @@ def correlation(
         channel_rows=layout.channel_rows,
         by_rows=by_rows,
         check=layout.combines_taps,
-        streams=stream,
-        line_size=line if whole and (stream or block_ragged.any()) else 0,
+        past_caches=past_caches,
+        line_size=line if whole and (past_caches or block_ragged.any()) else 0,
     )
     pieces = groups * (layout.row_groups.size - 1)
     return Correlation(
@@ -243,11 +247,11 @@ def correlation(
     )
 
 
-def _boxes(
+def _choose_boxes(
     layout: Layout, dims: list[Dim], met: list[float], planes: int, groups: int, workers: int, itemsize: int
 ) -> _Boxes:
     """The order of the axes and the boxes that take least time, shared by so many workers."""
-    module = layout.key[0]
+    module = layout.key.module
     lanes, vectors = module.lanes, module.widths[layout.tile]
     multiplied = int(layout.panel_start[-1])
     row_groups = layout.row_groups.size - 1
@@ -291,35 +295,35 @@ def _boxes(
     )
 
 
-def _in_place(
+def _panel_places(
     layout: Layout,
     boxes: _Boxes,
     row_start: Index,
     row_range: Index,
     steps: Sizes,
     group_step: int,
-    stream: bool,
+    past_caches: bool,
     itemsize: int,
 ) -> tuple[Index, int]:
     """Where in the result tiles write their sums (see `panel_results`), and the axis from which on they run for that.
 
-    They do where its lines are runs, or would be if these were shorter; past the caches, to `stream`, only if cache
-    lines begin with them.  Calls with a bias, or with an array that begins elsewhere, store as ever.
+    They do where its lines are runs, or would be if these were shorter; if they go `past_caches`, only if cache lines
+    begin with them.  Calls with a bias, or with an array that begins elsewhere, store as ever.
     """
     nowhere = np.zeros(0, np.intp), boxes.flat
-    if layout.mixed or layout.combines_taps or layout.zeros:
+    if layout.combines_taps or layout.zeros:
         return nowhere
-    module, rows = layout.key[0], layout.row_channel.size
+    module, rows = layout.key.module, layout.row_channel.size
     lanes, vectors, cache_line = module.lanes, module.widths[layout.tile], CACHE_LINE // itemsize
     box, (extent, _) = boxes.box, sizes(boxes.dims)
     gapless = first_gapless(box, boxes.pitch, steps, boxes.flat)
     length = boxes.run(gapless)
     longer = boxes.times[gapless] / boxes.times[boxes.flat] - 1 + (UNALIGNED if length % lanes else 0)
     offsets = [*steps[:-1], group_step, extent[-1], box[-1] if boxes.counts[-1] > 1 else 0]
-    aligned: bool = module.streams and not (any(n % cache_line for n in offsets) or (row_start % cache_line).any())
+    aligned: bool = module.past_caches and not (any(n % cache_line for n in offsets) or (row_start % cache_line).any())
     fits = length % lanes == 0 or length >= lanes * vectors
     cycles = int(layout.panel_start[-1]) / PER_CYCLE
-    if not fits or (stream and not aligned) or longer * cycles >= STORE * rows:
+    if not fits or (past_caches and not aligned) or longer * cycles >= STORE * rows:
         return nowhere
     places = panel_results(layout, row_start, row_range, extent)
     return places, gapless if places.size else boxes.flat
@@ -370,11 +374,6 @@ def share_met(axis: Axis, split: Split) -> float:
     """The share of the products of an axis that are not with zeros around the samples; 1 if that is most of them."""
     few = split.positions <= SHORT * split.halo and split.pattern.kernel is None
     return axis.products() / (split.positions * axis.taps) if few else 1.0
-
-
-def channel_places(channel: Index, parts: int, step: int, part_step: int) -> Index:
-    """Where channels begin in their array, the parts of complex numbers being channels, too."""
-    return channel * step if parts == 1 else channel // parts * step + channel % parts * part_step
 
 
 def pays_mixed(mixed: Correlation, other: Correlation) -> bool:

@@ -228,9 +228,9 @@ def plan_of(
         _strides(result),
         w.itemsize // parts,
     )
-    in_place = stencil(*problem, exact=means == "plain")
-    if in_place:
-        return in_place
+    by_lines = stencil(*problem, exact=means == "plain")
+    if by_lines:
+        return by_lines
     plan = correlation(*problem, means, unpacked)
     if means != "mixed" or (plan and not plan.mixed):
         return plan
@@ -240,10 +240,10 @@ def plan_of(
 
 def _weight_plan(axes: tuple[Axis, ...], x: Array, y: Array, w: Array, means: Means) -> WeightAdjoint | None:
     """The plan of the adjoint in the weights, unless it would waste time or memory."""
-    channels = math.prod(x.shape[: -len(axes)])
+    channels = math.prod(y.shape[: -len(axes)])
     if not _taps.any_products(axes) or math.prod(w.shape[3:]) > MAX_ROWS:
         return None
-    if is_wasteful("adjoint", axes, w.shape[2], channels):
+    if is_wasteful("adjoint", axes, w.shape[1], channels):
         return None
     parts = _parts(w.dtype)
     problem = (

@@ -1,4 +1,4 @@
-"""Rows of results and the order in which their weights are packed; knows nothing of strides, sizes or batches.
+"""Rows of results and the order in which their weights are packed; knows nothing of sizes, or of strides of x and y.
 
 Rows are the channels of results in each phase.  Those whose taps sit at the same offsets form a *class*: they share one
 list of segments (see ``kernels/tile.pxi``), so that no tap is ever filled up with zeros.  `layout` multiplies the axes
@@ -12,6 +12,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from types import ModuleType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -32,11 +33,23 @@ STRIP_BYTES = L1_BYTES * 3 // 4  # of the source, all taps of some channels, tha
 STRIPS = PER_CYCLE == 2  # whether it then passes its sums on, so that all panels find them in L1: or L2 is near enough
 
 
+class LayoutKey(NamedTuple):
+    """All that a `Layout` depends on."""
+
+    module: ModuleType
+    direction: Direction
+    patterns: tuple[Pattern, ...]
+    sources: int
+    results: int
+    channels_inside: bool
+    most: int
+
+
 @dataclass(frozen=True, eq=False)
 class Layout:
-    """Rows of results and the order in which their weights are packed; knows nothing of strides or batches."""
+    """Rows of results and the order in which their weights are packed."""
 
-    key: tuple[Any, ...]  # equal for equal layouts
+    key: LayoutKey  # equal for equal layouts
     patterns: tuple[Pattern, ...]
     tile: int  # rows in a register tile
     inner: int  # what a segment runs along: an axis, or -1 for channels
@@ -75,8 +88,7 @@ class Layout:
     @lru_cache(maxsize=64)  # noqa: B019  # a layout is in a cache of that size itself
     def packing(self, groups: int, taps: tuple[int, ...]) -> Any:
         """What packs the weights of so many groups of channels, each a contiguous array of real numbers."""
-        module, _, _, sources, results, *_ = self.key
-        pairs = sources * results
+        module, pairs = self.key.module, self.key.sources * self.key.results
         sums = None
         if self.combines_taps:
             # Some pairs of channels at a time, each tap a line with one number for each of them.
@@ -99,7 +111,7 @@ class Layout:
 
     def _rows_are_near(self) -> bool:
         """Whether, on average, the weights that the rows of a panel have of one product span less than a cache line."""
-        module = self.key[0]
+        module = self.key.module
         span = (int(self.panel_weights.max(initial=0)) + 1) * module.vector_bytes // module.lanes
         return bool(span * self.tile < 64 * self.panel_weights.size)
 
@@ -143,7 +155,7 @@ def _classes(patterns: tuple[Pattern, ...], sources: int, results: int) -> tuple
     return count, terms
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Class:
     """The sum behind a class of rows: one entry for each segment, in the order of the packed weights."""
 
@@ -156,7 +168,7 @@ class _Class:
 
 @lru_cache(maxsize=64)
 def layout(
-    module: Any,
+    module: ModuleType,
     direction: Direction,
     patterns: tuple[Pattern, ...],
     sources: int,
@@ -237,7 +249,7 @@ def layout(
     first = np.cumsum([0, *(c.length.size for c in classes)])
     strips = [c.strips[:-1] + before for c, before in zip(classes, first[:-1], strict=True)]
     return Layout(
-        key=(module, direction, patterns, sources, results, channels_inside, most),
+        key=LayoutKey(module, direction, patterns, sources, results, channels_inside, most),
         patterns=patterns,
         tile=tile,
         inner=inner,
@@ -301,7 +313,7 @@ def _panels(
     return np.append(0, np.cumsum(number)), of_class, rows, row_weights[member]
 
 
-def _pairs_pitch(module: Any, pairs: int) -> int:
+def _pairs_pitch(module: ModuleType, pairs: int) -> int:
     """From one sum of taps to the next, for all pairs of channels."""
     together = module.pairs_together
     return line_pitch(-(-pairs // together) * together, module.vector_bytes // module.lanes)

@@ -34,6 +34,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from types import ModuleType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -69,7 +70,7 @@ class _Tap(NamedTuple):
     offset: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Rows:
     """What of a plan knows nothing of sizes."""
 
@@ -278,7 +279,7 @@ class Lines:
 
 
 def lines_of(
-    module: Any,
+    module: ModuleType,
     direction: Direction,
     axes: tuple[Axis, ...],
     sources: int,

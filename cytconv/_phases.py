@@ -52,7 +52,10 @@ Reading = Literal["forward", "adjoint", "weight_adjoint"]
 
 
 class Run(NamedTuple):
-    """Taps ``k, k + kernel_step, ...`` that read `phase` of the source at ``offset, offset + tap_step, ...``."""
+    """Taps that read `phase` of the source at ``offset, offset + tap_step, ...``.
+
+    They are ``k, k + kernel_step, ...``, counted from the tap of a phase of the result; for the steps see `Pattern`.
+    """
 
     phase: int
     k: int
@@ -90,7 +93,7 @@ class Pattern:
         return hash((self.taps, self.source_phases, self.kernel_step, self.tap_step, self.classes, self.tap_of))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Split:
     """One axis, taken apart.  Position ``p`` of phase ``f`` is sample ``start[f] + p*step`` of its array."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import lru_cache
+from types import ModuleType
 from typing import Any
 
 from ._geometry import Axis
@@ -40,13 +41,13 @@ CALL = 1500  # what else there is to do in a call, before the first of them
 
 @dataclass(frozen=True, eq=False)
 class Stencil:
-    """The tables of one call, in the terms of ``kernels/stencil.pxi``; strides and offsets count elements."""
+    """A plan: the compiled kernel, which holds the tables, and what callers ask of it."""
 
-    module: Any
+    module: ModuleType
     key: tuple[Any, ...]  # equal for equal orders of packed weights
     pairs: int  # of channels
     places: Index  # of the weights, in that order
-    kernel: Any  # the compiled counterpart, which holds the tables
+    kernel: Any
     tasks: int
     work: int  # multiplications, with the zeros
     covers: bool  # whether the rows make up all of the result
@@ -60,7 +61,7 @@ class Stencil:
 
 @lru_cache(maxsize=64)
 def stencil(
-    module: Any,
+    module: ModuleType,
     direction: Direction,
     axes: tuple[Axis, ...],
     sources: int,
@@ -89,8 +90,8 @@ def stencil(
     written = numbers * rows.row_channel.size * R * itemsize
     turns = rows.band > 1 and lines.result_size * itemsize < PAGE_BYTES
     least = min(STREAM_BYTES, STREAM_TURNS_BYTES) if turns else STREAM_BYTES
-    streams = held.consecutive and written > least
-    several = length <= vectors and len(lines.dims) > 1 and not (held.size or streams)
+    past_caches = held.consecutive and written > least
+    several = length <= vectors and len(lines.dims) > 1 and not (held.size or past_caches)
     if (zeros and exact) or not (held.best_in_place or _pays(lines, module.lanes, vectors, skips, several)):
         return None
     fetched = max(1, rows.fresh_lines * lines.source_size * itemsize)
@@ -104,7 +105,7 @@ def stencil(
         line_meets=rows.line_meets,
         read_meets=rows.read_meets,
         results=results,
-        piece=max(1, PIECE_BYTES // (rows.band * R * itemsize * vectors * module.lanes)) if streams else 0,
+        piece=max(1, PIECE_BYTES // (rows.band * R * itemsize * vectors * module.lanes)) if past_caches else 0,
         row_channel=rows.stream_channel,
         check=zeros,
         lane_groups=lane_groups,

@@ -1,13 +1,15 @@
 """Which way to take the axes apart: the one that takes least time, forward or in the data adjoint.
 
-An axis is taken apart as its stride says (`cytconv._phases.split_axis`); or a long one without a stride is folded, the
-last one spread, or several of them mixed (`cytconv._winograd`), to fill tiles, or to multiply less.
+An axis is taken apart as its stride says (`cytconv._phases.split_axis`); or the first one, if it has no stride and the
+result few channels, is folded, the last one spread, or several of them mixed (`cytconv._winograd`), to fill tiles, or
+to multiply less.
 """
 
 from __future__ import annotations
 
 import math
-from typing import Any, Literal, NamedTuple
+from types import ModuleType
+from typing import Literal, NamedTuple
 
 from ._geometry import Axis
 from ._layout import Layout, Price, layout, price
@@ -25,7 +27,6 @@ __all__ = [
     "MIXED_LEAST",
     "WASTE",
     "Means",
-    "Way",
     "best_way",
     "is_wasteful",
     "pays_spread",
@@ -75,7 +76,7 @@ class Way(NamedTuple):
 
 
 def best_way(
-    module: Any,
+    module: ModuleType,
     direction: Direction,
     axes: tuple[Axis, ...],
     sources: int,
@@ -109,7 +110,13 @@ def _cost(splits: list[Split], of: Price) -> float:
 
 
 def _cheapest(
-    module: Any, direction: Direction, axes: tuple[Axis, ...], sources: int, results: int, means: Means, batch: int
+    module: ModuleType,
+    direction: Direction,
+    axes: tuple[Axis, ...],
+    sources: int,
+    results: int,
+    means: Means,
+    batch: int,
 ) -> list[Split]:
     """The axes taken apart so that a batch takes least time."""
 
@@ -172,7 +179,9 @@ def pays_spread(split: Split, channels: int, work: float, alone: float) -> bool:
 
 
 def is_wasteful(direction: Direction, axes: tuple[Axis, ...], results: int, channels: int) -> bool:
-    """Whether a plan would compute far more than there is, for so many channels of results and of the source.
+    """Whether a plan would compute far more than there is.
+
+    There are so many channels of results, and of the source so many `channels`, of all groups and images.
 
     Every tap meets every position: too much for a kernel much larger than the image, for taps further apart than the
     image is wide, or for a window that few of them reach.  And every phase is a row of tables.

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from functools import lru_cache
-from typing import Any
+from types import ModuleType
 
 from ._boxes import table
 from ._geometry import Axis
@@ -43,7 +43,7 @@ HALO = 1.2  # times as much with three axes and more, whose boxes overlap more
 
 @lru_cache(maxsize=64)
 def weight_lines(
-    module: Any,
+    module: ModuleType,
     axes: tuple[Axis, ...],
     x_shape: tuple[int, ...],
     x_strides: tuple[int, ...],
@@ -97,7 +97,7 @@ def weight_lines(
     )
 
 
-def _band(module: Any, lines: Lines) -> int:
+def _band(module: ModuleType, lines: Lines) -> int:
     """How many taps of the axis before the last meet a line of x that is loaded (``kernels/weight_lines.pxi``)."""
     before = lines.dims[-2].axis if len(lines.dims) > 1 else -1
     if lines.streams != (1, 1) or lines.pixels.size or before < 0:
@@ -107,7 +107,7 @@ def _band(module: Any, lines: Lines) -> int:
     return -(-taps // -(-taps // module.most_taps)) if abs(pattern.tap_step) <= FAR else 1
 
 
-def _pays(module: Any, lines: Lines, inputs: int, band: int) -> bool:
+def _pays(module: ModuleType, lines: Lines, inputs: int, band: int) -> bool:
     """Whether this takes less time than boxes, for so many channels of x, and taps of a band."""
     rows, (S, R) = lines.rows, lines.streams
     reads = len(rows.reads)

@@ -8,16 +8,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 
 from ._boxes import (
+    BOX,
     SOURCE_BYTES,
     Dim,
     Sizes,
     all_phases,
     arranged,
+    channel_places,
     dims_of,
     grown,
     line_pitch,
@@ -29,7 +32,6 @@ from ._boxes import (
     source_places,
     table,
 )
-from ._correlation import BOX, channel_places
 from ._geometry import Axis
 from ._machine import FETCHES, PER_CYCLE
 from ._phases import Index, Matrix, Pattern, Split, split_axis, spread
@@ -58,7 +60,7 @@ FEW_TASKS = 4  # which split the channels of x, though each of them packs y anew
 
 @dataclass(frozen=True, eq=False)
 class WeightAdjoint:
-    """The tables of the adjoint in the weights, in the terms of ``kernels/weights.pxi``."""
+    """A plan: the compiled kernel, which holds the tables, and what callers ask of it."""
 
     kernel: Any
     tasks: int
@@ -68,7 +70,7 @@ class WeightAdjoint:
 
 @lru_cache(maxsize=64)
 def weight_adjoint(
-    module: Any,
+    module: ModuleType,
     axes: tuple[Axis, ...],
     x_shape: tuple[int, ...],
     x_strides: tuple[int, ...],
@@ -103,10 +105,10 @@ def weight_adjoint(
     # So many positions that the planes of y that a plane of x meets stay in L2, and in L1 the rows of a tile; and where
     # these are few, the columns that they meet, which were just packed.
     outer = groups * -(-outputs // y_block)
-    strips = rows + (1 if rows == 6 else min(columns, y_block * phases_y))
+    read_at_once = rows + (1 if rows == 6 else min(columns, y_block * phases_y))
     most = min(
         SOURCE_BYTES // (y_block * -(-phases_y // phases_x) * itemsize),
-        STRIP_BYTES // (strips * itemsize),
+        STRIP_BYTES // (read_at_once * itemsize),
         positions,
     )
     kernel_size = tuple(axis.taps for axis in axes)
@@ -118,15 +120,23 @@ def weight_adjoint(
     # Two shares at least, if what is packed is as much on either side and the sums of both may take memory; not as many
     # as there are CPUs, on which the bits of the result would depend.
     workers = 2 if 2 * sums * itemsize <= SUM_BYTES else 1
-    cost = multiplied / PER_CYCLE, planes, blocks, workers
-    boxes = _boxes(dims, max(most, 4 * lanes), lanes, *cost, contiguous=not mixed and parts == 1)
+    boxes = _choose_boxes(
+        dims,
+        max(most, 4 * lanes),
+        lanes,
+        cycles=multiplied / PER_CYCLE,
+        planes=planes,
+        blocks=blocks,
+        workers=workers,
+        contiguous=not mixed and parts == 1,
+    )
     dims, box, flat, padded, y_pitch = boxes.dims, boxes.box, boxes.flat, boxes.padded, boxes.y_pitch
 
     # The work comes in shares of the positions, whose sums take memory, and where these are few in blocks of channels.
     counts = [-(-size // part) for size, part in zip(sizes(dims)[0], box, strict=True)]
     number, size = math.prod(counts), products.sums
-    most = min(number, SUM_BYTES // max(sums * itemsize, 1))
-    shares = max(1, min(most, -(-SHARES // outer)))
+    most_shares = min(number, SUM_BYTES // max(sums * itemsize, 1))
+    shares = max(1, min(most_shares, -(-SHARES // outer)))
     channels = max(1, CHANNELS // phases_x)
     parts_x = max(-(-inputs // channels), -(-FEW_TASKS // (outer * shares)))
     x_block = -(-inputs // (rows * parts_x)) * rows
@@ -150,7 +160,7 @@ def weight_adjoint(
     y_plane = line_pitch(math.prod(padded) + lanes, itemsize)
     planes_x = module.Planes(
         step=table(dim.split.result_step * dim.result_stride for dim in dims),
-        channel=channel_places(np.arange(inputs), parts, x_strides[lead + 1], x_strides[-1]),
+        channel=channel_places(np.arange(inputs), parts, x_strides[lead + 1]),
         group=x_strides[lead],
         fetches=FETCHES,
         start=start_x,
@@ -161,7 +171,7 @@ def weight_adjoint(
     )
     planes_y = module.Planes(
         step=table(dim.split.source_step * dim.source_stride for dim in dims),
-        channel=channel_places(np.arange(outputs), parts, y_strides[lead + 1], y_strides[-1]),
+        channel=channel_places(np.arange(outputs), parts, y_strides[lead + 1]),
         group=y_strides[lead],
         fetches=FETCHES,
         start=start_y,
@@ -249,7 +259,7 @@ class _Boxes:
     y_pitch: Sizes
 
 
-def _boxes(
+def _choose_boxes(
     dims: list[Dim], most: int, lanes: int, cycles: float, planes: int, blocks: int, workers: int, contiguous: bool
 ) -> _Boxes:
     """The boxes that take least time, with so many positions at `most`.

@@ -130,7 +130,7 @@ class TestEveryWay:
         monkeypatch.setattr(_correlation, "STREAM_LINE", 0)
         check(rng, x_shape, w_shape, kwargs, dtype)
         groups = kwargs.get("groups", 1)  # of channels that come last, each has a part of every line
-        assert any(tables["streams"] for tables in tables_made) == (groups == 1)
+        assert any(tables["past_caches"] for tables in tables_made) == (groups == 1)
 
     def test_small_boxes(self, rng, x_shape, w_shape, kwargs, dtype, monkeypatch, tables_made):
         for module in (_boxes, _weights):
@@ -1099,7 +1099,7 @@ def test_tiles_write_to_the_result(rng, taps, stride, length, past, small, dtype
         assert_exact(conv_transpose_adjoint(y, w, input_shape=x.shape[2:], out=out, **window), expected, dtype)
         assert np.isnan(around).sum() == around.size - out.size
     module = _runtime.kernels(np.dtype(dtype))
-    whole = module.streams and length % (64 // np.dtype(dtype).itemsize) == 0
+    whole = module.past_caches and length % (64 // np.dtype(dtype).itemsize) == 0
     assert {tables["panel_results"].size > 0 for tables in tables_made} == {whole or not past}
 
 
@@ -1237,7 +1237,7 @@ def test_what_goes_past_the_caches_begins_anywhere(rng, by, stride, padding, dty
         assert_exact(conv_transpose(x, w, out=out, **window), expected, dtype)
         assert np.isnan(around).sum() == before + 17
     assert tables_made
-    assert all(tables["piece" if by == "lines" else "streams"] > 0 for tables in tables_made)
+    assert all(tables["piece" if by == "lines" else "past_caches"] > 0 for tables in tables_made)
 
 
 def test_memory_of_a_large_result_is_used_again(monkeypatch, fresh_plans):

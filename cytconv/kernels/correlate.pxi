@@ -159,14 +159,14 @@ cdef class Correlation:
 
     cdef Py_ssize_t dims, boxes, row_groups, classes
     cdef int tile_rows
-    cdef bint check, streams
+    cdef bint check, past_caches
     cdef bint by_rows  # whether a task is all boxes
     cdef readonly Py_ssize_t scratch_size
     cdef Planes planes
     cdef Sums plane_sums, row_sums  # or None
     cdef Py_ssize_t flat, segment_step, sample_size, stored_size, channel_rows
     cdef bint zeros  # whether the last row of results is all zeros
-    cdef Py_ssize_t run_pitch, row_pitch, result_group, results, widest
+    cdef Py_ssize_t run_pitch, row_pitch, result_group, results, most_stored
     cdef Py_ssize_t copied  # panels that are worth to copy the strip of the planes that they meet; 0 if none are
     cdef Py_ssize_t source_size, planes_size, part_size, met_size, strip_size, result_size, line_size
     cdef const Py_ssize_t[::1] extent, counts, unit, halo, pitch
@@ -202,7 +202,7 @@ cdef class Correlation:
         self.dims = self.extent.shape[0]
         self.classes = self.class_strip.shape[0] - 1
         self.row_groups = self.group_row.shape[0] - 1
-        self.widest, self.copied = tables["widest"], tables["copied"]
+        self.most_stored, self.copied = tables["most_stored"], tables["copied"]
         self.boxes = 1
         for count in self.counts:
             self.boxes *= count
@@ -210,7 +210,7 @@ cdef class Correlation:
         self.check = tables["check"]  # whether to look for results that are not finite
         # Lines of the result that are stored whole may go past the caches, or not all rows of a block reach their ends:
         # then by way of a line in scratch memory, in which what all rows have begins on a cache line.
-        self.streams = STREAMS and tables["streams"]
+        self.past_caches = STREAMS and tables["past_caches"]
         self.line_size = cache_lines(tables["line_size"]) + PER_LINE if tables["line_size"] else 0
         self.strip_size = cache_lines(self.longest_strip() * tile_width(self.tile_rows) * LANES)
         self.part_size = cache_lines(self.largest_part()) if self.by_rows else 0
@@ -221,7 +221,7 @@ cdef class Correlation:
         # of them, weights, segments, a strip, the results and sums of them, the bias of each row, a line.
         self.planes_size = self.source_size * (self.boxes if self.by_rows else 1)
         self.scratch_size = planes.together * self.sample_size + self.planes_size + self.part_size + self.met_size
-        self.scratch_size += self.strip_size + self.result_size + self.stored_size + cache_lines(self.widest)
+        self.scratch_size += self.strip_size + self.result_size + self.stored_size + cache_lines(self.most_stored)
         self.scratch_size += self.line_size
 
     cdef Py_ssize_t longest_strip(self) noexcept:
@@ -279,7 +279,7 @@ cdef class Correlation:
             w = Place(weights)
             panels = w.first
         direct = self.panel_results.shape[0] > 0 and b.first == NULL
-        direct &= not self.streams or <size_t> to.first % 64 == 0
+        direct &= not self.past_caches or <size_t> to.first % 64 == 0
         with nogil:
             for worker in range(workers):
                 states[worker].samples = memory.first + worker * self.scratch_size
@@ -290,7 +290,7 @@ cdef class Correlation:
                 states[worker].result = states[worker].strip + self.strip_size
                 states[worker].stored = states[worker].result + (self.result_size if self.stored_size else 0)
                 states[worker].bias = states[worker].result + self.result_size + self.stored_size
-                states[worker].line = states[worker].bias + cache_lines(self.widest)
+                states[worker].line = states[worker].bias + cache_lines(self.most_stored)
                 states[worker].direct = direct
                 states[worker].packed = -1
                 states[worker].infinite = False
@@ -458,7 +458,7 @@ cdef class Correlation:
         cdef const Py_ssize_t* places
         cdef real* to
         cdef Py_ssize_t every, number, count, step, calls = 0
-        cdef Py_ssize_t unit = LANES * (LINE_VECTORS if self.streams else 1)
+        cdef Py_ssize_t unit = LANES * (LINE_VECTORS if self.past_caches else 1)
         cdef int width, widest = tile_width(self.tile_rows)
         cdef bint in_place
         cdef Store how
@@ -468,7 +468,7 @@ cdef class Correlation:
             else:
                 length += (size[d] - 1) * self.pitch[d]
             result += at[d] * self.result_step[d]
-        in_place = s.direct and (length % unit == 0 or length >= widest * LANES and not self.streams)
+        in_place = s.direct and (length % unit == 0 or length >= widest * LANES and not self.past_caches)
         if s.ahead.lines:
             for c in range(self.classes):
                 panels = self.group_panel[rows * self.classes + c + 1] - self.group_panel[rows * self.classes + c]
@@ -490,7 +490,7 @@ cdef class Correlation:
                     e[d] = 0
                 every = self.strip_segment[strip + 1] - segment
                 those, number = segments + segment, every
-                how = STREAM if in_place and self.streams else SET
+                how = STREAM if in_place and self.past_caches else SET
                 if strip > self.class_strip[c]:
                     how = ADD  # to scratch memory: see `panel_results` in `cytconv._correlation`
                 for run in range(runs):
@@ -517,7 +517,7 @@ cdef class Correlation:
                         )
                         done += width * LANES
                     advance(self.flat, size, e)
-        if in_place and self.streams:
+        if in_place and self.past_caches:
             stream_fence()
         return in_place
 
@@ -579,7 +579,7 @@ cdef class Correlation:
                 if not outside:
                     self.store_lines(block, c + run * self.run_pitch, at, size, s.bias + row - first, y, s.line)
                 advance(last - 1, size, e)
-        if self.streams:
+        if self.past_caches:
             stream_fence()
 
     cdef void store_lines(
@@ -597,7 +597,7 @@ cdef class Correlation:
         cdef Py_ssize_t row_low = 0, row_high = 1, row_step = 0, pitch = 0
         cdef Py_ssize_t line_low = low * step, line_high = high * step  # of the result, what the block fills
         cdef bint ragged = self.block_ragged[block], filled = self.block_filled[block]
-        cdef bint whole = n == step and (filled or self.line_size and (self.streams or ragged))
+        cdef bint whole = n == step and (filled or self.line_size and (self.past_caches or ragged))
         cdef real* to
         if last > 0:
             row_step = self.result_step[last - 1]
@@ -638,7 +638,7 @@ cdef class Correlation:
             FETCH(c + place[0] + low + 2 * pitch)  # lines may be too short for the CPU to expect the next ones
             FETCH(c + place[0] + low + 2 * pitch + PER_LINE)
             store_block(n, c + low, place, high - low, bias, to + low * step, step)
-            if self.streams and whole:
+            if self.past_caches and whole:
                 stream(to + line_low, line_high - line_low, 0, y + line_low)
             elif whole:
                 memcpy(y + line_low, to + line_low, (line_high - line_low) * sizeof(real))

@@ -27,7 +27,7 @@ include "diagonals.pxi"
 
 lanes = LANES  # how many numbers a vector holds
 vector_bytes = sizeof(vec)
-streams = STREAMS  # whether results may go past the caches
+past_caches = STREAMS  # whether results may be written so
 pairs_together = PAIRS
 widths = {rows: tile_width(rows) for rows in (6, 4, 3, 2, 1)}  # of the tiles there are, in vectors
 dot_columns = {rows: dot_columns_of(rows) for rows in (6, 3, 2, 1)}  # of the tiles that sum over positions

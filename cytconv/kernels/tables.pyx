@@ -203,8 +203,10 @@ def blocks(
         for d in range(last):
             together = together and within[row, d, 0] == within[row - 1, d, 0]
             together = together and within[row, d, 1] == within[row - 1, d, 1]
-        for d in range(2):  # along a line, positions begin and end at the same one or, from some row on, one earlier
-            together = together and within[first[n - 1], last, d] - 1 <= within[row, last, d] <= within[row - 1, last, d]
+        # Along a line, positions begin and end at the same one or, from some row on, one earlier.
+        for d in range(2):
+            together = together and within[row - 1, last, d] >= within[row, last, d]
+            together = together and within[first[n - 1], last, d] - 1 <= within[row, last, d]
         if together:
             for d in range(2):
                 uneven[n - 1] |= within[row, last, d] != within[row - 1, last, d]
