@@ -273,7 +273,7 @@ def _choose_boxes(
     def box_of(dims: list[Dim]) -> tuple[float, list[int], int]:
         """What the runs of the best box take for each position, that box, and the axis from which on they run."""
         extent, halo = sizes(dims)
-        taps = [max((run.length for each in dim.split.pattern.classes for run in each), default=1) for dim in dims]
+        taps = [max(dim.split.pattern.longest, 1) for dim in dims]
         pieces = groups * row_groups
         box = best_box(extent, halo, most, lanes, cycles, begin, planes, held, pieces, workers, taps, near)
         times = times_of(dims, box)

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from ._boxes import line_pitch
 from ._machine import L1_BYTES, PER_CYCLE
-from ._phases import Direction, Index, Pattern, Run
+from ._phases import Direction, Index, Pattern, Run, is_mixed
 from ._runtime import ISA
 from ._winograd import mixing_cost, tap_terms
 
@@ -77,8 +77,8 @@ class Layout:
 
     @property
     def mixed(self) -> bool:
-        """Whether samples, and results, are added up (see `cytconv._winograd`)."""
-        return any(pattern.mix for pattern in self.patterns)
+        """Whether samples, and results, are added up."""
+        return is_mixed(self.patterns)
 
     @property
     def combines_taps(self) -> bool:
@@ -131,7 +131,7 @@ class Price(NamedTuple):
 def price(patterns: tuple[Pattern, ...], sources: int, results: int) -> Price:
     """Of `sources` channels summed over and `results` channels of results."""
     count, terms = _classes(patterns, sources, results)
-    mixed = any(pattern.mix for pattern in patterns)
+    mixed = is_mixed(patterns)
     work = np.where((terms > 0) | mixed, 1 + terms, 0)
 
     def cost(tile: int) -> float:
@@ -196,7 +196,7 @@ def layout(
 
     # Rows: every channel of results in every phase, in the order in which the result lies in memory; where they are
     # added up, those of each channel together.
-    mixed = any(pattern.mix for pattern in patterns)
+    mixed = is_mixed(patterns)
 
     def rows_of(shape: list[int], inside: bool) -> tuple[Index, Index]:
         shape = [*shape, results] if inside else [results, *shape]
@@ -212,7 +212,7 @@ def layout(
         row_weights = row_weights + np.array(pattern.tap_of, np.intp)[row_phase[:, a]] * strides[a]
 
     # Segments run along whatever is longest: channels, or the taps of one axis.
-    longest = [max((run.length for c in pattern.classes for run in c), default=0) for pattern in patterns]
+    longest = [pattern.longest for pattern in patterns]
     inner = int(np.argmax(longest))
     inner = -1 if sources >= longest[inner] else inner
     used, row_class = np.unique(row_class, return_inverse=True)

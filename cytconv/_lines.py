@@ -252,7 +252,7 @@ def _band(bands: tuple[int, ...], channels: int, pattern: Pattern | None) -> tup
     There are so many `channels` of results, and such a pattern along the axis of those positions, if it has one.
     """
     rows = channels * len(pattern.class_of) if pattern else channels
-    if pattern and any(run.length > 1 for runs in pattern.classes for run in runs):
+    if pattern and pattern.longest > 1:
         widest = max(bands)
         neighbours = widest // math.gcd(widest, rows)
         if neighbours == 1 or abs(pattern.tap_step) < neighbours:  # else they have no lines in common

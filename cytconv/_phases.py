@@ -21,6 +21,7 @@ so that the tile has rows to work on; `spread` trades the halo of a split for co
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from typing import Literal, NamedTuple
@@ -40,6 +41,7 @@ __all__ = [
     "Run",
     "Split",
     "fold",
+    "is_mixed",
     "split_axis",
     "spread",
     "spread_phases",
@@ -85,12 +87,22 @@ class Pattern:
     kernel: Matrix | None = None  # taps as sums of those of the given kernel
     mix: Mix | None = None
 
+    @cached_property
+    def longest(self) -> int:
+        """Taps in the longest run; 0 if there are none."""
+        return max((run.length for runs in self.classes for run in runs), default=0)
+
     def __hash__(self) -> int:
         return self._hash
 
     @cached_property
     def _hash(self) -> int:  # patterns are keys of caches, again and again
         return hash((self.taps, self.source_phases, self.kernel_step, self.tap_step, self.classes, self.tap_of))
+
+
+def is_mixed(patterns: Iterable[Pattern]) -> bool:
+    """Whether samples, and results, are added up along some axis (see `cytconv._winograd`)."""
+    return any(pattern.mix for pattern in patterns)
 
 
 @dataclass(frozen=True, eq=False)

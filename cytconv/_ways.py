@@ -14,7 +14,7 @@ from typing import Literal, NamedTuple
 from ._geometry import Axis
 from ._layout import Layout, Price, layout, price
 from ._machine import L2_BYTES, PER_CYCLE, WIDE
-from ._phases import Direction, Split, fold, split_axis, spread, spread_phases
+from ._phases import Direction, Split, fold, is_mixed, split_axis, spread, spread_phases
 from ._runtime import workers_for
 from ._taps import products
 from ._winograd import BLOCKS, mixtures
@@ -93,7 +93,7 @@ def best_way(
     """
     splits = _cheapest(module, direction, axes, sources, results, means, images * groups)
     patterns = tuple(split.pattern for split in splits)
-    most = MIXED_ROWS if any(pattern.mix for pattern in patterns) else ROWS
+    most = MIXED_ROWS if is_mixed(patterns) else ROWS
     of = price(patterns, sources, results)
     itemsize: int = module.vector_bytes // module.lanes
     by_rows = unpacked and _packs_weights(splits, of, sources, images, groups, itemsize)
@@ -172,8 +172,7 @@ def pays_spread(split: Split, channels: int, work: float, alone: float) -> bool:
     """
     line = min(split.positions + split.halo, alone)
     junk = work * (line / split.positions - 1) / (COPY * channels)
-    longest = max((run.length for runs in split.pattern.classes for run in runs), default=0)
-    if junk <= max(1, longest - split.source_start.size):  # there are at least so many offsets
+    if junk <= max(1, split.pattern.longest - split.source_start.size):  # there are at least so many offsets
         return False
     return junk > spread_phases(split.pattern) - split.source_start.size > 0
 

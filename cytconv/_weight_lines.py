@@ -103,7 +103,7 @@ def _band(module: ModuleType, lines: Lines) -> int:
     if lines.streams != (1, 1) or lines.pixels.size or before < 0:
         return 1
     pattern = lines.splits[before].pattern
-    taps = max((run.length for runs in pattern.classes for run in runs), default=1)
+    taps = max(pattern.longest, 1)
     return -(-taps // -(-taps // module.most_taps)) if abs(pattern.tap_step) <= FAR else 1
 
 

@@ -34,7 +34,7 @@ from ._boxes import (
 )
 from ._geometry import Axis
 from ._machine import FETCHES, PER_CYCLE
-from ._phases import Index, Matrix, Pattern, Split, split_axis, spread
+from ._phases import Index, Matrix, Pattern, Split, is_mixed, split_axis, spread
 from ._ways import LITTLE, MIXED, MIXED_GAIN, MIXED_LEAST, WASTE, Means, pays_spread
 from ._winograd import kron, mixing_cost, mixtures, plane_terms, read_places, result_terms, transposed
 from .kernels.tables import best_box, run_times
@@ -90,7 +90,7 @@ def weight_adjoint(
 
     # The plan is that of the correlation whose source is y and whose positions are those of x.
     splits = _cheapest(axes, inputs, outputs, math.prod(x_shape[: lead + 1]), lanes, means)
-    mixed = any(split.pattern.mix for split in splits)
+    mixed = is_mixed(split.pattern for split in splits)
     # Planes that are multiplied: phases, or sums of them.
     phases_x = math.prod(len(split.pattern.class_of) for split in splits)
     phases_y = math.prod(split.pattern.source_phases for split in splits)
@@ -338,7 +338,7 @@ def _cheapest(axes: Sequence[Axis], inputs: int, outputs: int, batch: int, lanes
             sum(run.length for row in split.pattern.class_of for run in split.pattern.classes[row]) for split in splits
         )
         patterns = tuple(split.pattern for split in splits)
-        adding = mixing_cost(patterns, outputs, inputs) if any(p.mix for p in patterns) else 0.0
+        adding = mixing_cost(patterns, outputs, inputs) if is_mixed(patterns) else 0.0
         positions = batch * math.prod(split.positions for split in splits)
         return inputs * outputs * taps * (positions + REDUCE * -(-positions // 512)) + adding * positions
 

@@ -189,7 +189,7 @@ def _mixed(
 
 def mixtures(splits: list[Split], block: int) -> list[list[Split]]:
     """Ways to save multiplications along the axes that have several taps."""
-    several = [any(run.length > 1 for runs in split.pattern.classes for run in runs) for split in splits]
+    several = [split.pattern.longest > 1 for split in splits]
     choices = {(*several[:-1], False)}
     if splits[-1].positions >= LINE * block:
         choices.add(tuple(several))

@@ -17,7 +17,7 @@
 #
 #     b    .  [ v0 ][ v1 ][ v2 ]          acc[v] += a[k] * b[k, v]  +  a[k + LANES] * b[k, v + 1]
 #
-# MR, NV and PAIRS are literals wherever `tile` is called, so that the compiler unrolls the loops over them.
+# MR, NV and TWO_PANELS are literals wherever `tile` is called, so that the compiler unrolls the loops over them.
 
 cdef extern from *:
     """
@@ -135,7 +135,7 @@ cdef extern from *:
 
 
 cdef inline void tile "tile" (
-    int MR, int NV, bint PAIRS, Py_ssize_t panels, Py_ssize_t panel, const real* a, const real* b,
+    int MR, int NV, bint TWO_PANELS, Py_ssize_t panels, Py_ssize_t panel, const real* a, const real* b,
     const Segment* segments, Py_ssize_t count, Py_ssize_t ldb, real* c, const Py_ssize_t* rows, Store how,
     Ahead* ahead,
 ) noexcept nogil:
@@ -156,14 +156,14 @@ cdef inline void tile "tile" (
         # to keep all of `acc` in registers from beginning to end.
         for i in range(MR * NV):
             acc[i] = ZEROS
-        if PAIRS:
+        if TWO_PANELS:
             for i in range(MR * NV):
                 second[i] = ZEROS
         for s in range(count):
             ak = a + segments[s].a
             bk = b + segments[s].b
             n = segments[s].n
-            if MR <= TWO_TAPS and not PAIRS and ldb == 1:  # two taps at a time
+            if MR <= TWO_TAPS and not TWO_PANELS and ldb == 1:  # two taps at a time
                 while n >= 2 * LANES:
                     for k in range(LANES):
                         for i in range(2 * MR):
@@ -184,11 +184,11 @@ cdef inline void tile "tile" (
                     n -= 2 * LANES
             for k in range(n):
                 # What the next panels begin with is too far away for the CPU to expect it.
-                FETCH(ak + (2 if PAIRS else 1) * panel)
-                if PAIRS:
+                FETCH(ak + (2 if TWO_PANELS else 1) * panel)
+                if TWO_PANELS:
                     FETCH(ak + 3 * panel)
-                if (2 * MR if PAIRS else MR) > 1 and MR <= ONCE_ROWS:  # each vector is loaded once
-                    for i in range(2 * MR if PAIRS else MR):
+                if (2 * MR if TWO_PANELS else MR) > 1 and MR <= ONCE_ROWS:  # each vector is loaded once
+                    for i in range(2 * MR if TWO_PANELS else MR):
                         av[i] = ZEROS + ak[i // MR * panel + i % MR]
                         IN_REGISTER(av[i])
                     for i in range(MR * NV):
@@ -196,14 +196,14 @@ cdef inline void tile "tile" (
                             row = (<const vec*> bk)[i // MR]
                             IN_REGISTER(row)
                         acc[i % MR * NV + i // MR] = acc[i % MR * NV + i // MR] + av[i % MR] * row
-                        if PAIRS:
+                        if TWO_PANELS:
                             second[i % MR * NV + i // MR] = second[i % MR * NV + i // MR] + av[MR + i % MR] * row
                 else:
                     for v in range(NV):
                         bv[v] = (<const vec*> bk)[v]
                     for i in range(MR * NV):
                         acc[i] = acc[i] + ak[i // NV] * bv[i % NV]
-                    if PAIRS:
+                    if TWO_PANELS:
                         for i in range(MR * NV):
                             second[i] = second[i] + ak[panel + i // NV] * bv[i % NV]
                 ak += MR
@@ -221,7 +221,7 @@ cdef inline void tile "tile" (
                 cv[0] = acc[i]
         a += panel
         rows += MR
-        if PAIRS:
+        if TWO_PANELS:
             if how == ADD:
                 for i in range(MR * NV):
                     cv = <vec*> (c + rows[i // NV]) + i % NV
