@@ -11,12 +11,12 @@ import numpy as np
 import scipy
 from numpy.typing import NDArray
 
+from ._geometry import Shape
 from ._memory import Scratch, roomy
 from ._team import Team
 
 __all__ = [
     "Index",
-    "Sizes",
     "Span",
     "contract",
     "correlate",
@@ -29,7 +29,6 @@ __all__ = [
 
 Array = NDArray[Any]
 Index = tuple[Any, ...]
-Sizes = tuple[int, ...]
 
 FEW = 64  # rows, or more, that scipy transforms in single precision, some side by side,
 AT_ONCE, SIDE_BY_SIDE = 2**16, 16  # and how many numbers at a time, about, but so many rows at least
@@ -66,7 +65,7 @@ def _relative(spans: Sequence[Span], crop: Sequence[tuple[int, int]]) -> Index:
     return of_last(slice(s.at - first, s.at - first + s.size) for s, (first, _) in zip(spans, crop, strict=True))
 
 
-def transform(parts: Sequence[tuple[Array, Sizes]], to: Array, sizes: Sizes, memory: Scratch, team: Team) -> Array:
+def transform(parts: Sequence[tuple[Array, Shape]], to: Array, sizes: Shape, memory: Scratch, team: Team) -> Array:
     """Spectra of tiles: along each axis, so many zeros, then a part, then zeros."""
     d, (first, at) = len(sizes), parts[0]
     used = [max(1, *(at[a] + part.shape[a - d] for part, at in parts)) for a in range(d - 1)]
@@ -143,7 +142,7 @@ def store(
     spans: Sequence[Sequence[Span]],
     to: Array,
     offset: Array | None,
-    sizes: Sizes,
+    sizes: Shape,
     memory: Scratch,
     team: Team,
 ) -> bool:
@@ -204,7 +203,7 @@ def correlate(x: Array, y: Array) -> Array:
     return np.moveaxis(by_frequency, 1, 3).reshape(shape)
 
 
-def is_better_by_pairs(rows: int, shape: Sizes, calls: int) -> bool:
+def is_better_by_pairs(rows: int, shape: Shape, calls: int) -> bool:
     """Whether products for each pair of channels take less time than to bring the frequencies first, for matmul.
 
     Spectra of weights have the shape ``(groups, C, C, *frequencies)``, and each of so many `calls` stands for two: to

@@ -17,9 +17,9 @@ import scipy
 from numpy.typing import NDArray
 
 from . import _taps
-from ._geometry import Axis
+from ._geometry import Axis, Shape
 from ._phases import Reading
-from ._spectra import Index, Sizes, Span, is_better_by_pairs, of_last
+from ._spectra import Index, Span, is_better_by_pairs, of_last
 
 __all__ = ["MOST", "Plan", "Task", "least_steps", "plan_of"]
 
@@ -120,8 +120,8 @@ class Plan:
         self,
         reading: Reading,
         pieces: tuple[Pieces, ...],
-        sizes: Sizes,
-        blocks: Sizes,
+        sizes: Shape,
+        blocks: Shape,
         steps: float,
         products: int,
         channels: int,
@@ -138,7 +138,7 @@ class Plan:
         # To find these out takes as long as a small transform: they are kept for the next call.
         self.tasks, self.source, self.results = cache(self._tasks), cache(self._source), cache(self._results)
 
-    def frequencies(self, dtype: np.dtype[Any]) -> Sizes:
+    def frequencies(self, dtype: np.dtype[Any]) -> Shape:
         """The shape of a spectrum: half of it, of real numbers."""
         return self.sizes if dtype.kind == "c" else (*self.sizes[:-1], self.sizes[-1] // 2 + 1)
 
@@ -218,7 +218,7 @@ def _ceil(a: int, b: int) -> int:
 
 
 @lru_cache(maxsize=64)
-def plan_of(reading: Reading, axes: tuple[Axis, ...], x_shape: Sizes, w_shape: Sizes) -> Plan | None:
+def plan_of(reading: Reading, axes: tuple[Axis, ...], x_shape: Shape, w_shape: Shape) -> Plan | None:
     """The cheapest tiles; None if the definition is far cheaper, or the spectra of weights would be huge.
 
     Lengths along one axis after the other are set to the best, the others as they are: first all, then each again.
@@ -268,7 +268,7 @@ def plan_of(reading: Reading, axes: tuple[Axis, ...], x_shape: Sizes, w_shape: S
     return Plan(reading, pieces, sizes, blocks, steps, products, channels)
 
 
-def least_steps(axes: tuple[Axis, ...], w_shape: Sizes) -> int:
+def least_steps(axes: tuple[Axis, ...], w_shape: Shape) -> int:
     """Of any plan, for each sample of all channels: transforms of 16 numbers and more, and products of spectra."""
     _, inputs, outputs = w_shape[:3]
     classes = math.prod(Pieces(axis).classes for axis in axes)

@@ -39,7 +39,7 @@ from ._ways import LITTLE, MIXED, MIXED_GAIN, MIXED_LEAST, WASTE, Means, pays_sp
 from ._winograd import kron, mixing_cost, mixtures, plane_terms, read_places, result_terms, transposed
 from .kernels.tables import best_box, run_times
 
-__all__ = ["WeightAdjoint", "weight_adjoint"]
+__all__ = ["SHARES", "WeightAdjoint", "weight_adjoint"]
 
 # Rough speeds of the register tiles relative to each other, by their number of rows (kernels/weights.pxi).
 TILES = {6: 1.1, 3: 1.0, 2: 0.9, 1: 0.6}

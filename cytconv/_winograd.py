@@ -40,7 +40,6 @@ __all__ = [
     "read_places",
     "result_terms",
     "tap_terms",
-    "toom_cook",
     "transposed",
     "winograd",
 ]

@@ -25,6 +25,7 @@ SUBSET = [
     "test_plans.py::TestLines::test_readings",
     "test_plans.py::TestPixels",
     "test_plans.py::test_tiles_write_to_the_result",
+    "test_plans.py::test_lines_as_short_as_a_step",
     "test_matrix.py::test_products",
     "test_matrix.py::test_products_by_any_number_of_workers",
 ]

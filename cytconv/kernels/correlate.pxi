@@ -240,12 +240,12 @@ cdef class Correlation:
 
     cdef Py_ssize_t largest_part(self) noexcept:
         """Weights of a group of rows, at most."""
-        cdef Py_ssize_t rows, largest = 0
-        for rows in range(self.row_groups):
+        cdef Py_ssize_t row_group, largest = 0
+        for row_group in range(self.row_groups):
             largest = max(
                 largest,
-                self.panel_start[self.group_panel[(rows + 1) * self.classes]]
-                - self.panel_start[self.group_panel[rows * self.classes]],
+                self.panel_start[self.group_panel[(row_group + 1) * self.classes]]
+                - self.panel_start[self.group_panel[row_group * self.classes]],
             )
         return largest
 
@@ -337,23 +337,23 @@ cdef class Correlation:
         cdef Py_ssize_t at[MAX_DIMS]
         cdef Py_ssize_t size[MAX_DIMS]
         cdef Py_ssize_t n[MAX_DIMS]
-        cdef Py_ssize_t t = claim(next, 1), rows, channels, box, first, last
+        cdef Py_ssize_t t = claim(next, 1), row_group, group, box, first, last
         cdef const real* panels
         cdef real* planes = s.source
         s.ahead.lines = 0
         self.clear_zeros(s)
         while t < tasks:
-            rows, channels = t % self.row_groups, t // self.row_groups
-            first, last = self.group_panel[rows * self.classes], self.group_panel[(rows + 1) * self.classes]
-            s.infinite |= not packing.part(channels, first, last, weights, s.part)
+            row_group, group = t % self.row_groups, t // self.row_groups
+            first, last = self.group_panel[row_group * self.classes], self.group_panel[(row_group + 1) * self.classes]
+            s.infinite |= not packing.part(group, first, last, weights, s.part)
             panels = s.part - self.panel_start[first]
             for box in range(self.boxes):
                 self.place(box, at, size, n)
                 s.source = planes + box * self.source_size
-                if s.packed != channels:
-                    self.pack(source + channels * self.planes.group, at, n, s)
-                self.finish(rows, channels, panels, bias, at, size, result, s)
-            s.packed = channels
+                if s.packed != group:
+                    self.pack(source + group * self.planes.group, at, n, s)
+                self.finish(row_group, group, panels, bias, at, size, result, s)
+            s.packed = group
             t = claim(next, 1)
 
     cdef void place(self, Py_ssize_t box, Py_ssize_t* at, Py_ssize_t* size, Py_ssize_t* n) noexcept nogil:
@@ -374,9 +374,9 @@ cdef class Correlation:
         real* result, Scratch* s,
     ) noexcept nogil:
         """Rows of one group at the positions of one box, of one group of channels; and which task comes next."""
-        cdef Py_ssize_t rows = t % self.row_groups
+        cdef Py_ssize_t row_group = t % self.row_groups
         cdef Py_ssize_t box = t // self.row_groups  # counts the groups of channels too
-        cdef Py_ssize_t channels = box // self.boxes
+        cdef Py_ssize_t group = box // self.boxes
         cdef Py_ssize_t at[MAX_DIMS]
         cdef Py_ssize_t size[MAX_DIMS]
         cdef Py_ssize_t n[MAX_DIMS]
@@ -394,10 +394,10 @@ cdef class Correlation:
         if s.packed < 0:
             self.clear_zeros(s)
         if s.packed != box:
-            self.pack(source + channels * self.planes.group, at, n, s)
+            self.pack(source + group * self.planes.group, at, n, s)
             s.packed = box
-        weights += channels * self.panel_start[self.panel_start.shape[0] - 1]
-        self.finish(rows, channels, weights, bias, at, size, result, s)
+        weights += group * self.panel_start[self.panel_start.shape[0] - 1]
+        self.finish(row_group, group, weights, bias, at, size, result, s)
 
     cdef void clear_zeros(self, Scratch* s) noexcept nogil:
         """The row that all rows without a tap are."""
@@ -405,18 +405,18 @@ cdef class Correlation:
             memset(s.result + self.result_size - self.row_pitch, 0, self.row_pitch * sizeof(real))
 
     cdef void finish(
-        self, Py_ssize_t rows, Py_ssize_t channels, const real* weights, const real* bias, const Py_ssize_t* at,
+        self, Py_ssize_t row_group, Py_ssize_t group, const real* weights, const real* bias, const Py_ssize_t* at,
         const Py_ssize_t* size, real* result, Scratch* s,
     ) noexcept nogil:
         """Rows of one group at the positions of one box, which is packed."""
-        result += channels * self.result_group
-        if self.multiply(rows, weights, at, size, result, s):
+        result += group * self.result_group
+        if self.multiply(row_group, weights, at, size, result, s):
             return
         if self.stored_size:
-            self.add_rows(self.group_row[rows + 1] - self.group_row[rows], s)
+            self.add_rows(self.group_row[row_group + 1] - self.group_row[row_group], s)
         elif self.check:
             s.infinite |= not all_finite(s.result, self.result_size)
-        self.store(rows, bias + channels * self.results if bias != NULL else NULL, at, size, result, s)
+        self.store(row_group, bias + group * self.results if bias != NULL else NULL, at, size, result, s)
 
     cdef void pack(self, const real* source, const Py_ssize_t* at, const Py_ssize_t* n, Scratch* s) noexcept nogil:
         """The planes of a box, all channels."""
@@ -440,7 +440,7 @@ cdef class Correlation:
             )
 
     cdef bint multiply(
-        self, Py_ssize_t rows, const real* weights, const Py_ssize_t* at, const Py_ssize_t* size, real* result,
+        self, Py_ssize_t row_group, const real* weights, const Py_ssize_t* at, const Py_ssize_t* size, real* result,
         Scratch* s,
     ) noexcept nogil:
         """Every panel of weights of the group times every run of positions in the box.
@@ -451,6 +451,7 @@ cdef class Correlation:
         cdef Py_ssize_t c, strip, segment, first, panels, panel, d, run, start, done, length = 1, runs = 1
         cdef Py_ssize_t e[MAX_DIMS]
         cdef const Segment* segments = <const Segment*> &self.segments[0] if self.segments.shape[0] else NULL
+        cdef const Py_ssize_t* begins = &self.group_panel[row_group * self.classes]  # of the classes, among all panels
         cdef const Segment* those
         cdef const Segment* piece
         cdef Segment copy
@@ -471,13 +472,12 @@ cdef class Correlation:
         in_place = s.direct and (length % unit == 0 or length >= widest * LANES and not self.past_caches)
         if s.ahead.lines:
             for c in range(self.classes):
-                panels = self.group_panel[rows * self.classes + c + 1] - self.group_panel[rows * self.classes + c]
+                panels = begins[c + 1] - begins[c]
                 calls += (self.class_strip[c + 1] - self.class_strip[c]) * (panels + 1) // 2
             calls *= runs * ((length - 1) // (widest * LANES) + 1)
             s.ahead.each = (s.ahead.lines - 1) // max(calls, 1) + 1
         for c in range(self.classes):
-            first = self.group_panel[rows * self.classes + c]
-            panels = self.group_panel[rows * self.classes + c + 1] - first
+            first, panels = begins[c], begins[c + 1] - begins[c]
             if panels == 0:
                 continue
             panel = self.panel_start[first + 1] - self.panel_start[first]
@@ -539,22 +539,22 @@ cdef class Correlation:
         return count
 
     cdef void store(
-        self, Py_ssize_t rows, const real* bias, const Py_ssize_t* at, const Py_ssize_t* size, real* result,
+        self, Py_ssize_t row_group, const real* bias, const Py_ssize_t* at, const Py_ssize_t* size, real* result,
         Scratch* s,
     ) noexcept nogil:
         """Blocks of neighbouring rows to their places in the result."""
-        cdef Py_ssize_t last = self.dims - 1, first = self.group_row[rows]
+        cdef Py_ssize_t last = self.dims - 1, first = self.group_row[row_group]
         cdef Py_ssize_t block, d, i, row, run, slices = 1
         cdef Py_ssize_t e[MAX_DIMS]
         cdef const Py_ssize_t* within
         cdef const real* c
         cdef real* y
         cdef bint outside
-        for i in range(self.group_row[rows + 1] - first):
+        for i in range(self.group_row[row_group + 1] - first):
             s.bias[i] = bias[self.row_channel[first + i]] if bias != NULL else 0
         for d in range(last - 1):
             slices *= size[d]
-        for block in range(self.group_block[rows], self.group_block[rows + 1]):
+        for block in range(self.group_block[row_group], self.group_block[row_group + 1]):
             row = self.block_row[block]
             within = &self.block_range[block * self.dims * 2]
             for d in range(last - 1):

@@ -106,8 +106,8 @@ cdef class Planes:
             for d in range(last):
                 if other[d] != valid[d]:
                     return n
-            # In one line the positions of phases begin, and end, at the same one or, from some phase on, one earlier;
-            # or this is the first phase of the next line.
+            # Within a line, positions of phases begin (and end) at the same one or, from some phase on, one earlier.
+            # Where they do not, this phase is the first of another line.
             for d in range(last, last + 2):
                 if not valid[d] - 1 <= other[d] <= other[d - last - 2]:
                     return n

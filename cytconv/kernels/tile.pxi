@@ -254,7 +254,7 @@ cdef inline void tiles "tiles" (
 
 
 # The tiles there are, by their rows: of 12 sums at most, so that the 16 vector registers of AVX2 hold these and what a
-# step needs of a and b.  The end of a run is done in narrower ones, each half as wide as another, rounded up.
+# step needs of a and b.  The end of a run is done in narrower ones: half as wide, rounded up, again and again.
 
 cdef inline int tile_width(int rows) noexcept nogil:
     return 2 if rows == 6 else 3 if rows == 4 else 4 if rows == 3 else 6 if rows == 2 else 8
