@@ -24,7 +24,7 @@ from ._phases import Direction, Index, Pattern, Run, is_mixed
 from ._runtime import ISA
 from ._winograd import mixing_cost, tap_terms
 
-__all__ = ["Layout", "Price", "layout", "price"]
+__all__ = ["Layout", "LayoutKey", "Price", "layout", "price"]
 
 # How near to the peak each register tile was seen to come, by its number of rows (kernels/tile.pxi).
 TILES = {6: 1.0, 4: 1.0, 3: 0.92, 2: 0.92, 1: 0.5} if ISA == "avx512" else {6: 1.0, 4: 1.0, 3: 0.8, 2: 0.8, 1: 0.5}
@@ -39,10 +39,10 @@ class LayoutKey(NamedTuple):
     module: ModuleType
     direction: Direction
     patterns: tuple[Pattern, ...]
-    sources: int
-    results: int
-    channels_inside: bool
-    most: int
+    sources: int  # channels that are summed over
+    results: int  # channels of results,
+    channels_inside: bool  # and whether they are neighbours in memory
+    most: int  # rows of a group, or a third more; rounded up to whole tiles of every phase if these are that large
 
 
 @dataclass(frozen=True, eq=False)
@@ -167,19 +167,9 @@ class _Class:
 
 
 @lru_cache(maxsize=64)
-def layout(
-    module: ModuleType,
-    direction: Direction,
-    patterns: tuple[Pattern, ...],
-    sources: int,
-    results: int,
-    channels_inside: bool,
-    most: int,
-) -> Layout:
-    """Multiply the axes out, for `sources` channels summed over and `results` channels of results.
-
-    A group has at most so many rows, or a third more, rounded up to whole tiles of every phase if they are that large.
-    """
+def layout(key: LayoutKey) -> Layout:
+    """Multiply the axes out."""
+    module, direction, patterns, sources, results, channels_inside, most = key
     ndim = len(patterns)
     kernel = [pattern.taps for pattern in patterns]
     strides = np.array([math.prod(kernel[a + 1 :]) for a in range(ndim)], np.intp)
@@ -249,7 +239,7 @@ def layout(
     first = np.cumsum([0, *(c.length.size for c in classes)])
     strips = [c.strips[:-1] + before for c, before in zip(classes, first[:-1], strict=True)]
     return Layout(
-        key=LayoutKey(module, direction, patterns, sources, results, channels_inside, most),
+        key=key,
         patterns=patterns,
         tile=tile,
         inner=inner,

@@ -50,6 +50,7 @@ def of_last(slices: Iterable[slice]) -> Index:
 
 
 def where(spans: Sequence[Span]) -> Index:
+    """Where in an array these runs are, one along each of the last axes."""
     return of_last(slice(span.start, max(span.start + span.size, 0)) for span in spans)
 
 

@@ -12,7 +12,7 @@ from types import ModuleType
 from typing import Literal, NamedTuple
 
 from ._geometry import Axis
-from ._layout import Layout, Price, layout, price
+from ._layout import Layout, LayoutKey, Price, layout, price
 from ._machine import L2_BYTES, PER_CYCLE, WIDE
 from ._phases import Direction, Split, fold, is_mixed, split_axis, spread, spread_phases
 from ._runtime import workers_for
@@ -101,7 +101,8 @@ def best_way(
         threads = workers_for(int(images * groups * _cost(splits, of)))
         fit = PART_BYTES // (of.terms * itemsize)
         most = min(most, max(min(fit, -(-groups * of.rows // (TASKS * threads))), of.unit))
-    return Way(layout(module, direction, patterns, sources, results, channels_inside, most), splits, by_rows)
+    key = LayoutKey(module, direction, patterns, sources, results, channels_inside, most)
+    return Way(layout(key), splits, by_rows)
 
 
 def _cost(splits: list[Split], of: Price) -> float:

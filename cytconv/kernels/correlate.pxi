@@ -380,7 +380,6 @@ cdef class Correlation:
         cdef Py_ssize_t at[MAX_DIMS]
         cdef Py_ssize_t size[MAX_DIMS]
         cdef Py_ssize_t n[MAX_DIMS]
-        cdef Py_ssize_t d
         following = following // self.row_groups
         s.ahead.lines = 0
         if following != box and self.planes.fetches:
