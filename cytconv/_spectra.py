@@ -12,7 +12,7 @@ import scipy
 from numpy.typing import NDArray
 
 from ._geometry import Shape
-from ._memory import Scratch, roomy
+from ._memory import Scratch, roomy, scratch
 from ._team import Team
 
 __all__ = [
@@ -119,8 +119,14 @@ def _by_rows(
 
 
 def _rfft(a: Array, n: int, to: Array) -> None:
-    """By numpy, which writes where it is told to."""
-    np.fft.rfft(a, n, out=to)
+    """By numpy, which writes where it is told to, and takes its time to append zeros."""
+    if a.shape[-1] == n:
+        np.fft.rfft(a, n, out=to)
+        return
+    with scratch() as memory:
+        padded = memory.take("padded", (*a.shape[:-1], n), a.dtype)
+        padded[..., : a.shape[-1]], padded[..., a.shape[-1] :] = a, 0
+        np.fft.rfft(padded, n, out=to)
 
 
 def _rfft_single(a: Array, n: int, to: Array) -> None:
