@@ -34,6 +34,7 @@ ENTRIES = 2**12  # and how many entries they have, about
 MANY, BAND = 8, 0.7  # for so many workers, how much of a band it must be at least that is not cut into parts
 GAIN = 1.3  # how much faster than one worker several must be that have to visit some rows more than once
 APART = 0.8  # how fast a worker reads the entries of its channels, with others between them
+ROW, CUT_ROW = 6, 12  # entries in the time that a row takes beside its own, and one that is cut between workers
 NARROW = 64  # columns side by side for each worker: of fewer, two would often write to one line of the cache
 PIECE = 2**15  # indices that are moved at a time
 
@@ -118,7 +119,7 @@ class Rows:
     @cached_property
     def _is_band(self) -> bool:
         """Whether workers that take some results each visit about as many rows as if they took some rows each."""
-        return self._cut_columns(MANY)[0] >= BAND * MANY
+        return self._width >= 2 * NARROW and self._cut_columns(MANY)[0] >= BAND * MANY
 
     def _shares_of(self, parts: int, workers: int) -> Indices:
         """The table `shares` of `kernels/rows.pxi`: a row for each part, or for each worker.
@@ -166,7 +167,9 @@ class Rows:
             channel=cuts[:-1],
             past_channel=cuts[1:],
         )
-        return APART * channels / int(np.diff(cuts).max()), table
+        rows, most = self._size[0], int(np.diff(cuts).max())
+        alone, cut = ROW * rows + self._entries, CUT_ROW * rows + self._entries * most / channels
+        return APART * alone / cut, table
 
     def _cut_columns(self, count: int) -> Cut:
         (ends, columns, _), (height, width) = self._arrays, (self._height, self._width)

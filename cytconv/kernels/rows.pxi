@@ -17,7 +17,8 @@ ctypedef fused index:
 
 cdef enum:
     SHORT, MANY, RUNS  # rows of few entries, of many, of many neighbours
-    LONG = 16  # entries that are many; neighbours of fewer would wait for what the row before them has stored
+    LONG = 16  # entries that are many; neighbours of fewer would wait for what the row before them has stored,
+    FAR = 64  # unless it has so many entries
     NEAR = 64  # rows that meet other vectors next, while the nearest cache still has them
 
 cdef struct Structure:
@@ -214,9 +215,13 @@ cdef inline inlined gather_alone(
             fetch_row(data + j, end - j)
         if kind == RUNS:
             sums = EMPTY_PACK
-            while are_neighbours(PACK, j, end, columns):
-                sums = sums + (<const pack*> (data + j))[0] * (<const pack*> (x + columns[j]))[0]
-                j += PACK
+            while j < end:
+                if are_neighbours(PACK, j, end, columns):
+                    sums = sums + (<const pack*> (data + j))[0] * (<const pack*> (x + columns[j]))[0]
+                    j += PACK
+                else:
+                    odd = odd + data[j] * x[columns[j]]
+                    j += 1
             for i in range(PACK):
                 even = even + (<real*> &sums)[i]
         while kind != SHORT and j + 4 <= end:
@@ -241,7 +246,8 @@ cdef inline inlined gather_alone(
 
 cdef inline int kind(Py_ssize_t j, Py_ssize_t end, const index* columns) noexcept nogil:
     """What rows are like, by one of them."""
-    return RUNS if are_neighbours(LONG, j, end, columns) else MANY if j + LONG <= end else SHORT
+    cdef Py_ssize_t run = 2 * PACK if j + FAR <= end else LONG
+    return RUNS if are_neighbours(run, j, end, columns) else MANY if j + LONG <= end else SHORT
 
 
 cdef inline bint are_neighbours(Py_ssize_t count, Py_ssize_t j, Py_ssize_t end, const index* columns) noexcept nogil:
@@ -330,8 +336,9 @@ cdef inline void cut_channels(
     """Of rows, the entries in the channels of a share: there are as many in each."""
     cdef Py_ssize_t row
     cdef index each
+    cdef double part = 1.0 / share.channels
     for row in range(rows):
-        each = (ends[row + 1] - ends[row]) // <index> share.channels
+        each = of_each(ends[row + 1] - ends[row], part)
         begin[row] = ends[row] + <index> share.channel * each
         end[row] = ends[row] + <index> share.past_channel * each
 
@@ -343,11 +350,17 @@ cdef inline void cut_rows(
     """Of rows, the entries in the columns of a share, in one channel: they are sorted, and so next to each other."""
     cdef Py_ssize_t row, column = channel * share.width
     cdef index each, last
+    cdef double part = 1.0 / share.channels
     for row in range(rows):
-        each = (ends[row + 1] - ends[row]) // <index> share.channels
+        each = of_each(ends[row + 1] - ends[row], part)
         last = ends[row] + <index> (channel + 1) * each
         begin[row] = first_from(columns, last - each, last, column + share.start)
         end[row] = first_from(columns, begin[row], last, column + share.stop)
+
+
+cdef inline index of_each(index entries, double part) noexcept nogil:
+    """Of a row, those in each channel: a division that leaves no rest, without the time that one of integers takes."""
+    return <index> (entries * part + 0.5)
 
 
 cdef inline index first_from(const index* columns, index first, index last, Py_ssize_t column) noexcept nogil:
@@ -483,10 +496,14 @@ cdef inline inlined scatter_alone(
         if kind != SHORT:
             fetch_row(data + j, stop - j)
         if kind == RUNS:
-            while are_neighbours(PACK, j, stop, columns):
-                at = <pack*> (y + columns[j])
-                at[0] = at[0] + (<const pack*> (data + j))[0] * a
-                j += PACK
+            while j < stop:
+                if are_neighbours(PACK, j, stop, columns):
+                    at = <pack*> (y + columns[j])
+                    at[0] = at[0] + (<const pack*> (data + j))[0] * a
+                    j += PACK
+                else:
+                    y[columns[j]] = y[columns[j]] + data[j] * a
+                    j += 1
         while j + 2 <= stop:
             even = y[columns[j]] + data[j] * a
             odd = y[columns[j + 1]] + data[j + 1] * a
