@@ -33,7 +33,7 @@ __all__ = [
 ]
 
 # Of rows of results in one task, so that what they multiply its samples with stays in L2; more if they are summed up:
-ROWS, MIXED_ROWS = max(144, 288 * L2_BYTES // 2**21), 1024
+ROWS, MIXED_ROWS = 144 * PER_CYCLE, 1024
 
 # Tasks pack their own weights,
 FEW_POSITIONS = 320  # with no more than so many positions,
