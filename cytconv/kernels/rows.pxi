@@ -215,16 +215,20 @@ cdef inline inlined gather_alone(
             fetch_row(data + j, end - j)
         if kind == RUNS:
             sums = EMPTY_PACK
-            while j < end:
+            while j + 4 <= end:
                 if are_neighbours(PACK, j, end, columns):
                     sums = sums + (<const pack*> (data + j))[0] * (<const pack*> (x + columns[j]))[0]
                     j += PACK
                 else:
-                    odd = odd + data[j] * x[columns[j]]
-                    j += 1
+                    even = even + data[j] * x[columns[j]]
+                    odd = odd + data[j + 1] * x[columns[j + 1]]
+                    third = third + data[j + 2] * x[columns[j + 2]]
+                    fourth = fourth + data[j + 3] * x[columns[j + 3]]
+                    j += 4
+                    KEEP_SCALAR(j)
             for i in range(PACK):
                 even = even + (<real*> &sums)[i]
-        while kind != SHORT and j + 4 <= end:
+        while kind == MANY and j + 4 <= end:
             even = even + data[j] * x[columns[j]]
             odd = odd + data[j + 1] * x[columns[j + 1]]
             third = third + data[j + 2] * x[columns[j + 2]]
@@ -496,14 +500,17 @@ cdef inline inlined scatter_alone(
         if kind != SHORT:
             fetch_row(data + j, stop - j)
         if kind == RUNS:
-            while j < stop:
+            while j + PACK <= stop:
                 if are_neighbours(PACK, j, stop, columns):
                     at = <pack*> (y + columns[j])
                     at[0] = at[0] + (<const pack*> (data + j))[0] * a
                     j += PACK
                 else:
-                    y[columns[j]] = y[columns[j]] + data[j] * a
-                    j += 1
+                    even = y[columns[j]] + data[j] * a
+                    odd = y[columns[j + 1]] + data[j + 1] * a
+                    y[columns[j]] = even
+                    y[columns[j + 1]] = odd
+                    j += 2
         while j + 2 <= stop:
             even = y[columns[j]] + data[j] * a
             odd = y[columns[j + 1]] + data[j + 1] * a
