@@ -544,6 +544,7 @@ def test_products(monkeypatch, rng, dtype, vectors, workers, together, parts, ap
         ((9, 1, 3), (9, 7), {"channels": "first", "stride": 2}),
         ((10, 2, 2, 2), (10, 3, 4), {"channels": "first", "groups": 2, "padding": (0, 1)}),
         ((2, 1, 11), (2, 47), {"channels": "first", "stride": 2}),
+        ((6, 1, 21), (6, 24), {"channels": "first"}),  # long rows of neighbours, channel by channel
     ):
         w = integers(rng, w_shape, dtype)
         operator = cytconv.ConvTranspose(w, shape, method="sparse", workers=workers, **kwargs)
