@@ -118,7 +118,10 @@ class Rows:
 
     @cached_property
     def _is_band(self) -> bool:
-        """Whether workers that take some results each visit about as many rows as if they took some rows each."""
+        """Whether workers that take some results each visit about as many rows as if they took some rows each.
+
+        Of columns too few to be shared, they cannot.
+        """
         return self._width >= 2 * NARROW and self._cut_columns(MANY)[0] >= BAND * MANY
 
     def _shares_of(self, parts: int, workers: int) -> Indices:
@@ -131,10 +134,10 @@ class Rows:
             ways = [(GAIN, self._cut_entries(parts))]
             if workers > 1:
                 ways.append(self._cut_groups(min(workers, self._groups)))
-            if workers > 1 and self._group[1] >= NARROW * workers:
-                ways.append(self._cut_channels(min(workers, self._channels[1])))
-            if workers > 1 and self._width >= NARROW * workers:
-                ways.append(self._cut_columns(workers))
+            if (count := min(workers, self._group[1] // NARROW)) > 1:
+                ways.append(self._cut_channels(min(count, self._channels[1])))
+            if (count := min(workers, self._width // NARROW)) > 1:
+                ways.append(self._cut_columns(count))
             _, shares = max(ways, key=lambda way: way[0])
             self._shares[parts, workers] = shares
         return shares
@@ -169,7 +172,7 @@ class Rows:
         )
         rows, most = self._size[0], int(np.diff(cuts).max())
         alone, cut = ROW * rows + self._entries, CUT_ROW * rows + self._entries * most / channels
-        return APART * alone / cut, table
+        return APART * alone / max(cut, 1), table
 
     def _cut_columns(self, count: int) -> Cut:
         (ends, columns, _), (height, width) = self._arrays, (self._height, self._width)

@@ -32,6 +32,7 @@ Index = tuple[Any, ...]
 
 FEW = 64  # rows, or more, that scipy transforms in single precision, some side by side,
 AT_ONCE, SIDE_BY_SIDE = 2**16, 16  # and how many numbers at a time, about, but so many rows at least
+PADDED = 2**18  # numbers to which zeros are appended at a time
 COPY = 1.5  # products of spectra in the time that a number takes to become an element of a matrix,
 TINY = 8_000  # and that two calls take beside their work, with another thread at the interpreter
 
@@ -83,7 +84,7 @@ def transform(parts: Sequence[tuple[Array, Shape]], to: Array, sizes: Shape, mem
             _clear_around(tile, inside)
     if real:
         single = first.itemsize == 4 and math.prod(samples.shape[:-1]) >= FEW
-        _by_rows(_rfft_single if single else _rfft, samples, sizes[-1], spectra, team, AT_ONCE if single else None)
+        _by_rows(_rfft_single if single else _rfft, samples, sizes[-1], spectra, team, AT_ONCE if single else PADDED)
     else:
         _in_place(scipy.fft.fft, spectra, -1, team)
     for axis in range(-2, -d - 1, -1):  # rows of zeros need no transform along the later axes
@@ -107,7 +108,7 @@ def _by_rows(
     """Along the last axis, to length n; about so many numbers at a time, at `most`, but some rows."""
     axis = a.shape.index(max(a.shape[:-1]))
     size, rows = a.shape[axis], math.prod(a.shape[:-1])
-    step = size if most is None else max(1, max(SIDE_BY_SIDE, most // n) * size // rows)
+    step = size if most is None else max(1, max(SIDE_BY_SIDE, most // n) * size // max(rows, 1))
 
     def some(cut: tuple[int, int]) -> None:
         for first in range(*cut, step):

@@ -32,7 +32,7 @@ __all__ = [
     "pays_spread",
 ]
 
-# Of rows of results in one task, so that what they multiply its samples with stays in L2; more if they are summed up:
+# Rows of results in one task, so that what a strip of its samples meets stays in L2; more if they are summed up:
 ROWS, MIXED_ROWS = 144 * PER_CYCLE, 1024
 
 # Tasks pack their own weights,

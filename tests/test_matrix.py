@@ -526,7 +526,7 @@ def test_products(monkeypatch, rng, dtype, vectors, workers, together, parts, ap
     """Of any number of vectors, by matrices cut in any way, with rows and columns that have no entry."""
     monkeypatch.setattr(_rows, "TOGETHER", together)
     monkeypatch.setattr(_rows, "GAIN", 0)
-    monkeypatch.setattr(_rows, "NARROW", 0)
+    monkeypatch.setattr(_rows, "NARROW", 1)
     monkeypatch.setattr(_rows, "APART", apart)  # workers take some channels, if large, or some columns
     monkeypatch.setattr(_rows, "BAND", np.inf)
     monkeypatch.setattr(_diagonals, "BLOCK", np.inf)
@@ -570,7 +570,7 @@ def test_products(monkeypatch, rng, dtype, vectors, workers, together, parts, ap
 def test_products_by_any_number_of_workers(monkeypatch, rng, dtype, vectors, parts):
     """The same bits: rows that two workers share are added up like any others, and parts do not depend on workers."""
     monkeypatch.setattr(_rows, "GAIN", 0)
-    monkeypatch.setattr(_rows, "NARROW", 0)
+    monkeypatch.setattr(_rows, "NARROW", 1)
     monkeypatch.setattr(_rows, "BAND", np.inf)
     monkeypatch.setattr(_diagonals, "BLOCK", np.inf)
     for module in (_rows, _diagonals):

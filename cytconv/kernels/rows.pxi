@@ -18,7 +18,7 @@ ctypedef fused index:
 cdef enum:
     SHORT, MANY, RUNS  # rows of few entries, of many, of many neighbours
     LONG = 16  # entries that are many; neighbours of fewer would wait for what the row before them has stored,
-    FAR = 64  # unless it has so many entries
+    FAR = 64  # unless rows have so many entries
     NEAR = 64  # rows that meet other vectors next, while the nearest cache still has them
 
 cdef struct Structure:
@@ -490,6 +490,7 @@ cdef inline inlined scatter_alone(
 ) noexcept nogil:
     """A row has each column once: so two are read before either is written, or some that are neighbours.
 
+    Rows are RUNS only if a pack has several numbers: where one fits, two do.
     Which are, may depend on how rows are cut: either way rounds a product and its sum alike.
     """
     cdef Py_ssize_t row, j, stop
