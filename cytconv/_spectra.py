@@ -32,7 +32,7 @@ Index = tuple[Any, ...]
 
 FEW = 64  # rows, or more, that scipy transforms in single precision, some side by side,
 AT_ONCE, SIDE_BY_SIDE = 2**16, 16  # and how many numbers at a time, about, but so many rows at least
-PADDED = 2**18  # numbers to which zeros are appended at a time
+PADDED = 2**18  # numbers of rows that get zeros at a time: if fewer, threads wait for each other's interpreter
 COPY = 1.5  # products of spectra in the time that a number takes to become an element of a matrix,
 TINY = 8_000  # and that two calls take beside their work, with another thread at the interpreter
 
