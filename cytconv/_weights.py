@@ -33,7 +33,7 @@ from ._boxes import (
     table,
 )
 from ._geometry import Axis
-from ._machine import FETCHES, PER_CYCLE
+from ._machine import FETCHES, PER_CYCLE, WIDE
 from ._phases import Index, Matrix, Pattern, Split, is_mixed, split_axis, spread
 from ._ways import LITTLE, MIXED, MIXED_GAIN, MIXED_LEAST, WASTE, Means, pays_spread
 from ._winograd import kron, mixing_cost, mixtures, plane_terms, read_places, result_terms, transposed
@@ -52,7 +52,8 @@ CHANNELS = 1024  # and planes of x
 MIXED_PLANES = 1024  # of y, where they are sums
 ADDING = 8  # vectors that are multiplied in the time that it takes to add up the lanes of a sum, in a box
 BEGIN = 1  # vectors that are multiplied in the time that it takes to begin with a line
-REDUCE = 100  # multiplications that take as long as to add up the lanes of a sum, of some 500 positions
+REDUCE = 100  # multiplications that take as long as to add up the lanes of a sum, of some 500 positions,
+COMBINE = 200 * WIDE  # or to make weights of such sums where planes are sums, too
 SHARES = 16  # of the positions, or less if there are several blocks of channels
 FEW_TAPS = 64  # of a kernel, whose own order was seen to be faster; not so with 961 and 1024
 FEW_TASKS = 4  # which split the channels of x, though each of them packs y anew
@@ -338,9 +339,11 @@ def _cheapest(axes: Sequence[Axis], inputs: int, outputs: int, batch: int, lanes
             sum(run.length for row in split.pattern.class_of for run in split.pattern.classes[row]) for split in splits
         )
         patterns = tuple(split.pattern for split in splits)
-        adding = mixing_cost(patterns, outputs, inputs) if is_mixed(patterns) else 0.0
+        mixed = is_mixed(patterns)
+        adding = mixing_cost(patterns, outputs, inputs) if mixed else 0.0
         positions = batch * math.prod(split.positions for split in splits)
-        return inputs * outputs * taps * (positions + REDUCE * -(-positions // 512)) + adding * positions
+        for_each_weight = positions + REDUCE * -(-positions // 512) + COMBINE * mixed
+        return inputs * outputs * taps * for_each_weight + adding * positions
 
     plain = cost(splits)
     if means == "mixed" and min(inputs, outputs) >= MIXED and plain > MIXED_LEAST:
