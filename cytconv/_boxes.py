@@ -29,6 +29,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -144,9 +145,12 @@ def arranged(dims: list[Dim], box_of: Callable[[list[Dim]], tuple[float, Sizes, 
     return dims, box, flat
 
 
+@lru_cache(maxsize=64)
 def all_phases(numbers: tuple[int, ...]) -> Index:
     """All combinations of phases, one column for each axis of the kernel."""
-    return np.indices(numbers, np.intp).reshape(len(numbers), -1).T
+    phases: Index = np.indices(numbers, np.intp).reshape(len(numbers), -1).T
+    phases.flags.writeable = False
+    return phases
 
 
 def source_places(dims: Sequence[Dim], phases: Index) -> tuple[Index, Index]:
@@ -166,7 +170,7 @@ def result_places(dims: Sequence[Dim], phases: Index) -> tuple[Index, Index]:
 
 def channel_places(channel: Index, parts: int, step: int) -> Index:
     """Where channels begin in their array; the parts of complex numbers, which are neighbours, are channels, too."""
-    return channel // parts * step + channel % parts
+    return channel * step if parts == 1 else channel // parts * step + channel % parts
 
 
 def of_axes(dims: Sequence[Dim], along: Sizes, ndim: int) -> Sizes:

@@ -25,6 +25,8 @@ import numpy as np
 from numpy.exceptions import AxisError
 from numpy.typing import NDArray
 
+from .kernels.tables import products
+
 __all__ = ["Axis", "Channels", "Geometry", "Ints", "Padding", "integer", "ints"]
 
 Ints = SupportsIndex | Iterable[SupportsIndex]
@@ -40,8 +42,7 @@ NUMBER = 16  # bytes of the largest that an array can hold
 # ---- the relation ----------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Axis:
+class Axis(NamedTuple):
     """``o = i*stride + k*dilation - low`` for ``0 <= i < n``, ``0 <= k < taps``, ``0 <= o < m``."""
 
     n: int
@@ -71,10 +72,7 @@ class Axis:
 
     def products(self) -> int:
         """How many pairs of samples and taps meet in the output."""
-        if self.low <= 0 and (self.n - 1) * self.stride + (self.taps - 1) * self.dilation - self.low < self.m:
-            return self.n * self.taps
-        first, last = self.reach()
-        return sum((last - first).tolist())
+        return products(*self)
 
     def swapped(self) -> Axis:
         """The same triples with samples and taps in each other's place: i moves at the stride as k at the dilation."""

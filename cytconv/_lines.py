@@ -32,7 +32,7 @@ import itertools
 import math
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -453,8 +453,7 @@ def _with_neighbours(split: Split, number: int) -> Split:
     The source keeps its own, and so does the pattern: it is `_rows` that lets the taps of neighbours read further on.
     """
     ahead = np.arange(number)[:, None] * split.result_step
-    return replace(
-        split,
+    return split._replace(
         positions=-(-split.positions // number),
         source_step=split.source_step * number,
         result_step=split.result_step * number,

@@ -105,8 +105,7 @@ def is_mixed(patterns: Iterable[Pattern]) -> bool:
     return any(pattern.mix for pattern in patterns)
 
 
-@dataclass(frozen=True, eq=False)
-class Split:
+class Split(NamedTuple):
     """One axis, taken apart.  Position ``p`` of phase ``f`` is sample ``start[f] + p*step`` of its array."""
 
     positions: int
@@ -147,10 +146,10 @@ def split_axis(axis: Axis, direction: Direction, aligned: bool = False) -> Split
         reached = tuple(np.flatnonzero(first < last).tolist())
     split = _split(axis.taps, reached, s, axis.dilation, low, direction, aligned)
     if direction == "adjoint":
-        return replace(split, positions=n, source_size=m, result_size=n)
+        return split._replace(positions=n, source_size=m, result_size=n)
     positions = -(-m // s) if aligned else (low + m - 1) // s + 1 - low // s
     covers = split.result_start.size >= min(s, m)
-    return replace(split, positions=positions, source_size=n, result_size=m, covers=covers)
+    return split._replace(positions=positions, source_size=n, result_size=m, covers=covers)
 
 
 @lru_cache(maxsize=64)
@@ -281,7 +280,7 @@ def spread(split: Split) -> Split:
     """Give every offset a phase of the source of its own: more copies of the samples, and no halo."""
     pattern, reads = _spread(split.pattern)
     starts = [int(split.source_start[phase]) + offset * split.source_step for phase, offset in reads]
-    return replace(split, halo=0, source_start=np.array(starts, np.intp), pattern=pattern)
+    return split._replace(halo=0, source_start=np.array(starts, np.intp), pattern=pattern)
 
 
 def spread_phases(pattern: Pattern) -> int:

@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import lru_cache
 
 import numpy as np
@@ -85,8 +84,7 @@ def winograd(split: Split, block: int, apart: bool) -> Split:
     steps = split.source_step, split.result_step
     starts = tuple(split.source_start.tolist()), tuple(split.result_start.tolist())
     mixed = _mixed(split.pattern, *steps, *starts, block, apart)
-    return replace(
-        mixed,
+    return mixed._replace(
         positions=-(-split.positions // (mixed.result_step // split.result_step)),
         source_size=split.source_size,
         result_size=split.result_size,

@@ -6,7 +6,6 @@ import sys
 import threading
 import tracemalloc
 from collections import deque
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -259,7 +258,7 @@ def test_small_images(rng, x_shape, w_shape, kwargs, dtype, run, monkeypatch, ta
 def dims_like(*axes):
     """Axes of positions, with (number of the axis of the kernel, positions, halo) for each."""
     split = split_axis(Axis(4, 1, 4), "adjoint")
-    return [_boxes.Dim(replace(split, positions=n, halo=halo), axis, 1, 1) for axis, n, halo in axes]
+    return [_boxes.Dim(split._replace(positions=n, halo=halo), axis, 1, 1) for axis, n, halo in axes]
 
 
 def test_times_of_runs():

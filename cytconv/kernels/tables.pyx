@@ -152,6 +152,24 @@ def run_times(box, halo, Py_ssize_t lanes, met, double again, double look_up):
     return times
 
 
+def products(
+    Py_ssize_t n, Py_ssize_t taps, Py_ssize_t m, Py_ssize_t stride, Py_ssize_t dilation, Py_ssize_t low,
+):
+    """How many pairs of samples and taps of a `cytconv._geometry.Axis` meet in its output."""
+    cdef Py_ssize_t tap, shift = -low, first, last
+    cdef object number = 0
+    if shift >= 0 and (n - 1) * stride + (taps - 1) * dilation + shift < m:
+        return <object> n * taps
+    for tap in range(taps):
+        # Sample i is at output ``i*stride + shift``.
+        first = (stride - 1 - shift) // stride if shift < 0 else 0
+        last = min((m - 1 - shift) // stride + 1, n) if shift < m else 0
+        if first < last:
+            number += last - first
+        shift += dilation
+    return number
+
+
 def places(const Py_ssize_t[:, :] phases, sides):
     """Where phases begin in their array, and their positions ``[first, last)`` along every axis of positions.
 
