@@ -35,6 +35,7 @@ from ._boxes import (
 from ._geometry import Axis
 from ._machine import FETCHES, PER_CYCLE, WIDE
 from ._phases import Index, Matrix, Pattern, Split, is_mixed, split_axis, spread
+from ._runtime import workers_for
 from ._ways import LITTLE, MIXED, MIXED_GAIN, MIXED_LEAST, WASTE, Means, pays_spread
 from ._winograd import kron, mixing_cost, mixtures, plane_terms, read_places, result_terms, transposed
 from .kernels.tables import best_box, run_times
@@ -56,7 +57,8 @@ REDUCE = 100  # multiplications that take as long as to add up the lanes of a su
 COMBINE = 200 * WIDE  # or to make weights of such sums where planes are sums, too
 SHARES = 16  # of the positions, or less if there are several blocks of channels
 FEW_TAPS = 64  # of a kernel, whose own order was seen to be faster; not so with 961 and 1024
-FEW_TASKS = 4  # which split the channels of x, though each of them packs y anew
+FEW_TASKS = 4  # which split the channels of x, though each of them packs y anew,
+PACKING = 6  # to which it gives, for each number, as much time as it takes to multiply so many vectors, twice
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,6 +117,7 @@ def weight_adjoint(
     kernel_size = tuple(axis.taps for axis in axes)
     products = _products(tuple(split.pattern for split in splits), kernel_size)
     multiplied = inputs * outputs * products.row.size
+    work = groups * multiplied * positions
     planes = outputs * phases_y + inputs * phases_x
     sums = groups * inputs * outputs * products.sums
     blocks = outer * (FEW_TASKS if inputs * phases_x > 2 * y_block * phases_y else 1)
@@ -139,7 +142,10 @@ def weight_adjoint(
     most_shares = min(number, SUM_BYTES // max(sums * itemsize, 1))
     shares = max(1, min(most_shares, -(-SHARES // outer)))
     channels = max(1, CHANNELS // phases_x)
-    parts_x = max(-(-inputs // channels), -(-FEW_TASKS // (outer * shares)))
+    # More CPUs get more blocks, which changes no sum, if each has more to multiply than to pack.
+    enough = PACKING * lanes * PER_CYCLE * phases_y // max(products.row.size, 1)
+    more = min(-(-workers_for(work) // (outer * shares)), inputs // max(enough, 1))
+    parts_x = max(-(-inputs // channels), -(-FEW_TASKS // (outer * shares)), more)
     x_block = -(-inputs // (rows * parts_x)) * rows
     pieces = outer * -(-inputs // x_block)
     # One vector more than there are positions, where margins are written (`clear_margin` in kernels/pack.pxi).
@@ -152,7 +158,6 @@ def weight_adjoint(
         x_pitch, x_plane, x_size, shared = [dim.result_stride for dim in dims], x_strides[lead + 1], 0, False
     packed = pieces * number * math.prod(padded) * phases_y * y_block
     packed += x_size if shared else pieces * number * x_plane * phases_x * x_block
-    work = groups * inputs * outputs * products.row.size * positions
     if packed > WASTE * work + LITTLE:
         return None
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import reference
 import scipy.fft  # noqa: F401  # which else would load where memory is counted
-from reference import assert_exact, integers
+from reference import assert_exact, integers, uniform
 
 from cytconv import (
     ConvTranspose,
@@ -74,7 +74,7 @@ def fresh_plans():
             cache.cache_clear()
 
     forget()
-    yield
+    yield forget
     forget()
 
 
@@ -1038,6 +1038,35 @@ def test_steps_times_strides_past_the_address_space():
     assert np.array_equal(conv_transpose_adjoint(y, w, input_shape=(2, long), **kwargs), 4 * x)
     product = conv_transpose_weight_adjoint(x, x[:1], kernel_shape=(1, 1), **kwargs)
     assert product[0, 0] == pytest.approx(float((x[0].astype(float) ** 2).sum()), rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("x_shape", "w_shape", "stride"),
+    [((2, 400, 9, 11), (400, 9, 3, 3), 2), ((1, 200, 90), (200, 1, 32), 8), ((1, 300, 2, 2), (300, 70, 2, 2), 2)],
+)
+def test_machines_with_more_cpus_get_more_tasks_and_the_same_bits(
+    rng, x_shape, w_shape, stride, monkeypatch, fresh_plans
+):
+    x, w = uniform(rng, x_shape, "f4"), uniform(rng, w_shape, "f4")
+    keywords = {"stride": stride, "channels": "first", "method": "direct"}
+    y = conv_transpose(x, w, **keywords)
+    monkeypatch.setattr(_runtime, "WORK_PER_THREAD", 1)  # however little there is to do
+    made, plan = [], _direct.weight_adjoint
+    monkeypatch.setattr(_direct, "weight_adjoint", lambda *arguments: made.append(plan(*arguments)) or made[-1])
+    results = set()
+    for cpus in (1, 2, 16):
+        fresh_plans()
+        monkeypatch.setattr(_runtime, "available_cpus", lambda cpus=cpus: cpus)
+        results.add(
+            (
+                conv_transpose(x, w, **keywords).tobytes(),
+                conv_transpose_adjoint(y, w, input_shape=x_shape[2:], **keywords).tobytes(),
+                conv_transpose_weight_adjoint(x, y, kernel_shape=w_shape[2:], **keywords).tobytes(),
+            )
+        )
+    assert len(results) == 1
+    few, two, many = (each.tasks for each in made)
+    assert few == two < many
 
 
 @pytest.mark.parametrize("shape", [(1, 512, 52, 52), (1, 1, 2048, 2048), (4, 64, 64, 64), (1, 1000, 300)], ids=str)

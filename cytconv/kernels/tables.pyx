@@ -156,11 +156,11 @@ def products(
     Py_ssize_t n, Py_ssize_t taps, Py_ssize_t m, Py_ssize_t stride, Py_ssize_t dilation, Py_ssize_t low,
 ):
     """How many pairs of samples and taps of a `cytconv._geometry.Axis` meet in its output."""
-    cdef Py_ssize_t tap, shift = -low, first, last
+    cdef Py_ssize_t shift = -low, first, last
     cdef object number = 0
     if shift >= 0 and (n - 1) * stride + (taps - 1) * dilation + shift < m:
         return <object> n * taps
-    for tap in range(taps):
+    for _ in range(taps):
         # Sample i is at output ``i*stride + shift``.
         first = (stride - 1 - shift) // stride if shift < 0 else 0
         last = min((m - 1 - shift) // stride + 1, n) if shift < m else 0
