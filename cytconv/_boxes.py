@@ -37,6 +37,7 @@ import numpy as np
 from ._geometry import Axis
 from ._machine import KIB, L2_BYTES
 from ._phases import Index, Split, split_axis
+from ._problem import Problem
 from .kernels import tables
 
 __all__ = [
@@ -82,19 +83,16 @@ class Dim(NamedTuple):
     result_stride: int
 
 
-def dims_of(
-    splits: Sequence[Split], shape: Sequence[int], source_strides: Sequence[int], result_strides: Sequence[int]
-) -> list[Dim]:
+def dims_of(splits: Sequence[Split], problem: Problem) -> list[Dim]:
     """The axes of positions, outermost first.
 
-    The arrays are split, ``(*batch, groups, channels, *spatial, parts)``, and have the same batch.  The axes that lie
-    nearest in memory come last, whichever they are, and those with a single position first.
+    The axes that lie nearest in memory come last, whichever they are, and those with a single position first.
     """
-    lead = len(shape) - len(splits) - 3
-    source, result = ((*s[:lead], *s[lead + 2 : -1]) for s in (source_strides, result_strides))
+    lead = problem.lead
+    source, result = ((*a.strides[:lead], *a.strides[lead + 2 : -1]) for a in (problem.source, problem.result))
     # An axis on which each sample meets one tap and becomes one output is a batch axis.
     alike = [split.is_identity() for split in splits]
-    batch = [*zip(shape[:lead], source[:lead], result[:lead], strict=True)]
+    batch = [*zip(problem.batch, source[:lead], result[:lead], strict=True)]
     batch += [
         (split.positions, s, r)
         for split, s, r, same in zip(splits, source[lead:], result[lead:], alike, strict=True)

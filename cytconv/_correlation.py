@@ -11,7 +11,6 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import lru_cache
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -40,7 +39,8 @@ from ._boxes import (
 from ._geometry import Axis
 from ._layout import Layout
 from ._machine import COPIED, FETCHES, KIB, L1_BYTES, L2_BYTES, PER_CYCLE, WIDE
-from ._phases import Direction, Index, Split
+from ._phases import Index, Split
+from ._problem import Problem
 from ._runtime import workers_for
 from ._ways import LITTLE, MIXED_GAIN, WASTE, Means, best_way
 from ._winograd import plane_terms, read_places, result_terms
@@ -102,38 +102,26 @@ class _Boxes:
 
 
 @lru_cache(maxsize=64)
-def correlation(
-    module: ModuleType,
-    direction: Direction,
-    axes: tuple[Axis, ...],
-    sources: int,
-    results: int,
-    source_shape: tuple[int, ...],
-    source_strides: tuple[int, ...],
-    result_strides: tuple[int, ...],
-    itemsize: int,
-    means: Means,
-    unpacked: bool = False,
-) -> Correlation | None:
-    """Plan for split arrays ``(*batch, groups, channels, *spatial, parts)`` of these shapes and strides.
+def correlation(problem: Problem, means: Means, unpacked: bool = False) -> Correlation | None:
+    """Plan it; tasks may pack weights that come `unpacked`.
 
-    The last axis holds the real and imaginary parts; it and the channels together are `sources` and `results` real
-    channels.  Tasks may pack weights that come `unpacked`.  There is no plan if it would copy far more samples than it
-    saves time.
+    There is no plan if it would copy far more samples than it saves time.
     """
-    ndim = len(axes)
-    lead = len(source_shape) - ndim - 3
-    groups, parts = source_shape[lead], source_shape[-1]
-    spatial = range(lead + 2, lead + 2 + ndim)
-    channels_inside = 0 < result_strides[lead + 1] < min(abs(result_strides[a]) for a in spatial)
-    images = math.prod(source_shape[:lead])
-    layout, splits, by_rows = best_way(
-        module, direction, axes, sources, results, channels_inside, means, images, groups, unpacked
+    module, axes, groups, parts, sources = (
+        problem.module,
+        problem.axes,
+        problem.groups,
+        problem.parts,
+        problem.sources,
     )
+    ndim, itemsize = len(axes), problem.itemsize
+    source_channel, result_channel = problem.channel_steps
+    source_group, result_group = problem.group_steps
+    layout, splits, by_rows = best_way(problem, means, unpacked)
     mixed = layout.mixed
     met = [1.0 if mixed else share_met(axis, split) for axis, split in zip(axes, splits, strict=True)]
     planes = sources * math.prod(split.pattern.source_phases for split in splits)
-    dims = dims_of(splits, source_shape, source_strides, result_strides)
+    dims = dims_of(splits, problem)
     work = groups * math.prod(dim.split.positions for dim in dims) * int(layout.panel_start[-1])
     workers = 1 if by_rows else workers_for(work)  # which share the boxes
     boxes = _choose_boxes(layout, dims, met, planes, groups, workers, itemsize)
@@ -148,7 +136,7 @@ def correlation(
     # Where samples come from, and where rows go.
     source_start, source_range = source_places(dims, all_phases(tuple(split.source_start.size for split in splits)))
     row_start, row_range = result_places(dims, layout.row_phase)
-    row_start += channel_places(layout.row_channel, parts, result_strides[lead + 1])
+    row_start += channel_places(layout.row_channel, parts, result_channel)
     block_row, block_range, block_ragged, group_block, widest_block = blocks(row_start, row_range, layout.row_groups)
     steps = [dim.split.result_step * dim.result_stride for dim in dims]
     # A block that fills the step from one position to the next is stored in whole lines.
@@ -158,9 +146,7 @@ def correlation(
     past_caches = whole and line * itemsize >= STREAM_LINE and written > STREAM_BYTES
     places, flat = np.zeros(0, np.intp), boxes.flat
     if whole and widest_block == 1:
-        places, flat = _panel_places(
-            layout, boxes, row_start, row_range, steps, result_strides[lead], past_caches, itemsize
-        )
+        places, flat = _panel_places(layout, boxes, row_start, row_range, steps, result_group, past_caches, itemsize)
 
     number = math.prod(box[:flat])
     step_size = module.lanes * module.widths[layout.tile]
@@ -171,8 +157,8 @@ def correlation(
     segments[:, 1] = layout.segment_plane * plane + layout.segment_offset @ table(pitch_of)
     source_planes = module.Planes(
         step=table(dim.split.source_step * dim.source_stride for dim in dims),
-        channel=channel_places(np.arange(sources), parts, source_strides[lead + 1]),
-        group=source_strides[lead],
+        channel=channel_places(np.arange(sources), parts, source_channel),
+        group=source_group,
         fetches=FETCHES,
         start=source_start,
         valid=source_range.ravel(),
@@ -212,8 +198,8 @@ def correlation(
         row_pitch=row_pitch,
         row_place=layout.row_place * row_pitch,
         result_step=table(steps),
-        result_group=result_strides[lead],
-        results=results,
+        result_group=result_group,
+        results=problem.results,
         group_row=layout.row_groups,
         most_stored=layout.stored,
         group_block=group_block,

@@ -1,5 +1,6 @@
 """Method "direct": plan, pack the weights, call the compiled kernels.
 
+    _problem       what there is a plan for
     _phases        one axis taken apart, in several ways: the strided problem becomes one with unit stride
     _ways          which of these to take, and what is not worth a plan
     _layout        rows of results, and the order of their weights
@@ -26,6 +27,7 @@ from . import _memory, _runtime, _taps
 from ._correlation import Correlation, correlation, pays_mixed
 from ._geometry import Axis
 from ._phases import Direction, Reading
+from ._problem import Problem, Strided, parts_in
 from ._stencil import Stencil, stencil
 from ._ways import LITTLE, MAX_ROWS, Means, is_wasteful
 from ._weight_lines import weight_lines
@@ -212,29 +214,17 @@ def plan_of(
     unpacked: bool = False,
 ) -> Correlation | Stencil | None:
     """The plan of the forward operator or its adjoint, unless it would waste time."""
-    _, inputs, outputs = w.shape[:3]
-    sources, results = (inputs, outputs) if direction == "forward" else (outputs, inputs)
+    results = result.shape[-len(axes) - 1]
     if not _taps.any_products(axes) or is_wasteful(direction, axes, results, math.prod(source.shape[: -len(axes)])):
         return None
-    parts = _parts(w.dtype)
-    problem = (
-        _runtime.kernels(w.dtype),
-        direction,
-        axes,
-        sources * parts,
-        results * parts,
-        (*source.shape, parts),
-        _strides(source),
-        _strides(result),
-        w.itemsize // parts,
-    )
-    by_lines = stencil(*problem, exact=means == "plain")
+    problem = Problem(_runtime.kernels(w.dtype), direction, axes, Strided.of(source), Strided.of(result))
+    by_lines = stencil(problem, exact=means == "plain")
     if by_lines:
         return by_lines
-    plan = correlation(*problem, means, unpacked)
+    plan = correlation(problem, means, unpacked)
     if means != "mixed" or (plan and not plan.mixed):
         return plan
-    other = correlation(*problem, "padded", unpacked)
+    other = correlation(problem, "padded", unpacked)
     return plan if plan and other and pays_mixed(plan, other) else other
 
 
@@ -245,17 +235,9 @@ def _weight_plan(axes: tuple[Axis, ...], x: Array, y: Array, w: Array, means: Me
         return None
     if is_wasteful("adjoint", axes, w.shape[1], channels):
         return None
-    parts = _parts(w.dtype)
-    problem = (
-        _runtime.kernels(w.dtype),
-        axes,
-        (*x.shape, parts),
-        _strides(x),
-        (*y.shape, parts),
-        _strides(y),
-        w.itemsize // parts,
-    )
-    plan = weight_lines(*problem) or weight_adjoint(*problem, means)
+    module, x_strided, y_strided = _runtime.kernels(w.dtype), Strided.of(x), Strided.of(y)
+    by_lines = weight_lines(Problem(module, "forward", axes, x_strided, y_strided))
+    plan = by_lines or weight_adjoint(Problem(module, "adjoint", axes, y_strided, x_strided), means)
     # Far taps make a wide halo, and the channels of a task many planes of it.
     return None if plan is None or plan.memory > 4 * (x.size + y.size + w.size) + LITTLE else plan
 
@@ -293,18 +275,8 @@ def swapped(axes: tuple[Axis, ...], x: Array, w: Array, y: Array) -> tuple[tuple
     return tuple(axis.swapped() for axis in axes), samples, weights, outputs
 
 
-def _parts(dtype: np.dtype[Any]) -> int:
-    return 2 if dtype.kind == "c" else 1
-
-
 def _real(dtype: np.dtype[Any]) -> np.dtype[Any]:
-    return np.dtype(f"f{dtype.itemsize // _parts(dtype)}")
-
-
-def _strides(a: Array) -> tuple[int, ...]:
-    """Strides of `a` as real numbers, those from the real to the imaginary part last; in numbers, not bytes."""
-    size = a.itemsize // _parts(a.dtype)
-    return (*(stride // size for stride in a.strides), 1)
+    return np.dtype(f"f{dtype.itemsize // parts_in(dtype)}")
 
 
 def _real_weights(w: Array) -> Array:

@@ -34,16 +34,15 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from types import ModuleType
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from ._boxes import Dim, dims_of, result_places, sizes, table
-from ._geometry import Axis
 from ._machine import FETCHES
 from ._phases import Direction, Index, Pattern, Split, split_axis
 from ._pixels import Pixels, pixels, size_within
+from ._problem import Problem
 from ._runtime import ISA
 from .kernels.tables import places
 
@@ -278,31 +277,20 @@ class Lines:
     channel_steps: tuple[int, int]
 
 
-def lines_of(
-    module: ModuleType,
-    direction: Direction,
-    axes: tuple[Axis, ...],
-    sources: int,
-    results: int,
-    source_shape: tuple[int, ...],
-    source_strides: tuple[int, ...],
-    result_strides: tuple[int, ...],
-    bands: bool = False,
-) -> Lines | None:
+def lines_of(problem: Problem, bands: bool = False) -> Lines | None:
     """Take a problem apart, if the kernels can do that, into bands or into single rows.
 
     Single rows have the fewest reads: the lines of the result may begin before its first output.
     """
-    lead = len(source_shape) - len(axes) - 3
-    parts = source_shape[-1]
+    module, direction, axes = problem.module, problem.direction, problem.axes
+    groups, parts, sources, results = problem.groups, problem.parts, problem.sources, problem.results
     if max(sources, results) > max(MOST_CHANNELS * parts, MOST_STREAMS):
         return None
     splits = [split_axis(axis, direction, aligned=direction == "forward") for axis in axes]
-    dims = dims_of(splits, source_shape, source_strides, result_strides)
+    dims = dims_of(splits, problem)
     extent, _ = sizes(dims)
-    groups, group_steps = source_shape[lead], (source_strides[lead], result_strides[lead])
     size, own = 1, False  # of pixels
-    if parts == 1 and groups > 1 and group_steps == (1, 1) and sources == results == 1:
+    if parts == 1 and groups > 1 and problem.group_steps == (1, 1) and sources == results == 1:
         size, own, groups = groups, True, 1
     elif parts == 1 and (size := size_within(dims, extent, module.lanes)) > 1:
         del dims[-1], extent[-1]
@@ -324,7 +312,7 @@ def lines_of(
     if (S, R) not in kinds or (held.size and not bands and (S, R) not in module.pixel_products):
         return None
     extent[-1] *= held.flat
-    channel_steps = source_strides[lead + 1], result_strides[lead + 1]
+    channel_steps = problem.channel_steps
     alone = [
         _channels_alone(channels, parts, step, n)
         for channels, step, n in zip((sources, results), channel_steps, inside, strict=True)
@@ -365,7 +353,7 @@ def lines_of(
         pixels=held,
         source_size=split.source_size * steps[0],
         result_size=split.result_size * steps[1],
-        group_steps=group_steps,
+        group_steps=problem.group_steps,
         channel_steps=channel_steps,
     )
 

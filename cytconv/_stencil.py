@@ -8,10 +8,10 @@ from functools import lru_cache
 from types import ModuleType
 from typing import Any
 
-from ._geometry import Axis
 from ._lines import WIDEST, Lines, halvings, lines_of, tables_of
 from ._machine import KIB, L3_BYTES
-from ._phases import Direction, Index
+from ._phases import Index
+from ._problem import Problem
 
 __all__ = ["Stencil", "stencil"]
 
@@ -60,24 +60,13 @@ class Stencil:
 
 
 @lru_cache(maxsize=64)
-def stencil(
-    module: ModuleType,
-    direction: Direction,
-    axes: tuple[Axis, ...],
-    sources: int,
-    results: int,
-    source_shape: tuple[int, ...],
-    source_strides: tuple[int, ...],
-    result_strides: tuple[int, ...],
-    itemsize: int,
-    exact: bool,
-) -> Stencil | None:
-    """Plan for the arrays of `cytconv._correlation.correlation`, unless that would be faster.
+def stencil(problem: Problem, exact: bool) -> Stencil | None:
+    """Plan it, unless `cytconv._correlation.correlation` would be faster.
 
     If it is to be `exact`, no zeros may be multiplied.
     """
-    problem = module, direction, axes, sources, results, source_shape, source_strides, result_strides
-    lines = lines_of(*problem, bands=True)
+    module, itemsize = problem.module, problem.itemsize
+    lines = lines_of(problem, bands=True)
     if lines is None or lines.rows.most_lines > module.most_lines:
         return None
     rows, (S, R), held = lines.rows, lines.streams, lines.pixels
@@ -104,7 +93,7 @@ def stencil(
         band=rows.band,
         line_meets=rows.line_meets,
         read_meets=rows.read_meets,
-        results=results,
+        results=problem.results,
         piece=max(1, PIECE_BYTES // (rows.band * R * itemsize * vectors * module.lanes)) if past_caches else 0,
         row_channel=rows.stream_channel,
         check=zeros,
@@ -114,7 +103,7 @@ def stencil(
     return Stencil(
         module=module,
         key=(module, *lines.key),
-        pairs=sources * results,
+        pairs=problem.sources * problem.results,
         places=rows.places.swapaxes(3, 4).ravel(),
         kernel=kernel,
         tasks=lines.groups * kernel.group_tasks,

@@ -8,13 +8,13 @@ to multiply less.
 from __future__ import annotations
 
 import math
-from types import ModuleType
 from typing import Literal, NamedTuple
 
 from ._geometry import Axis
 from ._layout import Layout, LayoutKey, Price, layout, price
 from ._machine import L2_BYTES, PER_CYCLE, WIDE
 from ._phases import Direction, Split, fold, is_mixed, split_axis, spread, spread_phases
+from ._problem import Problem
 from ._runtime import workers_for
 from ._taps import products
 from ._winograd import BLOCKS, mixtures
@@ -75,33 +75,21 @@ class Way(NamedTuple):
     by_rows: bool  # whether tasks are to pack their weights
 
 
-def best_way(
-    module: ModuleType,
-    direction: Direction,
-    axes: tuple[Axis, ...],
-    sources: int,
-    results: int,
-    channels_inside: bool,
-    means: Means,
-    images: int,
-    groups: int,
-    unpacked: bool = False,
-) -> Way:
-    """The way that takes least time, for so many images and groups of channels.
-
-    Tasks may pack weights that come `unpacked`.
-    """
-    splits = _cheapest(module, direction, axes, sources, results, means, images * groups)
+def best_way(problem: Problem, means: Means, unpacked: bool = False) -> Way:
+    """The way that takes least time.  Tasks may pack weights that come `unpacked`."""
+    groups, sources, results = problem.groups, problem.sources, problem.results
+    splits = _cheapest(problem, means)
     patterns = tuple(split.pattern for split in splits)
     most = MIXED_ROWS if is_mixed(patterns) else ROWS
     of = price(patterns, sources, results)
-    itemsize: int = module.vector_bytes // module.lanes
-    by_rows = unpacked and _packs_weights(splits, of, sources, images, groups, itemsize)
+    by_rows = unpacked and _packs_weights(problem, splits, of)
     if by_rows:
-        threads = workers_for(int(images * groups * _cost(splits, of)))
-        fit = PART_BYTES // (of.terms * itemsize)
+        threads = workers_for(int(problem.images * groups * _cost(splits, of)))
+        fit = PART_BYTES // (of.terms * problem.itemsize)
         most = min(most, max(min(fit, -(-groups * of.rows // (TASKS * threads))), of.unit))
-    key = LayoutKey(module, direction, patterns, sources, results, channels_inside, most)
+    spatial = problem.result.strides[problem.lead + 2 : -1]
+    channels_inside = 0 < problem.channel_steps[1] < min(map(abs, spatial))
+    key = LayoutKey(problem.module, problem.direction, patterns, sources, results, channels_inside, most)
     return Way(layout(key), splits, by_rows)
 
 
@@ -110,16 +98,10 @@ def _cost(splits: list[Split], of: Price) -> float:
     return of.cost * math.prod(split.positions for split in splits)
 
 
-def _cheapest(
-    module: ModuleType,
-    direction: Direction,
-    axes: tuple[Axis, ...],
-    sources: int,
-    results: int,
-    means: Means,
-    batch: int,
-) -> list[Split]:
-    """The axes taken apart so that a batch takes least time."""
+def _cheapest(problem: Problem, means: Means) -> list[Split]:
+    """The axes taken apart so that all of it takes least time."""
+    direction, axes, sources, results = problem.direction, problem.axes, problem.sources, problem.results
+    batch = problem.images * problem.groups
 
     def priced(splits: list[Split]) -> Price:
         return price(tuple(split.pattern for split in splits), sources, results)
@@ -147,22 +129,24 @@ def _cheapest(
         if mixed_cost(cheapest) < MIXED_GAIN * batch * least:
             return cheapest
     channels = sources * math.prod(split.source_start.size for split in best[:-1])
-    vectors = -(-best[-1].positions // module.lanes)  # of a line by itself
-    alone = module.lanes * (NARROW if vectors == 1 else vectors)
+    lanes: int = problem.module.lanes
+    vectors = -(-best[-1].positions // lanes)  # of a line by itself
+    alone = lanes * (NARROW if vectors == 1 else vectors)
     if pays_spread(best[-1], channels, priced(best).cost, alone):
         return [*best[:-1], spread(best[-1])]
     return best
 
 
-def _packs_weights(splits: list[Split], of: Price, sources: int, images: int, groups: int, itemsize: int) -> bool:
+def _packs_weights(problem: Problem, splits: list[Split], of: Price) -> bool:
     """Whether there are so many weights for so few positions that tasks had better pack theirs."""
-    samples = images * sources
+    images = problem.images
+    samples = images * problem.sources
     for split in splits:
         samples *= split.source_start.size * (split.positions + split.halo)
     few = images * math.prod(split.positions for split in splits) <= FEW_POSITIONS
-    enough = of.weights > MORE_WEIGHTS * samples and groups * of.weights > MANY_WEIGHTS
+    enough = of.weights > MORE_WEIGHTS * samples and problem.groups * of.weights > MANY_WEIGHTS
     plain = all(split.pattern.kernel is None for split in splits)
-    return few and enough and plain and of.unit * of.terms * itemsize <= PART_BYTES
+    return few and enough and plain and of.unit * of.terms * problem.itemsize <= PART_BYTES
 
 
 def pays_spread(split: Split, channels: int, work: float, alone: float) -> bool:

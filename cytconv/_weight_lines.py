@@ -14,9 +14,9 @@ from functools import lru_cache
 from types import ModuleType
 
 from ._boxes import table
-from ._geometry import Axis
 from ._lines import Lines, halvings, lines_of, tables_of
 from ._machine import FETCHES
+from ._problem import Problem
 from ._weights import SHARES, WeightAdjoint
 
 __all__ = ["weight_lines"]
@@ -42,23 +42,13 @@ HALO = 1.2  # times as much with three axes and more, whose boxes overlap more
 
 
 @lru_cache(maxsize=64)
-def weight_lines(
-    module: ModuleType,
-    axes: tuple[Axis, ...],
-    x_shape: tuple[int, ...],
-    x_strides: tuple[int, ...],
-    y_shape: tuple[int, ...],
-    y_strides: tuple[int, ...],
-    itemsize: int,
-) -> WeightAdjoint | None:
-    """Plan for the arrays of `cytconv._weights.weight_adjoint`, unless that would be faster.
+def weight_lines(problem: Problem) -> WeightAdjoint | None:
+    """Plan the adjoint in the weights of a forward operator, unless `cytconv._weights.weight_adjoint` would be faster.
 
-    It has the rows of the forward operator: those take each line of y apart once, and x has fewer streams.
+    It has the rows of that operator: those take each line of y apart once, and x has fewer streams.
     """
-    lead = len(x_shape) - len(axes) - 3
-    parts = x_shape[-1]
-    inputs, outputs = x_shape[lead + 1] * parts, y_shape[lead + 1] * parts
-    lines = lines_of(module, "forward", axes, inputs, outputs, x_shape, x_strides, y_strides)
+    module, inputs = problem.module, problem.sources
+    lines = lines_of(problem)
     if lines is None:
         return None
     rows, (S, R), held = lines.rows, lines.streams, lines.pixels
@@ -66,7 +56,7 @@ def weight_lines(
     if not (held.best_in_place or _pays(module, lines, inputs, band)):
         return None
     length = lines.extent[-1]
-    read = (rows.fresh_lines * S + rows.row_channel.size * R) * itemsize * held.numbers
+    read = (rows.fresh_lines * S + rows.row_channel.size * R) * problem.itemsize * held.numbers
     task = (BAND_BYTES if band > 1 else TASK_BYTES) // read
     positions = max(1, min(task // length, module.most_positions))  # of the outer axes in a task
     if band > 1:
@@ -83,10 +73,10 @@ def weight_lines(
         sums=held.size if held.own else 1,
         groups=lines.groups,
         shares=max(1, SHARES // lines.groups),
-        parts=parts,
+        parts=problem.parts,
         inputs=inputs,
-        outputs=outputs,
-        taps=math.prod(axis.taps for axis in axes),
+        outputs=problem.results,
+        taps=math.prod(axis.taps for axis in problem.axes),
         **tables,
     )
     return WeightAdjoint(

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -32,9 +30,9 @@ from ._boxes import (
     source_places,
     table,
 )
-from ._geometry import Axis
 from ._machine import FETCHES, PER_CYCLE, WIDE
 from ._phases import Index, Matrix, Pattern, Split, is_mixed, split_axis, spread
+from ._problem import Problem
 from ._runtime import workers_for
 from ._ways import LITTLE, MIXED, MIXED_GAIN, MIXED_LEAST, WASTE, Means, pays_spread
 from ._winograd import kron, mixing_cost, mixtures, plane_terms, read_places, result_terms, transposed
@@ -72,27 +70,17 @@ class WeightAdjoint:
 
 
 @lru_cache(maxsize=64)
-def weight_adjoint(
-    module: ModuleType,
-    axes: tuple[Axis, ...],
-    x_shape: tuple[int, ...],
-    x_strides: tuple[int, ...],
-    y_shape: tuple[int, ...],
-    y_strides: tuple[int, ...],
-    itemsize: int,
-    means: Means,
-) -> WeightAdjoint | None:
-    """Plan for split arrays ``(*batch, groups, channels, *spatial, parts)`` of these shapes and strides.
+def weight_adjoint(problem: Problem, means: Means) -> WeightAdjoint | None:
+    """Plan the adjoint in the weights of an adjoint operator: the source is y, and the positions are those of x.
 
-    There is none if it would copy far more samples than it saves time.
+    There is no plan if it would copy far more samples than it saves time.
     """
-    ndim, lanes = len(axes), module.lanes
-    lead = len(x_shape) - ndim - 3
-    groups, parts = x_shape[lead], x_shape[-1]
-    inputs, outputs = x_shape[lead + 1] * parts, y_shape[lead + 1] * parts
-
-    # The plan is that of the correlation whose source is y and whose positions are those of x.
-    splits = _cheapest(axes, inputs, outputs, math.prod(x_shape[: lead + 1]), lanes, means)
+    module, axes, groups, parts = problem.module, problem.axes, problem.groups, problem.parts
+    ndim, lanes, itemsize = len(axes), module.lanes, problem.itemsize
+    outputs, inputs = problem.sources, problem.results
+    y_channel, x_channel = problem.channel_steps
+    y_group, x_group = problem.group_steps
+    splits = _cheapest(problem, means)
     mixed = is_mixed(split.pattern for split in splits)
     # Planes that are multiplied: phases, or sums of them.
     phases_x = math.prod(len(split.pattern.class_of) for split in splits)
@@ -103,7 +91,7 @@ def weight_adjoint(
     columns = module.dot_columns[rows]
     y_block = min(outputs, max(1, (MIXED_PLANES if mixed else PLANES) // phases_y))
 
-    dims = dims_of(splits, x_shape, y_strides, x_strides)
+    dims = dims_of(splits, problem)
     positions = math.prod(dim.split.positions for dim in dims)
     # So many positions that the planes of y that a plane of x meets stay in L2, and in L1 the rows of a tile; and where
     # these are few, the columns that they meet, which were just packed.
@@ -155,7 +143,7 @@ def weight_adjoint(
     x_phase = (inputs if shared else x_block) * x_plane
     x_pitch = boxes.x_pitch
     if boxes.in_place:
-        x_pitch, x_plane, x_size, shared = [dim.result_stride for dim in dims], x_strides[lead + 1], 0, False
+        x_pitch, x_plane, x_size, shared = [dim.result_stride for dim in dims], x_channel, 0, False
     packed = pieces * number * math.prod(padded) * phases_y * y_block
     packed += x_size if shared else pieces * number * x_plane * phases_x * x_block
     if packed > WASTE * work + LITTLE:
@@ -166,8 +154,8 @@ def weight_adjoint(
     y_plane = line_pitch(math.prod(padded) + lanes, itemsize)
     planes_x = module.Planes(
         step=table(dim.split.result_step * dim.result_stride for dim in dims),
-        channel=channel_places(np.arange(inputs), parts, x_strides[lead + 1]),
-        group=x_strides[lead],
+        channel=channel_places(np.arange(inputs), parts, x_channel),
+        group=x_group,
         fetches=FETCHES,
         start=start_x,
         valid=valid_x.ravel(),
@@ -177,8 +165,8 @@ def weight_adjoint(
     )
     planes_y = module.Planes(
         step=table(dim.split.source_step * dim.source_stride for dim in dims),
-        channel=channel_places(np.arange(outputs), parts, y_strides[lead + 1]),
-        group=y_strides[lead],
+        channel=channel_places(np.arange(outputs), parts, y_channel),
+        group=y_group,
         fetches=FETCHES,
         start=start_y,
         valid=valid_y.ravel(),
@@ -335,8 +323,10 @@ def _columns(class_tap: Index, begins: Index, places: Index, most: int) -> tuple
     return class_columns, class_places, table(consecutive)
 
 
-def _cheapest(axes: Sequence[Axis], inputs: int, outputs: int, batch: int, lanes: int, means: Means) -> list[Split]:
+def _cheapest(problem: Problem, means: Means) -> list[Split]:
     """The way to take the axes apart that takes least time."""
+    axes, outputs, inputs, lanes = problem.axes, problem.sources, problem.results, problem.module.lanes
+    batch = problem.images * problem.groups
     splits = [split_axis(axis, "adjoint") for axis in axes]
 
     def cost(splits: list[Split]) -> float:

@@ -35,6 +35,7 @@ from cytconv import (
 )
 from cytconv._geometry import Axis
 from cytconv._phases import split_axis
+from cytconv._problem import Problem, Strided
 from cytconv.kernels import recall, tables
 from cytconv.kernels.tables import run_times
 
@@ -94,6 +95,15 @@ def tables_made(monkeypatch, fresh_plans):
         for name in ("Correlation", "Stencil"):
             monkeypatch.setattr(module, name, noted(getattr(module, name)))
     return made
+
+
+def problem_of(module, axes, source_shape, result_shape):
+    """A forward one, of contiguous arrays."""
+
+    def strided(shape):
+        return Strided(shape, tuple(math.prod(shape[a + 1 :]) for a in range(len(shape))))
+
+    return Problem(module, "forward", axes, strided(source_shape), strided(result_shape))
 
 
 def check(rng, x_shape, w_shape, kwargs, dtype, scale=1):
@@ -817,7 +827,7 @@ def test_a_batch_axis_inside_of_a_line():
     def found(size, stride):
         axes = (Axis(20, 3, 40, stride=stride, low=1),)
         shape, steps = (size, 1, 1, 20, 1), (1, 20 * size, 20 * size, size, 1)
-        return _lines.lines_of(module, "forward", axes, 1, 1, shape, steps, steps, bands=True)
+        return _lines.lines_of(Problem(module, "forward", axes, *[Strided(shape, steps)] * 2), bands=True)
 
     assert found(5, 2).pixels.size == 5
     assert (found(5, 1).pixels.size, found(5, 1).pixels.flat, found(5, 1).extent) == (0, 5, [5 * 40])
@@ -850,8 +860,7 @@ def test_few_positions_make_narrow_bands():
     module = _runtime.kernels(np.dtype("f4"))
     for n in (1, 2, 3, 40):
         axes = (Axis(n + 2, 3, n, low=2), Axis(30, 3, 30, low=1))
-        strides = ((n + 2) * 30, (n + 2) * 30, 30, 1, 1), (n * 30, n * 30, 30, 1, 1)
-        found = _lines.lines_of(module, "forward", axes, 1, 1, (1, 1, n + 2, 30, 1), *strides, bands=True)
+        found = _lines.lines_of(problem_of(module, axes, (1, 1, n + 2, 30, 1), (1, 1, n, 30, 1)), bands=True)
         assert found.rows.band == max(b for b in module.bands[1, 1] if b <= n)
 
 
@@ -876,9 +885,8 @@ def test_lines_are_fetched_once():
 def test_lines_of_weights_have_the_fewest_reads():
     """Four taps with stride 2: two for each phase, of the same two samples if outputs are counted in time."""
     axis = Axis(100, 4, 200, stride=2, low=1)
-    problem = (_runtime.kernels(np.dtype("f4")), "forward", (axis,), 1, 1, (1, 1, 100, 1), (100, 100, 1, 1))
-    strides = (200, 200, 1, 1)
-    aligned, fewest = (_lines.lines_of(*problem, strides, bands=each).rows.reads for each in (True, False))
+    problem = problem_of(_runtime.kernels(np.dtype("f4")), (axis,), (1, 1, 100, 1), (1, 1, 200, 1))
+    aligned, fewest = (_lines.lines_of(problem, bands=each).rows.reads for each in (True, False))
     assert (len(aligned), len(fewest)) == (3, 2)
 
 
@@ -1076,8 +1084,7 @@ def test_scratch_is_bounded(shape):
     x = np.ones((shape[0], 1, *shape[1:]), np.float32)
     y = np.ones((shape[0], 1, 8, *(axis.m for axis in axes)), np.float32)
     module = _runtime.kernels(x.dtype)
-    strides = _direct._strides(x), _direct._strides(y)
-    plan = _correlation.correlation(module, "forward", axes, shape[1], 8, (*x.shape, 1), *strides, 4, "mixed")
+    plan = _correlation.correlation(Problem(module, "forward", axes, Strided.of(x), Strided.of(y)), "mixed")
     positions = 2 * max(module.widths.values()) * module.lanes
     with_halo = positions + 2 * (positions + 1)  # at most a row more on either axis, and the slack of a tile
     assert plan.kernel.scratch_size * 4 < 2 * _boxes.L2_BYTES + 4 * shape[1] * with_halo
@@ -1371,8 +1378,9 @@ def test_folded_kernels_spread_nothing(rng, dtype, value, monkeypatch, fresh_pla
     monkeypatch.setattr(_ways, "LITTLE", -1)
     monkeypatch.setattr(_ways, "GAIN", 100)
     x, w = integers(rng, (19, 23), dtype), integers(rng, (6, 5), dtype)
-    module, axes = _runtime.kernels(x.dtype), (Axis(19, 6, 24), Axis(23, 5, 27))
-    assert _ways.best_way(module, "forward", axes, 1, 1, False, "padded", 1, 1)[0].combines_taps
+    axes, parts = (Axis(19, 6, 24), Axis(23, 5, 27)), x.itemsize // x.real.itemsize
+    problem = problem_of(_runtime.kernels(x.dtype), axes, (1, 1, 19, 23, parts), (1, 1, 24, 27, parts))
+    assert _ways.best_way(problem, "padded").layout.combines_taps
     x[7, 9] = value
     with np.errstate(invalid="ignore"):
         y = reference.conv_transpose(x, w)
@@ -1538,11 +1546,8 @@ def test_scratch_grows_by_the_halo_alone(monkeypatch, fresh_plans):
 
     def scratch(taps):
         shapes = (2, 1, 20, 50, 1), (2, 1, 80, 49 + taps, 1)
-        strides = [tuple(math.prod(shape[a + 1 :]) for a in range(5)) for shape in shapes]
         axes = (Axis(50, taps, 49 + taps, 1, 1, 0),)
-        module = _runtime.kernels(np.dtype(float))
-        return _correlation.correlation(
-            module, "forward", axes, 20, 80, shapes[0], *strides, 8, "plain"
-        ).kernel.scratch_size
+        problem = problem_of(_runtime.kernels(np.dtype(float)), axes, *shapes)
+        return _correlation.correlation(problem, "plain").kernel.scratch_size
 
     assert scratch(6000) - scratch(3000) < 1.2 * 20 * 3000
