@@ -30,12 +30,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
 from ._geometry import Axis
-from ._machine import KIB, L2_BYTES
+from ._machine import FETCHES, KIB, L2_BYTES
 from ._phases import Index, Split, split_axis
 from ._problem import Problem
 from .kernels import tables
@@ -55,6 +55,7 @@ __all__ = [
     "line_pitch",
     "of_axes",
     "pitches",
+    "planes_of",
     "positions_in_cache",
     "reach",
     "result_places",
@@ -81,6 +82,11 @@ class Dim(NamedTuple):
     axis: int  # its number among the axes of the kernel; -1 for batch
     source_stride: int
     result_stride: int
+
+    @property
+    def steps(self) -> tuple[int, int]:
+        """From one position to the next, in the source and in the result."""
+        return self.split.source_step * self.source_stride, self.split.result_step * self.result_stride
 
 
 def dims_of(splits: Sequence[Split], problem: Problem) -> list[Dim]:
@@ -164,6 +170,31 @@ def result_places(dims: Sequence[Dim], phases: Index) -> tuple[Index, Index]:
     """The same for phases of the result."""
     sides = [(axis, stride, s.result_start, s.result_step, s.result_size, s.positions) for s, axis, _, stride in dims]
     return tables.places(phases, sides)
+
+
+def planes_of(
+    problem: Problem,
+    side: Literal[0, 1],
+    dims: Sequence[Dim],
+    places: tuple[Index, Index],
+    pitch: Sizes,
+    channel_pitch: int,
+    phase_pitch: int,
+) -> Any:
+    """What packs boxes of the source (0) or of the result (1), whose phases are at these places, into planes."""
+    start, within = places
+    channels = (problem.sources, problem.results)[side]
+    return problem.module.Planes(
+        step=table(dim.steps[side] for dim in dims),
+        channel=channel_places(np.arange(channels), problem.parts, problem.channel_steps[side]),
+        group=problem.group_steps[side],
+        fetches=FETCHES,
+        start=start,
+        valid=within.ravel(),
+        pitch=table(pitch),
+        channel_pitch=channel_pitch,
+        phase_pitch=phase_pitch,
+    )
 
 
 def channel_places(channel: Index, parts: int, step: int) -> Index:

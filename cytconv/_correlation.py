@@ -29,6 +29,7 @@ from ._boxes import (
     line_pitch,
     of_axes,
     pitches,
+    planes_of,
     positions_in_cache,
     reach,
     result_places,
@@ -38,7 +39,7 @@ from ._boxes import (
 )
 from ._geometry import Axis
 from ._layout import Layout
-from ._machine import COPIED, FETCHES, KIB, L1_BYTES, L2_BYTES, PER_CYCLE, WIDE
+from ._machine import COPIED, KIB, L1_BYTES, L2_BYTES, PER_CYCLE, WIDE
 from ._phases import Index, Split
 from ._problem import Problem
 from ._runtime import workers_for
@@ -89,12 +90,19 @@ class _Boxes:
     """Boxes of positions that fit the caches, and the runs of positions that tiles go along in each."""
 
     dims: list[Dim]
-    box: Sizes
+    extent: Sizes  # of all positions,
+    halo: Sizes
+    box: Sizes  # of those of a box at most,
+    padded: Sizes  # and of what is packed for it
     counts: Sizes  # of boxes along each axis
     flat: int  # the axis from which on positions are one run, junk between rows and all
     times: list[float]  # what all runs of a box take, by the axis from which on they run
     pitch: Sizes  # of what is packed for a box
     plane: int  # from one such plane to the next
+
+    @property
+    def number(self) -> int:
+        return math.prod(self.counts)
 
     def run(self, axis: int) -> int:
         """The length of runs of the axes from this one on."""
@@ -107,137 +115,140 @@ def correlation(problem: Problem, means: Means, unpacked: bool = False) -> Corre
 
     There is no plan if it would copy far more samples than it saves time.
     """
-    module, axes, groups, parts, sources = (
-        problem.module,
-        problem.axes,
-        problem.groups,
-        problem.parts,
-        problem.sources,
-    )
-    ndim, itemsize = len(axes), problem.itemsize
-    source_channel, result_channel = problem.channel_steps
-    source_group, result_group = problem.group_steps
+    groups, sources = problem.groups, problem.sources
     layout, splits, by_rows = best_way(problem, means, unpacked)
-    mixed = layout.mixed
-    met = [1.0 if mixed else share_met(axis, split) for axis, split in zip(axes, splits, strict=True)]
     planes = sources * math.prod(split.pattern.source_phases for split in splits)
     dims = dims_of(splits, problem)
     work = groups * math.prod(dim.split.positions for dim in dims) * int(layout.panel_start[-1])
     workers = 1 if by_rows else workers_for(work)  # which share the boxes
-    boxes = _choose_boxes(layout, dims, met, planes, groups, workers, itemsize)
-    dims, box, counts, pitch, plane = boxes.dims, boxes.box, boxes.counts, boxes.pitch, boxes.plane
-    extent, halo = sizes(dims)
-    padded = grown(box, halo)
-    packed = groups * math.prod(counts) * planes * math.prod(padded)
+    met = [1.0 if layout.mixed else share_met(axis, split) for axis, split in zip(problem.axes, splits, strict=True)]
+    boxes = _choose_boxes(layout, dims, met, planes, groups, workers)
+    packed = groups * boxes.number * planes * math.prod(boxes.padded)
     if packed > WASTE * work + LITTLE:
         return None
-    by_rows = by_rows and math.prod(counts) * planes * plane * itemsize <= PLANES_BYTES
-
-    # Where samples come from, and where rows go.
-    source_start, source_range = source_places(dims, all_phases(tuple(split.source_start.size for split in splits)))
-    row_start, row_range = result_places(dims, layout.row_phase)
-    row_start += channel_places(layout.row_channel, parts, result_channel)
-    block_row, block_range, block_ragged, group_block, widest_block = blocks(row_start, row_range, layout.row_groups)
-    steps = [dim.split.result_step * dim.result_stride for dim in dims]
-    # A block that fills the step from one position to the next is stored in whole lines.
-    whole = widest_block == steps[-1]
-    line = box[-1] * widest_block
-    written = groups * layout.row_channel.size * math.prod(extent) * itemsize
-    past_caches = whole and line * itemsize >= STREAM_LINE and written > STREAM_BYTES
-    places, flat = np.zeros(0, np.intp), boxes.flat
-    if whole and widest_block == 1:
-        places, flat = _panel_places(layout, boxes, row_start, row_range, steps, result_group, past_caches, itemsize)
-
-    number = math.prod(box[:flat])
-    step_size = module.lanes * module.widths[layout.tile]
-    run_pitch = -(-boxes.run(flat) // step_size) * step_size
-    row_pitch = line_pitch(number * run_pitch, itemsize)
-    pitch_of = of_axes(dims, pitch, ndim)
-    segments = layout.segments.copy()
-    segments[:, 1] = layout.segment_plane * plane + layout.segment_offset @ table(pitch_of)
-    source_planes = module.Planes(
-        step=table(dim.split.source_step * dim.source_stride for dim in dims),
-        channel=channel_places(np.arange(sources), parts, source_channel),
-        group=source_group,
-        fetches=FETCHES,
-        start=source_start,
-        valid=source_range.ravel(),
-        pitch=table(pitch),
-        channel_pitch=plane,
-        phase_pitch=plane if mixed else sources * plane,  # mixed, a channel at a time
-    )
-    plane_sums = row_sums = None
-    if mixed:
-        place = read_places(splits, plane, pitch_of)
-        plane_sums = module.Sums(*plane_terms(layout.patterns), place, reach(padded, pitch), sources * plane)
-        place = np.arange(layout.channel_rows) * row_pitch
-        length = (number - 1) * run_pitch + boxes.run(flat)
-        row_sums = module.Sums(*result_terms(layout.patterns), place, length, row_pitch)
-    kernel = module.Correlation(
-        source_planes,
-        plane_sums,
-        row_sums,
-        tile=layout.tile,
-        copied=COPIED,
-        extent=table(extent),
-        counts=table(counts),
-        unit=table([1] * (len(box) - 1) + [math.gcd(box[-1], CACHE_LINE // itemsize)]),
-        halo=table(halo),
-        pitch=table(pitch),
-        flat=flat,
-        segments=segments.ravel(),
-        segment_range=_segment_range(layout, dims[:flat], met, source_range, sources).ravel(),
-        segment_step=plane if layout.inner < 0 else splits[layout.inner].pattern.tap_step * pitch_of[layout.inner],
-        strip_segment=layout.strips,
-        class_strip=layout.class_strip,
-        group_panel=layout.panels,
-        panel_rows=layout.panel_rows * row_pitch,
-        panel_results=places,
-        panel_start=layout.panel_start,
-        run_pitch=run_pitch,
-        row_pitch=row_pitch,
-        row_place=layout.row_place * row_pitch,
-        result_step=table(steps),
-        result_group=result_group,
-        results=problem.results,
-        group_row=layout.row_groups,
-        most_stored=layout.stored,
-        group_block=group_block,
-        block_row=block_row,
-        block_range=block_range.ravel(),
-        block_ragged=block_ragged,
-        block_filled=_filled(layout, block_row, steps[-1]),
-        row_result=row_start,
-        row_range=row_range[:, -1].ravel(),
-        row_channel=layout.row_channel,
-        source_size=planes * plane,
-        sample_size=(len(source_start) + 1) * plane if mixed else 0,
-        result_size=(layout.widest + 1 + layout.zeros) * row_pitch,
-        zeros=layout.zeros,
-        stored_size=layout.stored * row_pitch if mixed else 0,
-        channel_rows=layout.channel_rows,
+    by_rows = by_rows and boxes.number * planes * boxes.plane * problem.itemsize <= PLANES_BYTES
+    flat, stores = _stores(problem, layout, boxes)
+    kernel = problem.module.Correlation(
         by_rows=by_rows,
         check=layout.combines_taps,
-        past_caches=past_caches,
-        line_size=line if whole and (past_caches or block_ragged.any()) else 0,
+        **_reads(problem, layout, splits, boxes, flat, planes, met),
+        **_rows(layout, boxes, flat),
+        **stores,
     )
     pieces = groups * (layout.row_groups.size - 1)
     return Correlation(
         layout,
         kernel,
-        tasks=pieces if by_rows else math.prod(counts) * pieces,
+        tasks=pieces if by_rows else boxes.number * pieces,
         work=work,
         packed=packed,
         covers=all(split.covers for split in splits),
-        mixed=mixed,
+        mixed=layout.mixed,
     )
 
 
-def _choose_boxes(
-    layout: Layout, dims: list[Dim], met: list[float], planes: int, groups: int, workers: int, itemsize: int
-) -> _Boxes:
+def _reads(
+    problem: Problem, layout: Layout, splits: list[Split], boxes: _Boxes, flat: int, planes: int, met: list[float]
+) -> dict[str, Any]:
+    """Tables of how a box of the source becomes planes, and which of these the rows of results read."""
+    module, sources, dims, box, plane = problem.module, problem.sources, boxes.dims, boxes.box, boxes.plane
+    phases = tuple(split.source_start.size for split in splits)
+    pitch_of = of_axes(dims, boxes.pitch, len(splits))
+    start, within = places = source_places(dims, all_phases(phases))
+    plane_sums = None
+    if layout.mixed:
+        read = read_places(splits, plane, pitch_of)
+        plane_sums = module.Sums(*plane_terms(layout.patterns), read, reach(boxes.padded, boxes.pitch), sources * plane)
+    segments = layout.segments.copy()
+    segments[:, 1] = layout.segment_plane * plane + layout.segment_offset @ table(pitch_of)
+    return {
+        # Mixed, a channel at a time.
+        "planes": planes_of(problem, 0, dims, places, boxes.pitch, plane, plane if layout.mixed else sources * plane),
+        "plane_sums": plane_sums,
+        "source_size": planes * plane,
+        "sample_size": (start.size + 1) * plane if layout.mixed else 0,
+        "extent": table(boxes.extent),
+        "counts": table(boxes.counts),
+        "unit": table([1] * (len(box) - 1) + [math.gcd(box[-1], CACHE_LINE // problem.itemsize)]),
+        "halo": table(boxes.halo),
+        "pitch": table(boxes.pitch),
+        "flat": flat,
+        "segments": segments.ravel(),
+        "segment_range": _segment_range(layout, dims[:flat], met, within, sources).ravel(),
+        "segment_step": plane if layout.inner < 0 else splits[layout.inner].pattern.tap_step * pitch_of[layout.inner],
+        "strip_segment": layout.strips,
+        "class_strip": layout.class_strip,
+        "copied": COPIED,
+    }
+
+
+def _rows(layout: Layout, boxes: _Boxes, flat: int) -> dict[str, Any]:
+    """Tables of the rows that tiles write, and of their sums, in scratch memory."""
+    module = layout.key.module
+    number = math.prod(boxes.box[:flat])
+    step_size = module.lanes * module.widths[layout.tile]
+    run_pitch = -(-boxes.run(flat) // step_size) * step_size
+    row_pitch = line_pitch(number * run_pitch, module.vector_bytes // module.lanes)
+    row_sums = None
+    if layout.mixed:
+        place = np.arange(layout.channel_rows) * row_pitch
+        length = (number - 1) * run_pitch + boxes.run(flat)
+        row_sums = module.Sums(*result_terms(layout.patterns), place, length, row_pitch)
+    return {
+        "row_sums": row_sums,
+        "tile": layout.tile,
+        "group_panel": layout.panels,
+        "panel_start": layout.panel_start,
+        "panel_rows": layout.panel_rows * row_pitch,
+        "run_pitch": run_pitch,
+        "row_pitch": row_pitch,
+        "row_place": layout.row_place * row_pitch,
+        "channel_rows": layout.channel_rows,
+        "zeros": layout.zeros,
+        "result_size": (layout.widest + 1 + layout.zeros) * row_pitch,
+        "stored_size": layout.stored * row_pitch if layout.mixed else 0,
+    }
+
+
+def _stores(problem: Problem, layout: Layout, boxes: _Boxes) -> tuple[int, dict[str, Any]]:
+    """The axis from which on tiles run, and tables of where in the result rows go."""
+    dims, box, itemsize = boxes.dims, boxes.box, problem.itemsize
+    steps = [dim.steps[1] for dim in dims]
+    row_start, row_range = result_places(dims, layout.row_phase)
+    row_start += channel_places(layout.row_channel, problem.parts, problem.channel_steps[1])
+    block_row, block_range, block_ragged, group_block, widest = blocks(row_start, row_range, layout.row_groups)
+    # A block that fills the step from one position to the next is stored in whole lines.
+    whole = widest == steps[-1]
+    line = box[-1] * widest
+    written = problem.groups * layout.row_channel.size * math.prod(boxes.extent) * itemsize
+    past_caches = whole and line * itemsize >= STREAM_LINE and written > STREAM_BYTES
+    places, flat = np.zeros(0, np.intp), boxes.flat
+    if whole and widest == 1:
+        places, flat = _panel_places(problem, layout, boxes, row_start, row_range, past_caches)
+    return flat, {
+        "panel_results": places,
+        "result_step": table(steps),
+        "result_group": problem.group_steps[1],
+        "results": problem.results,
+        "group_row": layout.row_groups,
+        "most_stored": layout.stored,
+        "row_result": row_start,
+        "row_range": row_range[:, -1].ravel(),
+        "row_channel": layout.row_channel,
+        "group_block": group_block,
+        "block_row": block_row,
+        "block_range": block_range.ravel(),
+        "block_ragged": block_ragged,
+        "block_filled": _filled(layout, block_row, steps[-1]),
+        "past_caches": past_caches,
+        "line_size": line if whole and (past_caches or block_ragged.any()) else 0,
+    }
+
+
+def _choose_boxes(layout: Layout, dims: list[Dim], met: list[float], planes: int, groups: int, workers: int) -> _Boxes:
     """The order of the axes and the boxes that take least time, shared by so many workers."""
     module = layout.key.module
+    itemsize = module.vector_bytes // module.lanes
     lanes, vectors = module.lanes, module.widths[layout.tile]
     multiplied = int(layout.panel_start[-1])
     row_groups = layout.row_groups.size - 1
@@ -270,7 +281,10 @@ def _choose_boxes(
     padded = grown(box, halo)
     return _Boxes(
         dims,
+        extent,
+        halo,
         box,
+        padded,
         counts=[-(-size // part) for size, part in zip(extent, box, strict=True)],
         flat=flat,
         times=times_of(dims, box),
@@ -282,14 +296,7 @@ def _choose_boxes(
 
 
 def _panel_places(
-    layout: Layout,
-    boxes: _Boxes,
-    row_start: Index,
-    row_range: Index,
-    steps: Sizes,
-    group_step: int,
-    past_caches: bool,
-    itemsize: int,
+    problem: Problem, layout: Layout, boxes: _Boxes, row_start: Index, row_range: Index, past_caches: bool
 ) -> tuple[Index, int]:
     """Where in the result tiles write their sums (see `panel_results`), and the axis from which on they run for that.
 
@@ -300,12 +307,12 @@ def _panel_places(
     if layout.combines_taps or layout.zeros:
         return nowhere
     module, rows = layout.key.module, layout.row_channel.size
-    lanes, vectors, cache_line = module.lanes, module.widths[layout.tile], CACHE_LINE // itemsize
-    box, (extent, _) = boxes.box, sizes(boxes.dims)
+    lanes, vectors, cache_line = module.lanes, module.widths[layout.tile], CACHE_LINE // problem.itemsize
+    box, extent, steps = boxes.box, boxes.extent, [dim.steps[1] for dim in boxes.dims]
     gapless = first_gapless(box, boxes.pitch, steps, boxes.flat)
     length = boxes.run(gapless)
     longer = boxes.times[gapless] / boxes.times[boxes.flat] - 1 + (UNALIGNED if length % lanes else 0)
-    offsets = [*steps[:-1], group_step, extent[-1], box[-1] if boxes.counts[-1] > 1 else 0]
+    offsets = [*steps[:-1], problem.group_steps[1], extent[-1], box[-1] if boxes.counts[-1] > 1 else 0]
     aligned: bool = module.past_caches and not (any(n % cache_line for n in offsets) or (row_start % cache_line).any())
     fits = length % lanes == 0 or length >= lanes * vectors
     cycles = int(layout.panel_start[-1]) / PER_CYCLE

@@ -393,8 +393,7 @@ def tables_of(
     row_place += rows.row_channel * lines.channel_steps[1] + first
     line_place += rows.line_channel * lines.channel_steps[0]
     ahead = ahead if FETCHES and outer else 0
-    source_step = [dim.split.source_step * dim.source_stride for dim in outer]
-    result_step = [dim.split.result_step * dim.result_stride for dim in outer]
+    source_step, result_step = ([dim.steps[side] for dim in outer] for side in (0, 1))
     return {
         "streams": S,
         "result_streams": R,

@@ -18,19 +18,19 @@ from ._boxes import (
     Sizes,
     all_phases,
     arranged,
-    channel_places,
     dims_of,
     grown,
     line_pitch,
     of_axes,
     pitches,
+    planes_of,
     reach,
     result_places,
     sizes,
     source_places,
     table,
 )
-from ._machine import FETCHES, PER_CYCLE, WIDE
+from ._machine import PER_CYCLE, WIDE
 from ._phases import Index, Matrix, Pattern, Split, is_mixed, split_axis, spread
 from ._problem import Problem
 from ._runtime import workers_for
@@ -78,8 +78,6 @@ def weight_adjoint(problem: Problem, means: Means) -> WeightAdjoint | None:
     module, axes, groups, parts = problem.module, problem.axes, problem.groups, problem.parts
     ndim, lanes, itemsize = len(axes), module.lanes, problem.itemsize
     outputs, inputs = problem.sources, problem.results
-    y_channel, x_channel = problem.channel_steps
-    y_group, x_group = problem.group_steps
     splits = _cheapest(problem, means)
     mixed = is_mixed(split.pattern for split in splits)
     # Planes that are multiplied: phases, or sums of them.
@@ -143,44 +141,24 @@ def weight_adjoint(problem: Problem, means: Means) -> WeightAdjoint | None:
     x_phase = (inputs if shared else x_block) * x_plane
     x_pitch = boxes.x_pitch
     if boxes.in_place:
-        x_pitch, x_plane, x_size, shared = [dim.result_stride for dim in dims], x_channel, 0, False
+        x_pitch, x_plane, x_size, shared = [dim.result_stride for dim in dims], problem.channel_steps[1], 0, False
     packed = pieces * number * math.prod(padded) * phases_y * y_block
     packed += x_size if shared else pieces * number * x_plane * phases_x * x_block
     if packed > WASTE * work + LITTLE:
         return None
 
-    start_x, valid_x = result_places(dims, all_phases(tuple(split.result_start.size for split in splits)))
-    start_y, valid_y = source_places(dims, all_phases(tuple(split.source_start.size for split in splits)))
+    places_x = result_places(dims, all_phases(tuple(split.result_start.size for split in splits)))
+    places_y = source_places(dims, all_phases(tuple(split.source_start.size for split in splits)))
     y_plane = line_pitch(math.prod(padded) + lanes, itemsize)
-    planes_x = module.Planes(
-        step=table(dim.split.result_step * dim.result_stride for dim in dims),
-        channel=channel_places(np.arange(inputs), parts, x_channel),
-        group=x_group,
-        fetches=FETCHES,
-        start=start_x,
-        valid=valid_x.ravel(),
-        pitch=table(x_pitch),
-        channel_pitch=x_plane,
-        phase_pitch=x_plane if mixed else x_phase,
-    )
-    planes_y = module.Planes(
-        step=table(dim.split.source_step * dim.source_stride for dim in dims),
-        channel=channel_places(np.arange(outputs), parts, y_channel),
-        group=y_group,
-        fetches=FETCHES,
-        start=start_y,
-        valid=valid_y.ravel(),
-        pitch=table(y_pitch),
-        channel_pitch=y_plane,
-        phase_pitch=y_plane if mixed else y_block * y_plane,
-    )
+    planes_x = planes_of(problem, 1, dims, places_x, x_pitch, x_plane, x_plane if mixed else x_phase)
+    planes_y = planes_of(problem, 0, dims, places_y, y_pitch, y_plane, y_plane if mixed else y_block * y_plane)
     sums_x = sums_y = sums_w = None
     channel_step, tap_step, row_step = size, 1, outputs * size
     pitch_of = of_axes(dims, y_pitch, ndim)
     if mixed:
         patterns = tuple(split.pattern for split in splits)
         sums_x = module.Sums(
-            *transposed(result_terms(patterns), phases_x), np.arange(len(start_x)) * x_plane, x_plane, x_phase
+            *transposed(result_terms(patterns), phases_x), np.arange(len(places_x[0])) * x_plane, x_plane, x_phase
         )
         sums_y = module.Sums(*plane_terms(patterns), read_places(splits, y_plane, pitch_of), y_plane, y_block * y_plane)
         # Sums of taps become taps line by line, each line having a number for each channel of y.

@@ -156,8 +156,8 @@ class TestEveryWay:
     @pytest.mark.parametrize("fetches", [False, True])
     def test_on_other_cpus(self, rng, x_shape, w_shape, kwargs, dtype, fetches, monkeypatch, fresh_plans):
         """That fetch what comes next by themselves or do not, and copy strips for the fewest panels or never."""
+        monkeypatch.setattr(_boxes, "FETCHES", fetches)
         for module in (_correlation, _weights):
-            monkeypatch.setattr(module, "FETCHES", fetches)
             monkeypatch.setattr(module, "PER_CYCLE", 1 + fetches)
         monkeypatch.setattr(_correlation, "COPIED", int(fetches))
         check(rng, x_shape, w_shape, kwargs, dtype)
