@@ -7,7 +7,7 @@ import operator
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -75,144 +75,161 @@ def weight_adjoint(problem: Problem, means: Means) -> WeightAdjoint | None:
 
     There is no plan if it would copy far more samples than it saves time.
     """
-    module, axes, groups, parts = problem.module, problem.axes, problem.groups, problem.parts
-    ndim, lanes, itemsize = len(axes), module.lanes, problem.itemsize
-    outputs, inputs = problem.sources, problem.results
     splits = _cheapest(problem, means)
-    mixed = is_mixed(split.pattern for split in splits)
-    # Planes that are multiplied: phases, or sums of them.
-    phases_x = math.prod(len(split.pattern.class_of) for split in splits)
-    phases_y = math.prod(split.pattern.source_phases for split in splits)
-
-    tiles = [t for t in TILES if t < 6 or module.vector_bytes == 64]
-    rows = min(tiles, key=lambda t: -(-inputs // t) * t / TILES[t])
-    columns = module.dot_columns[rows]
-    y_block = min(outputs, max(1, (MIXED_PLANES if mixed else PLANES) // phases_y))
-
-    dims = dims_of(splits, problem)
-    positions = math.prod(dim.split.positions for dim in dims)
-    # So many positions that the planes of y that a plane of x meets stay in L2, and in L1 the rows of a tile; and where
-    # these are few, the columns that they meet, which were just packed.
-    outer = groups * -(-outputs // y_block)
-    read_at_once = rows + (1 if rows == 6 else min(columns, y_block * phases_y))
-    most = min(
-        SOURCE_BYTES // (y_block * -(-phases_y // phases_x) * itemsize),
-        STRIP_BYTES // (read_at_once * itemsize),
-        positions,
-    )
-    kernel_size = tuple(axis.taps for axis in axes)
+    kernel_size = tuple(axis.taps for axis in problem.axes)
     products = _products(tuple(split.pattern for split in splits), kernel_size)
-    multiplied = inputs * outputs * products.row.size
-    work = groups * multiplied * positions
-    planes = outputs * phases_y + inputs * phases_x
-    sums = groups * inputs * outputs * products.sums
-    blocks = outer * (FEW_TASKS if inputs * phases_x > 2 * y_block * phases_y else 1)
-    # Two shares at least, if what is packed is as much on either side and the sums of both may take memory; not as many
-    # as there are CPUs, on which the bits of the result would depend.
-    workers = 2 if 2 * sums * itemsize <= SUM_BYTES else 1
-    boxes = _choose_boxes(
-        dims,
-        max(most, 4 * lanes),
-        lanes,
-        cycles=multiplied / PER_CYCLE,
-        planes=planes,
-        blocks=blocks,
-        workers=workers,
-        contiguous=not mixed and parts == 1,
-    )
-    dims, box, flat, padded, y_pitch = boxes.dims, boxes.box, boxes.flat, boxes.padded, boxes.y_pitch
-
-    # The work comes in shares of the positions, whose sums take memory, and where these are few in blocks of channels.
-    counts = [-(-size // part) for size, part in zip(sizes(dims)[0], box, strict=True)]
-    number, size = math.prod(counts), products.sums
-    most_shares = min(number, SUM_BYTES // max(sums * itemsize, 1))
-    shares = max(1, min(most_shares, -(-SHARES // outer)))
-    channels = max(1, CHANNELS // phases_x)
-    # More CPUs get more blocks, which changes no sum, if each has more to multiply than to pack.
-    enough = PACKING * lanes * PER_CYCLE * phases_y // max(products.row.size, 1)
-    more = min(-(-workers_for(work) // (outer * shares)), inputs // max(enough, 1))
-    parts_x = max(-(-inputs // channels), -(-FEW_TASKS // (outer * shares)), more)
-    x_block = -(-inputs // (rows * parts_x)) * rows
-    pieces = outer * -(-inputs // x_block)
-    # One vector more than there are positions, where margins are written (`clear_margin` in kernels/pack.pxi).
-    x_plane = line_pitch(math.prod(box[:flat]) * boxes.run_pitch + lanes, itemsize)
-    x_size = groups * number * inputs * phases_x * x_plane
-    shared = outputs > y_block and x_size * itemsize <= SHARED_BYTES
-    x_phase = (inputs if shared else x_block) * x_plane
-    x_pitch = boxes.x_pitch
-    if boxes.in_place:
-        x_pitch, x_plane, x_size, shared = [dim.result_stride for dim in dims], problem.channel_steps[1], 0, False
-    packed = pieces * number * math.prod(padded) * phases_y * y_block
-    packed += x_size if shared else pieces * number * x_plane * phases_x * x_block
-    if packed > WASTE * work + LITTLE:
+    tile = _tile(problem, products)
+    boxes = _choose_boxes(problem, products, tile, dims_of(splits, problem))
+    work = problem.groups * problem.results * problem.sources * products.row.size * math.prod(boxes.extent)
+    cut = _cut(problem, products, tile, boxes, work)
+    if cut.packed > WASTE * work + LITTLE:
         return None
-
-    places_x = result_places(dims, all_phases(tuple(split.result_start.size for split in splits)))
-    places_y = source_places(dims, all_phases(tuple(split.source_start.size for split in splits)))
-    y_plane = line_pitch(math.prod(padded) + lanes, itemsize)
-    planes_x = planes_of(problem, 1, dims, places_x, x_pitch, x_plane, x_plane if mixed else x_phase)
-    planes_y = planes_of(problem, 0, dims, places_y, y_pitch, y_plane, y_plane if mixed else y_block * y_plane)
-    sums_x = sums_y = sums_w = None
-    channel_step, tap_step, row_step = size, 1, outputs * size
-    pitch_of = of_axes(dims, y_pitch, ndim)
-    if mixed:
-        patterns = tuple(split.pattern for split in splits)
-        sums_x = module.Sums(
-            *transposed(result_terms(patterns), phases_x), np.arange(len(places_x[0])) * x_plane, x_plane, x_phase
-        )
-        sums_y = module.Sums(*plane_terms(patterns), read_places(splits, y_plane, pitch_of), y_plane, y_block * y_plane)
-        # Sums of taps become taps line by line, each line having a number for each channel of y.
-        channel_step, tap_step, row_step = 1, inputs * outputs, outputs
-        terms = transposed(kron(list(zip(products.kernels, kernel_size, strict=True))), math.prod(kernel_size))
-        pitch = -(-outputs // lanes) * lanes
-        sums_w = module.Sums(*terms, np.arange(size) * tap_step, outputs, pitch)
-
-    channel = np.arange(y_block)[:, None]
-    begins = channel * y_plane + products.phase * (y_block * y_plane) + products.offset @ table(pitch_of)
-    places = channel * channel_step + products.tap * tap_step
-    class_columns, class_places, consecutive = _columns(products.class_tap, begins, places, columns)
-    kernel = module.WeightAdjoint(
-        planes_x,
-        planes_y,
-        sums_x,
-        sums_y,
-        sums_w,
-        parts=parts,
-        groups=groups,
-        rows=rows,
-        sums=size,
+    kernel = problem.module.WeightAdjoint(
+        parts=problem.parts,
+        groups=problem.groups,
         taps=math.prod(kernel_size),
-        few=products.row.size < size or not products.row.size,
-        box=table(box),
-        counts=table(counts),
-        x_padded=table(boxes.x_padded),
-        y_padded=table(padded),
-        runs=_runs(box[:flat], x_pitch[:flat], y_pitch[:flat], -(-boxes.run // lanes)),
-        columns=np.concatenate(class_columns),
-        places=np.concatenate(class_places),
-        class_taps=np.diff(products.class_tap),
-        class_column=np.cumsum([0, *map(len, class_columns)]),
-        class_consecutive=consecutive,
-        row_step=row_step,
-        channel_step=channel_step,
-        shares=shares,
-        boxes=number,
-        x_block=x_block,
-        y_block=y_block,
-        x_planes=phases_x,
-        y_planes=phases_y,
-        x_plane=x_plane,
-        x_phase=x_phase,
-        shared=shared,
-        x_in_place=boxes.in_place,
-        y_plane=y_plane,
+        **_packs(problem, splits, products, tile, boxes, cut),
+        **_multiplies(problem, kernel_size, products, tile, boxes, cut),
     )
     return WeightAdjoint(
         kernel,
-        tasks=pieces * shares,
+        tasks=cut.pieces * cut.shares,
         work=work,
-        memory=kernel.scratch_size + sums * shares + (x_size if shared else 0),
+        memory=kernel.scratch_size + cut.sums * cut.shares + (cut.x_size if cut.shared else 0),
     )
+
+
+class _Tile(NamedTuple):
+    """A register tile, whose rows are channels of x; its columns are taps of channels of y."""
+
+    rows: int
+    columns: int
+    y_block: int  # channels of y in a task
+
+
+def _tile(problem: Problem, products: _Products) -> _Tile:
+    module, inputs = problem.module, problem.results
+    tiles = [t for t in TILES if t < 6 or module.vector_bytes == 64]
+    rows = min(tiles, key=lambda t: -(-inputs // t) * t / TILES[t])
+    planes = MIXED_PLANES if products.mixed else PLANES
+    return _Tile(rows, module.dot_columns[rows], min(problem.sources, max(1, planes // products.y_planes)))
+
+
+class _Cut(NamedTuple):
+    """The work cut into tasks: shares of the positions, whose sums take memory, and blocks of channels of each."""
+
+    sums: int  # of a share, numbers of all groups
+    shares: int
+    x_block: int  # channels of x in a task
+    pieces: int  # pairs of blocks, of all groups
+    x_pitch: Sizes  # how x lies in its planes, or in its array if it is read there:
+    x_plane: int  # from one channel to the next,
+    x_phase: int  # and from one phase
+    x_size: int  # numbers of all planes of x, in all boxes,
+    shared: bool  # and whether tasks share them
+    packed: int  # samples copied, padding included
+
+
+def _cut(problem: Problem, products: _Products, tile: _Tile, boxes: _Boxes, work: int) -> _Cut:
+    groups, inputs, outputs = problem.groups, problem.results, problem.sources
+    lanes, itemsize = problem.module.lanes, problem.itemsize
+    rows, _, y_block = tile
+    sums = groups * inputs * outputs * products.sums
+    outer = groups * -(-outputs // y_block)
+    most_shares = min(boxes.number, SUM_BYTES // max(sums * itemsize, 1))
+    shares = max(1, min(most_shares, -(-SHARES // outer)))
+    # Where there are few shares, there are several blocks of x; more CPUs get more, which changes no sum, if each has
+    # more to multiply than to pack.
+    channels = max(1, CHANNELS // products.x_planes)
+    enough = PACKING * lanes * PER_CYCLE * products.y_planes // max(products.row.size, 1)
+    more = min(-(-workers_for(work) // (outer * shares)), inputs // max(enough, 1))
+    parts = max(-(-inputs // channels), -(-FEW_TASKS // (outer * shares)), more)
+    x_block = -(-inputs // (rows * parts)) * rows
+    pieces = outer * -(-inputs // x_block)
+    # One vector more than there are positions, where margins are written (`clear_margin` in kernels/pack.pxi).
+    x_pitch, x_plane = boxes.x_pitch, line_pitch(math.prod(boxes.box[: boxes.flat]) * boxes.run_pitch + lanes, itemsize)
+    x_size = groups * boxes.number * inputs * products.x_planes * x_plane
+    shared = outputs > y_block and x_size * itemsize <= SHARED_BYTES
+    x_phase = (inputs if shared else x_block) * x_plane
+    if boxes.in_place:
+        x_pitch, x_plane = [dim.result_stride for dim in boxes.dims], problem.channel_steps[1]
+        x_size, shared = 0, False
+    packed = pieces * boxes.number * math.prod(boxes.padded) * products.y_planes * y_block
+    packed += x_size if shared else pieces * boxes.number * x_plane * products.x_planes * x_block
+    return _Cut(sums, shares, x_block, pieces, x_pitch, x_plane, x_phase, x_size, shared, packed)
+
+
+def _packs(
+    problem: Problem, splits: list[Split], products: _Products, tile: _Tile, boxes: _Boxes, cut: _Cut
+) -> dict[str, Any]:
+    """Tables of how boxes of both arrays become planes."""
+    dims, x_plane, y_plane, y_phase = boxes.dims, cut.x_plane, boxes.y_plane, tile.y_block * boxes.y_plane
+    x_places = result_places(dims, all_phases(tuple(split.result_start.size for split in splits)))
+    y_places = source_places(dims, all_phases(tuple(split.source_start.size for split in splits)))
+    x_sums = y_sums = None
+    if products.mixed:
+        patterns = tuple(split.pattern for split in splits)
+        x_terms, x_read = transposed(result_terms(patterns), products.x_planes), np.arange(len(x_places[0])) * x_plane
+        x_sums = problem.module.Sums(*x_terms, x_read, x_plane, cut.x_phase)
+        y_read = read_places(splits, y_plane, of_axes(dims, boxes.y_pitch, len(splits)))
+        y_sums = problem.module.Sums(*plane_terms(patterns), y_read, y_plane, y_phase)
+    mixed = products.mixed  # then a channel at a time
+    return {
+        "x": planes_of(problem, 1, dims, x_places, cut.x_pitch, x_plane, x_plane if mixed else cut.x_phase),
+        "y": planes_of(problem, 0, dims, y_places, boxes.y_pitch, y_plane, y_plane if mixed else y_phase),
+        "x_sums": x_sums,
+        "y_sums": y_sums,
+        "box": table(boxes.box),
+        "counts": table(boxes.counts),
+        "boxes": boxes.number,
+        "x_padded": table(boxes.x_padded),
+        "y_padded": table(boxes.padded),
+        "x_block": cut.x_block,
+        "y_block": tile.y_block,
+        "x_planes": products.x_planes,
+        "y_planes": products.y_planes,
+        "x_plane": x_plane,
+        "y_plane": y_plane,
+        "x_phase": cut.x_phase,
+        "shared": cut.shared,
+        "x_in_place": boxes.in_place,
+    }
+
+
+def _multiplies(
+    problem: Problem, kernel_size: tuple[int, ...], products: _Products, tile: _Tile, boxes: _Boxes, cut: _Cut
+) -> dict[str, Any]:
+    """Tables of which planes are multiplied, and where the sums go."""
+    inputs, outputs, lanes = problem.results, problem.sources, problem.module.lanes
+    w_sums = None
+    channel_step, tap_step, row_step = products.sums, 1, outputs * products.sums
+    if products.mixed:
+        # Sums of taps become taps line by line, each line having a number for each channel of y.
+        channel_step, tap_step, row_step = 1, inputs * outputs, outputs
+        terms = transposed(kron(list(zip(products.kernels, kernel_size, strict=True))), math.prod(kernel_size))
+        places = np.arange(products.sums) * tap_step
+        w_sums = problem.module.Sums(*terms, places, outputs, -(-outputs // lanes) * lanes)
+    channel = np.arange(tile.y_block)[:, None]
+    offset = products.offset @ table(of_axes(boxes.dims, boxes.y_pitch, len(kernel_size)))
+    begins = channel * boxes.y_plane + products.phase * (tile.y_block * boxes.y_plane) + offset
+    places = channel * channel_step + products.tap * tap_step
+    columns, column_places, consecutive = _columns(products.class_tap, begins, places, tile.columns)
+    outer = slice(boxes.flat)
+    return {
+        "w_sums": w_sums,
+        "rows": tile.rows,
+        "sums": products.sums,
+        "few": products.row.size < products.sums or not products.row.size,
+        "runs": _runs(boxes.box[outer], cut.x_pitch[outer], boxes.y_pitch[outer], -(-boxes.run // lanes)),
+        "columns": np.concatenate(columns),
+        "places": np.concatenate(column_places),
+        "class_taps": np.diff(products.class_tap),
+        "class_column": np.cumsum([0, *map(len, columns)]),
+        "class_consecutive": consecutive,
+        "row_step": row_step,
+        "channel_step": channel_step,
+        "shares": cut.shares,
+    }
 
 
 @dataclass(frozen=True)
@@ -220,7 +237,9 @@ class _Boxes:
     """Boxes of positions, and how they lie in the planes of both arrays."""
 
     dims: list[Dim]
-    box: Sizes
+    extent: Sizes  # of all positions,
+    box: Sizes  # of those of a box at most,
+    counts: Sizes  # and how many boxes there are along each axis
     flat: int  # the axis from which on positions are one run in both, junk between rows and all: there x is zero
     in_place: bool  # whether x is read where it lies
     run: int  # positions of a run
@@ -229,16 +248,34 @@ class _Boxes:
     x_pitch: Sizes
     padded: Sizes  # and for one of y
     y_pitch: Sizes
+    y_plane: int  # from one plane of y to the next
+
+    @property
+    def number(self) -> int:
+        return math.prod(self.counts)
 
 
-def _choose_boxes(
-    dims: list[Dim], most: int, lanes: int, cycles: float, planes: int, blocks: int, workers: int, contiguous: bool
-) -> _Boxes:
-    """The boxes that take least time, with so many positions at `most`.
-
-    To multiply a vector of positions takes so many `cycles`; so many `workers` share these `blocks` of channels.  Where
-    the numbers of x are `contiguous` they might be read where they lie.
-    """
+def _choose_boxes(problem: Problem, products: _Products, tile: _Tile, dims: list[Dim]) -> _Boxes:
+    """The boxes that take least time."""
+    inputs, outputs, lanes, itemsize = problem.results, problem.sources, problem.module.lanes, problem.itemsize
+    rows, columns, y_block = tile
+    # So many positions that the planes of y that a plane of x meets stay in L2, and in L1 the rows of a tile; and where
+    # these are few, the columns that they meet, which were just packed.
+    read_at_once = rows + (1 if rows == 6 else min(columns, y_block * products.y_planes))
+    most = min(
+        SOURCE_BYTES // (y_block * -(-products.y_planes // products.x_planes) * itemsize),
+        STRIP_BYTES // (read_at_once * itemsize),
+        math.prod(dim.split.positions for dim in dims),
+    )
+    most = max(most, 4 * lanes)
+    cycles = inputs * outputs * products.row.size / PER_CYCLE
+    planes = outputs * products.y_planes + inputs * products.x_planes
+    blocks = problem.groups * -(-outputs // y_block)
+    blocks *= FEW_TASKS if inputs * products.x_planes > 2 * y_block * products.y_planes else 1
+    # Two shares at least, if what is packed is as much on either side and the sums of both may take memory; not as many
+    # as there are CPUs, on which the bits of the result would depend.
+    sums = problem.groups * inputs * outputs * products.sums
+    workers = 2 if 2 * sums * itemsize <= SUM_BYTES else 1
 
     def vectors_of(box: Sizes, halo: Sizes) -> list[float]:
         return run_times(box, halo, lanes, [1.0] * len(box), 0, 0)
@@ -263,6 +300,7 @@ def _choose_boxes(
         return reach(box[a:], pitch[a:])
 
     # Boxes of x that are one piece of memory, or the cache sets would be far from even, and all of the same size.
+    contiguous = not products.mixed and problem.parts == 1
     even = contiguous and follows(0, pitches(box)) and not any(map(operator.mod, extent, box))
 
     def is_in_place(a: int) -> bool:
@@ -274,7 +312,9 @@ def _choose_boxes(
     run_pitch = -(-max(run(flat), math.prod(padded[flat:])) // lanes) * lanes
     return _Boxes(
         dims,
+        extent,
         box,
+        counts=[-(-size // part) for size, part in zip(extent, box, strict=True)],
         flat=flat,
         in_place=is_in_place(flat),
         run=run(flat),
@@ -283,6 +323,7 @@ def _choose_boxes(
         x_pitch=[*(step * run_pitch for step in pitches(box[:flat])[:flat]), *pitch[flat:]],
         padded=padded,
         y_pitch=pitch,
+        y_plane=line_pitch(math.prod(padded) + lanes, itemsize),
     )
 
 
@@ -344,6 +385,9 @@ class _Products:
     class_tap: Index  # for each plane of x the first product, and their number
     sums: int  # taps of the kernel, or sums
     kernels: list[Matrix | None]  # for each axis: the sums, of taps
+    x_planes: int  # that are multiplied, of a channel: phases, or sums of them
+    y_planes: int
+    mixed: bool  # which this says
 
 
 @lru_cache(maxsize=16)
@@ -361,15 +405,18 @@ def _products(patterns: tuple[Pattern, ...], taps: tuple[int, ...]) -> _Products
     # Few taps in their own order, so that their sums lie side by side; many plane by plane, which are nearer in memory.
     order = np.lexsort((sum_, row)) if row.size <= FEW_TAPS else np.argsort(row, kind="stable")
     row = row[order]
-    number = math.prod(len(pattern.class_of) for pattern in patterns)
+    x_planes = math.prod(len(pattern.class_of) for pattern in patterns)
     return _Products(
         row,
         sum_[order],
         phase[order],
         offset[order],
-        class_tap=np.searchsorted(row, np.arange(number + 1)),
+        class_tap=np.searchsorted(row, np.arange(x_planes + 1)),
         sums=math.prod(sizes),
         kernels=list(kernels),
+        x_planes=x_planes,
+        y_planes=math.prod(pattern.source_phases for pattern in patterns),
+        mixed=is_mixed(patterns),
     )
 
 
