@@ -153,10 +153,9 @@ def conv_transpose(
     (1, 4, 32, 32)
     """
     asked = (stride, padding, output_padding, output_shape, dilation, groups, channels, axes, method, workers)
-    if bias is None and out is None:
-        known: Array | None = recall("conv_transpose", x, w, asked)
-        if known is not None:
-            return known
+    known: Array | None = recall("conv_transpose", x, w, asked, bias, out)
+    if known is not None:
+        return known
     fix = partial(
         Geometry.forward,
         stride=stride,
@@ -232,10 +231,9 @@ def conv(
     array([2., 6.])
     """
     asked = (stride, padding, dilation, groups, channels, axes, method, workers)
-    if bias is None and out is None:
-        known: Array | None = recall("conv", y, w, asked)
-        if known is not None:
-            return known
+    known: Array | None = recall("conv", y, w, asked, bias, out)
+    if known is not None:
+        return known
     fix = partial(
         Geometry.adjoint,
         stride=stride,
@@ -317,10 +315,9 @@ def conv_transpose_adjoint(
     """
     window = (stride, padding, output_padding, output_shape, dilation)
     asked = (input_shape, window, groups, channels, axes, method, workers)
-    if out is None:
-        known: Array | None = recall("conv_transpose_adjoint", y, w, asked)
-        if known is not None:
-            return known
+    known: Array | None = recall("conv_transpose_adjoint", y, w, asked, None, out)
+    if known is not None:
+        return known
     fix = partial(
         Geometry.adjoint,
         input_shape=input_shape,
@@ -399,10 +396,9 @@ def conv_transpose_weight_adjoint(
     """
     window = (stride, padding, output_padding, output_shape, dilation)
     asked = (kernel_shape, window, groups, channels, axes, method, workers)
-    if out is None:
-        known: Array | None = recall("conv_transpose_weight_adjoint", x, y, asked)
-        if known is not None:
-            return known
+    known: Array | None = recall("conv_transpose_weight_adjoint", x, y, asked, None, out)
+    if known is not None:
+        return known
     fix = partial(
         Geometry.weight_adjoint,
         kernel_shape=kernel_shape,
@@ -449,8 +445,8 @@ def _compute(
 
     named = {**dict(zip(arrays, known, strict=True)), name: unknown}
     x, w, y = (named[each] for each in "xwy")
-    if bias is None and out is None and _settled(function, known, asked, chosen, reading, geometry, x, w, y):
-        return result
+    if _settled(function, known, asked, chosen, reading, geometry, x, w, y, bias, out):
+        return result if out is None else out
     x, w, y = (splits[each](native(a, compute)) for each, a in zip("xwy", (x, w, y), strict=True))
     if reading == "weight_adjoint":
         chosen.weight_adjoint(geometry.axes, x, y, w, threads)
@@ -471,20 +467,31 @@ def _settled(
     x: Array,
     w: Array,
     y: Array,
+    bias: ArrayLike | None,
+    out: Array | None,
 ) -> bool:
     """Compute the unknown one of x, w and y by a short way, if there is one; tells whether that was all.
 
     The next call with arguments like these takes it at once, see `cytconv.kernels.recall`.
     """
     unknown = {"forward": y, "adjoint": x, "weight_adjoint": w}[reading]
-    if unknown.dtype.kind == "c" or any(a.dtype != unknown.dtype or not a.flags.aligned for a in known):
+    given = [*known, *(a for a in (bias, out) if a is not None)]
+    if not all(isinstance(a, np.ndarray) and a.dtype == unknown.dtype and a.flags.aligned for a in given):
         return False
     split = geometry.split_x(x), geometry.split_w(w), geometry.split_y(y)
-    call = method.repeat(reading, geometry.axes, *split, unknown.shape, asked[-1])
+    call = method.repeat(reading, geometry.axes, *split, unknown.shape, asked[-1], bias is not None)
     if call is None:
         return False
-    remember(function, known[0], known[1], asked, call)
-    return call(*known, unknown) is not None
+    if function == "conv" and unknown.dtype.kind == "c":
+        call = partial(_with_conjugate, call)  # the methods conjugate in the adjoint, which this is but for that
+    remember(function, known[0], known[1], asked, bias, out, call)
+    return call(*known, unknown, bias) is not None
+
+
+def _with_conjugate(
+    call: Callable[..., Array | None], y: Array, w: Array, result: Array | None, bias: Array | None
+) -> Array | None:
+    return call(y, w.conj(), result, bias)
 
 
 # ---- coercion ----------------------------------------------------------------------------------------

@@ -100,18 +100,20 @@ class Direct:
         y: Array,
         shape: tuple[int, ...],
         workers: SupportsIndex | None,
+        biased: bool,
     ) -> Repeat | None:
-        """What computes a new result of this shape from other numbers in arrays like these, if the kernels can."""
-        if w.dtype.kind == "c" or not w.flags.c_contiguous or is_better_swapped(reading, axes, x, w):
+        """What computes a result of this shape from other numbers in arrays like these, if the kernels can."""
+        if not w.flags.c_contiguous or is_better_swapped(reading, axes, x, w):
             return None
         if reading == "weight_adjoint":
             sums = _weight_plan(axes, x, y, w, cls._means)
             return None if sums is None else Repeat(sums, shape, w.dtype, workers)
         source, result = (x, y) if reading == "forward" else (y, x)
         plan = plan_of(reading, axes, w, source, result, cls._means, unpacked=True)
-        if plan is None:
+        if plan is None or (biased and not plan.covers):
             return None
-        return Repeat(plan, shape, w.dtype, workers, packing=plan.packing(w.shape[0], w.shape[3:]))
+        complex_shape = w.shape if w.dtype.kind == "c" else None
+        return Repeat(plan, shape, w.dtype, workers, plan.packing(w.shape[0], w.shape[3:]), complex_shape)
 
     def repeat_packed(
         self, direction: Direction, x: Array, y: Array, shape: tuple[int, ...], workers: SupportsIndex | None
@@ -170,7 +172,7 @@ class Repeat:
     """One reading of one geometry, settled but for the numbers: ``repeat(source, w)``, or ``repeat(x, y)`` for weights.
 
     Returns None if the numbers are not all finite where they must be.  Weights that are packed already need no second
-    array.  A result that is given must be like the one that would be made.
+    array.  A result that is given must be like the one that there was, and so must a bias.
     """
 
     def __init__(
@@ -180,17 +182,20 @@ class Repeat:
         dtype: np.dtype[Any],
         workers: SupportsIndex | None,
         packing: Any = None,
+        complex_shape: tuple[int, ...] | None = None,
         packed: Array | None = None,
     ) -> None:
         self._run, self._tasks, self._work = plan.kernel.run, plan.tasks, plan.work
         self._shape, self._dtype, self._workers = shape, dtype, workers
-        self._packing, self._packed = packing, packed
+        self._packing, self._complex_shape, self._packed = packing, complex_shape, packed
         self._sums = isinstance(plan, WeightAdjoint)
         self._fill = not (isinstance(plan, WeightAdjoint) or plan.covers)
         self._serial = min(plan.tasks, plan.work // _runtime.WORK_PER_THREAD) < 2
         self._empty = np.empty if math.prod(shape) * dtype.itemsize < _memory.LEAST else _memory.empty
 
-    def __call__(self, a: Array, b: Array | None = None, result: Array | None = None) -> Array | None:
+    def __call__(
+        self, a: Array, b: Array | None = None, result: Array | None = None, bias: Array | None = None
+    ) -> Array | None:
         if result is None:
             result = self._empty(self._shape, self._dtype)
         workers = 1 if self._serial else _runtime.team(_runtime.resolve_workers(self._workers), self._tasks, self._work)
@@ -199,8 +204,11 @@ class Repeat:
         else:
             if self._fill:
                 result[...] = 0
+            if b is not None and self._complex_shape:
+                b = _real_weights(b.reshape(self._complex_shape))
             weights = self._packed if b is None else (self._packing, b)
-            finite = self._run(a, weights, None, result, self._tasks, workers)
+            offsets = None if bias is None else np.ascontiguousarray(bias)
+            finite = self._run(a, weights, offsets, result, self._tasks, workers)
         return result if finite else None
 
 

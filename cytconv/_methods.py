@@ -51,11 +51,12 @@ class Method(Protocol):
         y: Array,
         shape: tuple[int, ...],
         workers: SupportsIndex | None,
+        biased: bool,
     ) -> Callable[..., Array | None] | None:
         """What computes a result of this shape from other numbers in arrays like these, if there is a short way.
 
-        It takes the two arrays that are known, and optionally one for the result, which is a new one otherwise; and
-        returns None if the numbers need the long way after all.
+        It takes the two arrays that are known; one for the result, or None for a new one; and, if it is to be `biased`,
+        a bias for each channel.  It returns None if the numbers need the long way after all.
         """
 
     def repeat_packed(

@@ -11,6 +11,7 @@ from reference import assert_exact, integers
 
 from cytconv import (
     ConvTranspose,
+    _direct,
     _memory,
     conv,
     conv_transpose,
@@ -52,9 +53,9 @@ def test_the_same_as_at_first(rng, arrays, remembered):
 
 def test_the_short_way_is_taken(arrays, remembered):
     asked = ((2, 3), ((1, 0), 1), 0, None, 1, 1, "first", None, "auto", None)
-    assert recall.recall("conv_transpose", *arrays, asked) is None
+    assert recall.recall("conv_transpose", *arrays, asked, None, None) is None
     y = conv_transpose(*arrays, **KWARGS)
-    again = recall.recall("conv_transpose", *arrays, asked)
+    again = recall.recall("conv_transpose", *arrays, asked, None, None)
     assert np.array_equal(again, y)
     assert again is not y
     assert again.flags.c_contiguous
@@ -112,11 +113,102 @@ def test_read_only_arrays(arrays, remembered):
     assert np.array_equal(conv_transpose(x, w, **KWARGS), y)
 
 
+@pytest.fixture
+def short(monkeypatch, remembered):
+    """How many calls took the short way to the end."""
+    taken, repeat = [], _direct.Repeat.__call__
+
+    def counted(self, *arguments):
+        result = repeat(self, *arguments)
+        taken.append(result is not None)
+        return result
+
+    monkeypatch.setattr(_direct.Repeat, "__call__", counted)
+    return taken
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.complex128])
+@pytest.mark.parametrize("channels", ["first", "last"])
+def test_with_a_bias_and_into_an_array(rng, dtype, channels, short):
+    kwargs = {**KWARGS, "channels": channels}
+    shape = (2, 4, 5, 6) if channels == "first" else (2, 5, 6, 4)
+    for n in range(1, 4):
+        x, w = integers(rng, shape, dtype), integers(rng, (4, 3, 3, 4), dtype)
+        bias, bias_in = integers(rng, (3,), dtype), integers(rng, (4,), dtype)
+        y = reference.conv_transpose(x, w, bias=bias, **kwargs)
+        assert_exact(conv_transpose(x, w, bias=bias, **kwargs), y, dtype)
+        strided = np.full((*y.shape, 2), np.nan, dtype)
+        for out in (np.full(y.shape, np.nan, dtype), strided[..., 1]):
+            assert conv_transpose(x, w, bias=bias, out=out, **kwargs) is out
+            assert_exact(out, y, dtype)
+            assert conv_transpose(x, w, out=out, **kwargs) is out
+            assert_exact(out, reference.conv_transpose(x, w, **kwargs), dtype)
+        assert np.isnan(strided[..., 0]).all()
+        y = y.astype(dtype)
+        assert_exact(conv(y, w, bias=bias_in, **kwargs), reference.conv(y, w, bias=bias_in, **kwargs), dtype)
+        adjoint = reference.conv_transpose_adjoint(y, w, input_shape=(5, 6), **kwargs)
+        out = np.full(adjoint.shape, np.nan, dtype)
+        assert conv_transpose_adjoint(y, w, input_shape=(5, 6), out=out, **kwargs) is out
+        assert_exact(out, adjoint, dtype)
+        out = np.full(w.shape, np.nan, dtype)
+        assert conv_transpose_weight_adjoint(x, y, kernel_shape=(3, 4), out=out, **kwargs) is out
+        assert_exact(out, reference.conv_transpose_weight_adjoint(x, y, kernel_shape=(3, 4), **kwargs), dtype)
+        assert short == [True] * (8 * n)
+
+
+def test_phases_without_taps_have_the_bias(short):
+    x, w, bias = np.ones((1, 2, 9)), np.ones((2, 3, 2)), np.array([1.0, 2.0, 3.0])
+    for _ in range(2):
+        y = conv_transpose(x, w, stride=5, bias=bias, channels="first")
+        assert_exact(y, reference.conv_transpose(x, w, stride=5, bias=bias, channels="first"), np.float64)
+        y[...] = np.nan
+        del y
+
+
+def test_errors_are_those_of_the_first_call(arrays, short):
+    """Whatever was remembered, an array that is given is checked."""
+    x, w = arrays
+    y, bias = conv_transpose(x, w, **KWARGS), np.zeros(3)
+    memory = np.zeros(x.size + y.size)
+    inside, out = memory[: x.size].reshape(x.shape), memory[x.size :].reshape(y.shape)
+    overlapping, around = memory[: y.size].reshape(y.shape), memory[-3:]
+    for _ in range(2):
+        conv_transpose(inside, w, bias=bias, out=out, **KWARGS)
+    taken = len(short)
+    with pytest.raises(ValueError, match="overlap x"):
+        conv_transpose(inside, w, bias=bias, out=overlapping, **KWARGS)
+    with pytest.raises(ValueError, match="overlap bias"):
+        conv_transpose(inside, w, bias=around, out=out, **KWARGS)
+    with pytest.raises(ValueError, match="bias of shape"):
+        conv_transpose(inside, w, bias=bias[:2], out=out, **KWARGS)
+    with pytest.raises(TypeError, match="bias of complex128"):
+        conv_transpose(inside, w, bias=bias.astype(complex), out=out, **KWARGS)
+    with pytest.raises(TypeError, match="out of float32"):
+        conv_transpose(inside, w, bias=bias, out=out.astype(np.float32), **KWARGS)
+    out.flags.writeable = False
+    with pytest.raises(ValueError, match="writeable"):
+        conv_transpose(inside, w, bias=bias, out=out, **KWARGS)
+    assert len(short) == taken
+
+
+@pytest.mark.parametrize("bias", [1.5, [1.0, 2.0, 3.0], np.arange(3), np.arange(6.0)[::2], np.float32([1, 2, 3])])
+def test_other_kinds_of_bias(arrays, bias, remembered):
+    x, w = arrays
+    channels = None if isinstance(bias, float) else "first"
+    x, w = (x, w) if channels else (x[0, 0], w[0, 0])
+    kwargs = {**KWARGS, "channels": channels}
+    for _ in range(2):
+        result = conv_transpose(x, w, bias=bias, **kwargs)
+        assert_exact(result, reference.conv_transpose(x, w, bias=np.asarray(bias, float), **kwargs), np.float64)
+
+
 @pytest.mark.parametrize("value", [np.inf, np.nan])
 def test_numbers_that_need_the_long_way(arrays, value, remembered):
     """A call is remembered by its shapes; infinity and NaN come later, and go their own way."""
     x, w = arrays
     y = conv_transpose(x, w, **KWARGS)
+    out, bias = np.empty_like(y), np.arange(3.0)
+    conv_transpose(x, w, bias=bias, out=out, **KWARGS)
     conv_transpose_weight_adjoint(x, y, kernel_shape=(3, 4), **KWARGS)
     w[0, 1, 2, 0] = value
     x[1, 2, 0, 0] = value
@@ -124,6 +216,8 @@ def test_numbers_that_need_the_long_way(arrays, value, remembered):
         expected = reference.conv_transpose(x, w, **KWARGS)
         weights = reference.conv_transpose_weight_adjoint(x, y, kernel_shape=(3, 4), **KWARGS)
     assert_exact(conv_transpose(x, w, **KWARGS), expected, np.float64)
+    assert conv_transpose(x, w, bias=bias, out=out, **KWARGS) is out
+    assert_exact(out, expected + bias[:, None, None], np.float64)
     assert_exact(conv_transpose_weight_adjoint(x, y, kernel_shape=(3, 4), **KWARGS), weights, np.float64)
 
 

@@ -1,10 +1,10 @@
 """Calls that are like an earlier one: what to do is found by the arguments as they came.
 
-To check and normalise arguments takes longer than to convolve a small array.  A call is like an earlier one if both
-arrays have the same shape, strides and dtype, and every other argument is equal and of the same type.
+To check and normalise arguments takes longer than to convolve a small array.  A call is like an earlier one if its
+arrays have the same shapes, strides and dtypes, and every other argument is equal and of the same type.
 """
 
-from numpy import ndarray
+from numpy import may_share_memory, ndarray
 
 cdef enum:
     MOST = 64  # calls to remember: as many as there are plans in the caches of `cytconv._correlation` and its like
@@ -24,24 +24,36 @@ cdef bint _plain(a) except -1:
     return False
 
 
-cdef tuple _key(str reading, a, b, tuple arguments):
+cdef tuple _key(str reading, a, b, tuple arguments, bias, out):
     if type(a) is not ndarray or type(b) is not ndarray:
         return None
     if not (_plain(arguments) and a.flags.aligned and b.flags.aligned):
         return None
-    return reading, a.shape, a.strides, a.dtype, b.shape, b.strides, b.dtype, arguments
+    cdef tuple more = ()
+    for c in (bias, out):
+        if c is not None:
+            if type(c) is not ndarray or not c.flags.aligned:
+                return None
+            more += (c is out, c.shape, c.strides, c.dtype)
+    return reading, a.shape, a.strides, a.dtype, b.shape, b.strides, b.dtype, arguments, more
 
 
-def recall(str reading, a, b, tuple arguments):
+def recall(str reading, a, b, tuple arguments, bias, out):
     """The result, or None: then the call is new, or its numbers need more than the kernels."""
-    key = _key(reading, a, b, arguments)
+    key = _key(reading, a, b, arguments, bias, out)
     call = None if key is None else _calls.get(key)
-    return None if call is None else call(a, b)
+    if call is None:
+        return None
+    if out is not None:
+        for c in (a, b, bias):
+            if not out.flags.writeable or c is not None and may_share_memory(out, c):
+                return None
+    return call(a, b, out, bias)
 
 
-def remember(str reading, a, b, tuple arguments, call):
-    """From now on `recall` calls ``call(a, b)``."""
-    key = _key(reading, a, b, arguments)
+def remember(str reading, a, b, tuple arguments, bias, out, call):
+    """From now on `recall` calls ``call(a, b, out, bias)``."""
+    key = _key(reading, a, b, arguments, bias, out)
     if key is not None:
         if len(_calls) >= MOST:
             forget()
