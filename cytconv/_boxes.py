@@ -94,8 +94,8 @@ def dims_of(splits: Sequence[Split], problem: Problem) -> list[Dim]:
 
     The axes that lie nearest in memory come last, whichever they are, and those with a single position first.
     """
-    lead = problem.lead
-    source, result = ((*a.strides[:lead], *a.strides[lead + 2 : -1]) for a in (problem.source, problem.result))
+    lead = len(problem.batch)
+    source, result = ((*s[:lead], *s[lead + 2 : -1]) for s in (problem.source_strides, problem.result_strides))
     # An axis on which each sample meets one tap and becomes one output is a batch axis.
     alike = [split.is_identity() for split in splits]
     batch = [*zip(problem.batch, source[:lead], result[:lead], strict=True)]

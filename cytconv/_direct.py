@@ -27,7 +27,7 @@ from . import _memory, _runtime, _taps
 from ._correlation import Correlation, correlation, pays_mixed
 from ._geometry import Axis
 from ._phases import Direction, Reading
-from ._problem import Problem, Strided, parts_in
+from ._problem import Problem, parts_in
 from ._stencil import Stencil, stencil
 from ._ways import LITTLE, MAX_ROWS, Means, is_wasteful
 from ._weight_lines import weight_lines
@@ -225,7 +225,7 @@ def plan_of(
     results = result.shape[-len(axes) - 1]
     if not _taps.any_products(axes) or is_wasteful(direction, axes, results, math.prod(source.shape[: -len(axes)])):
         return None
-    problem = Problem(_runtime.kernels(w.dtype), direction, axes, Strided.of(source), Strided.of(result))
+    problem = Problem.of(_runtime.kernels(w.dtype), direction, axes, source, result)
     by_lines = stencil(problem, exact=means == "plain")
     if by_lines:
         return by_lines
@@ -243,9 +243,9 @@ def _weight_plan(axes: tuple[Axis, ...], x: Array, y: Array, w: Array, means: Me
         return None
     if is_wasteful("adjoint", axes, w.shape[1], channels):
         return None
-    module, x_strided, y_strided = _runtime.kernels(w.dtype), Strided.of(x), Strided.of(y)
-    by_lines = weight_lines(Problem(module, "forward", axes, x_strided, y_strided))
-    plan = by_lines or weight_adjoint(Problem(module, "adjoint", axes, y_strided, x_strided), means)
+    module = _runtime.kernels(w.dtype)
+    by_lines = weight_lines(Problem.of(module, "forward", axes, x, y))
+    plan = by_lines or weight_adjoint(Problem.of(module, "adjoint", axes, y, x), means)
     # Far taps make a wide halo, and the channels of a task many planes of it.
     return None if plan is None or plan.memory > 4 * (x.size + y.size + w.size) + LITTLE else plan
 

@@ -1,7 +1,7 @@
 """What there is a plan for: a reading of a geometry, and where the numbers of its two arrays lie.
 
-Kernels know real numbers alone.  The parts of a complex one are the last axis of its array, and channels beside the
-channels: *real channels* are both together.
+Kernels know real numbers alone.  Arrays are ``(*batch, groups, channels, *spatial, parts)`` to them: the parts of a
+complex number are the last axis, and channels beside the channels, which together with them are *real channels*.
 """
 
 from __future__ import annotations
@@ -16,7 +16,9 @@ from numpy.typing import NDArray
 from ._geometry import Axis
 from ._phases import Direction
 
-__all__ = ["Problem", "Strided", "parts_in"]
+__all__ = ["Problem", "parts_in"]
+
+Array = NDArray[Any]
 
 
 def parts_in(dtype: np.dtype[Any]) -> int:
@@ -24,28 +26,43 @@ def parts_in(dtype: np.dtype[Any]) -> int:
     return 2 if dtype.kind == "c" else 1
 
 
-class Strided(NamedTuple):
-    """The shape of an array that is split, ``(*batch, groups, channels, *spatial, parts)``; strides count numbers."""
-
-    shape: tuple[int, ...]
-    strides: tuple[int, ...]
-
-    @classmethod
-    def of(cls, a: NDArray[Any]) -> Strided:
-        """That of an array ``(*batch, groups, channels, *spatial)``."""
-        parts = parts_in(a.dtype)
-        size = a.itemsize // parts
-        return cls((*a.shape, parts), (*(stride // size for stride in a.strides), 1))
-
-
 class Problem(NamedTuple):
-    """A correlation: plans are made for it, and kept by it.  Both arrays have the same batch and groups."""
+    """A correlation: plans are made for it, and kept by it."""
 
     module: ModuleType  # of the kernels
     direction: Direction
     axes: tuple[Axis, ...]
-    source: Strided
-    result: Strided
+    batch: tuple[int, ...]
+    groups: int
+    sources: int  # real channels of the source, in a group,
+    results: int  # and of the result
+    parts: int
+    source_strides: tuple[int, ...]  # they count real numbers
+    result_strides: tuple[int, ...]
+
+    @classmethod
+    def of(
+        cls,
+        module: ModuleType,
+        direction: Direction,
+        axes: tuple[Axis, ...],
+        source: NDArray[Any],
+        result: NDArray[Any],
+    ) -> Problem:
+        """That of arrays ``(*batch, groups, channels, *spatial)`` of one type."""
+        lead, parts = source.ndim - len(axes) - 2, parts_in(source.dtype)
+        return cls(
+            module,
+            direction,
+            axes,
+            source.shape[:lead],
+            source.shape[lead],
+            source.shape[lead + 1] * parts,
+            result.shape[lead + 1] * parts,
+            parts,
+            _strides(source, parts),
+            _strides(result, parts),
+        )
 
     @property
     def itemsize(self) -> int:
@@ -54,42 +71,22 @@ class Problem(NamedTuple):
         return size
 
     @property
-    def lead(self) -> int:
-        """Batch axes; the groups are the next one."""
-        return len(self.source.shape) - len(self.axes) - 3
-
-    @property
-    def batch(self) -> tuple[int, ...]:
-        return self.source.shape[: self.lead]
-
-    @property
     def images(self) -> int:
         return math.prod(self.batch)
 
     @property
-    def groups(self) -> int:
-        return self.source.shape[self.lead]
-
-    @property
-    def parts(self) -> int:
-        return self.source.shape[-1]
-
-    @property
-    def sources(self) -> int:
-        """Real channels of the source, in a group,"""
-        return self.source.shape[self.lead + 1] * self.parts
-
-    @property
-    def results(self) -> int:
-        """and of the result."""
-        return self.result.shape[self.lead + 1] * self.parts
-
-    @property
     def group_steps(self) -> tuple[int, int]:
         """From one group to the next, in the source and in the result."""
-        return self.source.strides[self.lead], self.result.strides[self.lead]
+        lead = len(self.batch)
+        return self.source_strides[lead], self.result_strides[lead]
 
     @property
     def channel_steps(self) -> tuple[int, int]:
-        """The same from one channel to the next; of the parts, which are neighbours, `parts` make one."""
-        return self.source.strides[self.lead + 1], self.result.strides[self.lead + 1]
+        """The same from one channel to the next; the parts of one are neighbours."""
+        lead = len(self.batch)
+        return self.source_strides[lead + 1], self.result_strides[lead + 1]
+
+
+def _strides(a: Array, parts: int) -> tuple[int, ...]:
+    size = a.itemsize // parts
+    return (*[stride // size for stride in a.strides], 1)

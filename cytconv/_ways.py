@@ -87,7 +87,7 @@ def best_way(problem: Problem, means: Means, unpacked: bool = False) -> Way:
         threads = workers_for(int(problem.images * groups * _cost(splits, of)))
         fit = PART_BYTES // (of.terms * problem.itemsize)
         most = min(most, max(min(fit, -(-groups * of.rows // (TASKS * threads))), of.unit))
-    spatial = problem.result.strides[problem.lead + 2 : -1]
+    spatial = problem.result_strides[len(problem.batch) + 2 : -1]
     channels_inside = 0 < problem.channel_steps[1] < min(map(abs, spatial))
     key = LayoutKey(problem.module, problem.direction, patterns, sources, results, channels_inside, most)
     return Way(layout(key), splits, by_rows)
