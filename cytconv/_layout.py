@@ -74,16 +74,8 @@ class Layout:
     panel_rows: Index  # rows of each panel, counted within its group
     panel_weights: Index  # where in w the rows of each panel begin
     panel_start: Index  # where each panel begins in the packed weights, and their size
-
-    @property
-    def mixed(self) -> bool:
-        """Whether samples, and results, are added up."""
-        return is_mixed(self.patterns)
-
-    @property
-    def combines_taps(self) -> bool:
-        """Whether taps are sums, or zeros have come among them: then results are to be checked for infinity and NaN."""
-        return any(pattern.kernel is not None for pattern in self.patterns)
+    mixed: bool  # whether samples, and results, are added up
+    combines_taps: bool  # whether taps are sums, or zeros are among them: then results are checked for infinity and NaN
 
     @lru_cache(maxsize=64)  # noqa: B019  # a layout is in a cache of that size itself
     def packing(self, groups: int, taps: tuple[int, ...]) -> Any:
@@ -264,6 +256,8 @@ def layout(key: LayoutKey) -> Layout:
         panel_rows=panel_rows,
         panel_weights=panel_weights,
         panel_start=np.append(0, np.cumsum(products[panel_class] * tile)),
+        mixed=mixed,
+        combines_taps=combined,
     )
 
 

@@ -109,11 +109,12 @@ def _cheapest(problem: Problem, means: Means) -> list[Split]:
     def cost(splits: list[Split]) -> float:
         return _cost(splits, priced(splits))
 
-    ways = [[split_axis(axis, direction) for axis in axes]]
-    if direction == "forward" and any(axis.low % axis.stride for axis in axes):
-        ways.append([split_axis(axis, direction, aligned=True) for axis in axes])
-    best = min(ways, key=cost)
+    way = best = [split_axis(axis, direction) for axis in axes]
     least = cost(best)
+    if direction == "forward" and any(axis.low % axis.stride for axis in axes):
+        way = [split_axis(axis, direction, aligned=True) for axis in axes]
+        if cost(way) < least:
+            best, least = way, cost(way)
     if means != "plain" and results < FOLD and axes[0].stride == axes[0].dilation == 1 and least > LITTLE:
         folded = [fold(axes[0], direction, FOLD), *best[1:]]
         if cost(folded) < GAIN * least:
@@ -124,7 +125,7 @@ def _cheapest(problem: Problem, means: Means) -> list[Split]:
         def mixed_cost(splits: list[Split]) -> float:
             return batch * cost(splits) + MIX * priced(splits).weights
 
-        mixed = [m for block in BLOCKS for m in mixtures(ways[-1], block)]
+        mixed = [m for block in BLOCKS for m in mixtures(way, block)]
         cheapest = min(mixed, key=mixed_cost, default=best)
         if mixed_cost(cheapest) < MIXED_GAIN * batch * least:
             return cheapest
@@ -132,7 +133,7 @@ def _cheapest(problem: Problem, means: Means) -> list[Split]:
     lanes: int = problem.module.lanes
     vectors = -(-best[-1].positions // lanes)  # of a line by itself
     alone = lanes * (NARROW if vectors == 1 else vectors)
-    if pays_spread(best[-1], channels, priced(best).cost, alone):
+    if pays_spread(best[-1], channels, least / math.prod(split.positions for split in best), alone):
         return [*best[:-1], spread(best[-1])]
     return best
 
