@@ -446,7 +446,7 @@ def _compute(
     named = {**dict(zip(arrays, known, strict=True)), name: unknown}
     x, w, y = (named[each] for each in "xwy")
     if _settled(function, known, asked, chosen, reading, geometry, x, w, y, bias, out):
-        return result if out is None else out
+        return _finish(out, result, unknown)
     x, w, y = (splits[each](native(a, compute)) for each, a in zip("xwy", (x, w, y), strict=True))
     if reading == "weight_adjoint":
         chosen.weight_adjoint(geometry.axes, x, y, w, threads)

@@ -12,7 +12,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from ._direct import SWAPPED, Fast
+from ._direct import SWAPPED, Fast, Repeat
 from ._fft import Fft
 from ._geometry import Axis
 from ._phases import Direction, Reading
@@ -54,11 +54,11 @@ class Auto(Fast):
         chosen(axes, x, y, w, workers)
 
     @classmethod
-    def repeat(cls, reading: Reading, axes: tuple[Axis, ...], x: Array, w: Array, *rest: Any) -> Any:
+    def repeat(cls, reading: Reading, axes: tuple[Axis, ...], x: Array, w: Array, *rest: Any) -> Repeat | None:
         """The short way of "direct"."""
         return None if takes_fft(reading, axes, x, w) else super().repeat(reading, axes, x, w, *rest)
 
-    def repeat_packed(self, direction: Direction, x: Array, *rest: Any) -> Any:
+    def repeat_packed(self, direction: Direction, x: Array, *rest: Any) -> Repeat | None:
         """The same with these weights."""
         return None if takes_fft(direction, self._axes, x, self._w) else super().repeat_packed(direction, x, *rest)
 

@@ -59,6 +59,7 @@ __all__ = [
     "positions_in_cache",
     "reach",
     "result_places",
+    "round_up",
     "sizes",
     "source_places",
     "table",
@@ -157,8 +158,9 @@ def all_phases(numbers: tuple[int, ...]) -> Index:
     return phases
 
 
-def source_places(dims: Sequence[Dim], phases: Index) -> tuple[Index, Index]:
-    """For each of these phases of the source: where it starts, and its positions ``[first, last)`` along every dim."""
+def source_places(dims: Sequence[Dim], splits: Sequence[Split]) -> tuple[Index, Index]:
+    """For each phase of the source: where it starts, and its positions ``[first, last)`` along every dim."""
+    phases = all_phases(tuple(split.source_start.size for split in splits))
     sides = [
         (axis, stride, s.source_start, s.source_step, s.source_size, s.positions + s.halo)
         for s, axis, stride, _ in dims
@@ -167,7 +169,7 @@ def source_places(dims: Sequence[Dim], phases: Index) -> tuple[Index, Index]:
 
 
 def result_places(dims: Sequence[Dim], phases: Index) -> tuple[Index, Index]:
-    """The same for phases of the result."""
+    """The same for these phases of the result."""
     sides = [(axis, stride, s.result_start, s.result_step, s.result_size, s.positions) for s, axis, _, stride in dims]
     return tables.places(phases, sides)
 
@@ -253,6 +255,11 @@ def reach(size: Sizes, pitch: Sizes) -> int:
 def table(values: Iterable[int]) -> Index:
     """A table for the kernels; offsets are modulo the address space (see `cytconv.kernels.tables.places`)."""
     return np.array([(value + 2**63) % 2**64 - 2**63 for value in values], np.intp)
+
+
+def round_up(size: int, unit: int) -> int:
+    """The next multiple of `unit`."""
+    return -(-size // unit) * unit
 
 
 def line_pitch(size: int, itemsize: int) -> int:

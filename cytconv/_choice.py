@@ -36,6 +36,7 @@ from ._direct import is_better_swapped, plan_of, swapped
 from ._geometry import Channels, Geometry, Ints, Padding
 from ._matrix import entries_of
 from ._methods import METHODS
+from ._problem import parts_in
 from ._runtime import ISA, available_cpus, resolve_workers, team
 from ._sparse import has_diagonals
 from ._tiles import plan_of as fft_plan
@@ -149,7 +150,7 @@ def predict(geometry: Geometry, dtype: np.dtype[Any], workers: int, prices: Pric
 
 def amounts_of(geometry: Geometry, dtype: np.dtype[Any], workers: int) -> dict[str, list[float]]:
     """What the prices of each method are for; nothing where it would leave the call to another."""
-    axes, real = geometry.axes, 2 if dtype.kind == "c" else 1
+    axes, real = geometry.axes, parts_in(dtype)
     x = geometry.split_x(_phantom(geometry.x_shape, dtype))
     w = geometry.split_w(_phantom(geometry.w_shape, dtype))
     y = geometry.split_y(_phantom(geometry.y_shape, dtype))
@@ -159,7 +160,7 @@ def amounts_of(geometry: Geometry, dtype: np.dtype[Any], workers: int) -> dict[s
     along, samples, weights, outputs = axes, x, w, y
     if is_better_swapped("forward", axes, x, w):
         along, samples, weights, outputs = swapped(axes, x, w, y)
-    plan = plan_of("forward", along, weights, samples, outputs, "padded") if products else None
+    plan = plan_of("forward", along, samples, outputs, "padded") if products else None
     work, packed = (plan.work, plan.packed) if plan else (DEFINITION * products * real**2, 0)
     size = dtype.itemsize // real
     shared = [work * size, packed * size, y.nbytes, w.nbytes]

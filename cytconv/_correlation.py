@@ -9,7 +9,7 @@ and boxes.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
@@ -20,7 +20,6 @@ from ._boxes import (
     RESULT_BYTES,
     Dim,
     Sizes,
-    all_phases,
     arranged,
     channel_places,
     dims_of,
@@ -33,6 +32,7 @@ from ._boxes import (
     positions_in_cache,
     reach,
     result_places,
+    round_up,
     sizes,
     source_places,
     table,
@@ -97,8 +97,10 @@ class _Boxes:
     counts: Sizes  # of boxes along each axis
     flat: int  # the axis from which on positions are one run, junk between rows and all
     times: list[float]  # what all runs of a box take, by the axis from which on they run
-    pitch: Sizes  # of what is packed for a box
-    plane: int  # from one such plane to the next
+    planes: int  # that are packed for a box,
+    pitch: Sizes  # how positions lie in one,
+    plane: int  # and from one to the next
+    met: list[float]  # for each axis of the kernel, the share of its taps that read more than zeros
 
     @property
     def number(self) -> int:
@@ -122,17 +124,17 @@ def correlation(problem: Problem, means: Means, unpacked: bool = False) -> Corre
     work = groups * math.prod(dim.split.positions for dim in dims) * int(layout.panel_start[-1])
     workers = 1 if by_rows else workers_for(work)  # which share the boxes
     met = [1.0 if layout.mixed else share_met(axis, split) for axis, split in zip(problem.axes, splits, strict=True)]
-    boxes = _choose_boxes(layout, dims, met, planes, groups, workers)
+    boxes = _choose_boxes(problem, layout, dims, planes, met, workers)
     packed = groups * boxes.number * planes * math.prod(boxes.padded)
     if packed > WASTE * work + LITTLE:
         return None
     by_rows = by_rows and boxes.number * planes * boxes.plane * problem.itemsize <= PLANES_BYTES
-    flat, stores = _stores(problem, layout, boxes)
+    boxes, stores = _stores(problem, layout, boxes)
     kernel = problem.module.Correlation(
         by_rows=by_rows,
         check=layout.combines_taps,
-        **_reads(problem, layout, splits, boxes, flat, planes, met),
-        **_rows(layout, boxes, flat),
+        **_reads(problem, layout, splits, boxes),
+        **_rows(problem, layout, boxes),
         **stores,
     )
     pieces = groups * (layout.row_groups.size - 1)
@@ -147,14 +149,11 @@ def correlation(problem: Problem, means: Means, unpacked: bool = False) -> Corre
     )
 
 
-def _reads(
-    problem: Problem, layout: Layout, splits: list[Split], boxes: _Boxes, flat: int, planes: int, met: list[float]
-) -> dict[str, Any]:
+def _reads(problem: Problem, layout: Layout, splits: list[Split], boxes: _Boxes) -> dict[str, Any]:
     """Tables of how a box of the source becomes planes, and which of these the rows of results read."""
     module, sources, dims, box, plane = problem.module, problem.sources, boxes.dims, boxes.box, boxes.plane
-    phases = tuple(split.source_start.size for split in splits)
     pitch_of = of_axes(dims, boxes.pitch, len(splits))
-    start, within = places = source_places(dims, all_phases(phases))
+    start, within = places = source_places(dims, splits)
     plane_sums = None
     if layout.mixed:
         read = read_places(splits, plane, pitch_of)
@@ -165,16 +164,16 @@ def _reads(
         # Mixed, a channel at a time.
         "planes": planes_of(problem, 0, dims, places, boxes.pitch, plane, plane if layout.mixed else sources * plane),
         "plane_sums": plane_sums,
-        "source_size": planes * plane,
+        "source_size": boxes.planes * plane,
         "sample_size": (start.size + 1) * plane if layout.mixed else 0,
         "extent": table(boxes.extent),
         "counts": table(boxes.counts),
         "unit": table([1] * (len(box) - 1) + [math.gcd(box[-1], CACHE_LINE // problem.itemsize)]),
         "halo": table(boxes.halo),
         "pitch": table(boxes.pitch),
-        "flat": flat,
+        "flat": boxes.flat,
         "segments": segments.ravel(),
-        "segment_range": _segment_range(layout, dims[:flat], met, within, sources).ravel(),
+        "segment_range": _segment_range(layout, boxes, within, sources).ravel(),
         "segment_step": plane if layout.inner < 0 else splits[layout.inner].pattern.tap_step * pitch_of[layout.inner],
         "strip_segment": layout.strips,
         "class_strip": layout.class_strip,
@@ -182,17 +181,15 @@ def _reads(
     }
 
 
-def _rows(layout: Layout, boxes: _Boxes, flat: int) -> dict[str, Any]:
+def _rows(problem: Problem, layout: Layout, boxes: _Boxes) -> dict[str, Any]:
     """Tables of the rows that tiles write, and of their sums, in scratch memory."""
-    module = layout.key.module
-    number = math.prod(boxes.box[:flat])
-    step_size = module.lanes * module.widths[layout.tile]
-    run_pitch = -(-boxes.run(flat) // step_size) * step_size
-    row_pitch = line_pitch(number * run_pitch, module.vector_bytes // module.lanes)
+    module, number, run = problem.module, math.prod(boxes.box[: boxes.flat]), boxes.run(boxes.flat)
+    run_pitch = round_up(run, module.lanes * module.widths[layout.tile])
+    row_pitch = line_pitch(number * run_pitch, problem.itemsize)
     row_sums = None
     if layout.mixed:
         place = np.arange(layout.channel_rows) * row_pitch
-        length = (number - 1) * run_pitch + boxes.run(flat)
+        length = (number - 1) * run_pitch + run
         row_sums = module.Sums(*result_terms(layout.patterns), place, length, row_pitch)
     return {
         "row_sums": row_sums,
@@ -210,8 +207,8 @@ def _rows(layout: Layout, boxes: _Boxes, flat: int) -> dict[str, Any]:
     }
 
 
-def _stores(problem: Problem, layout: Layout, boxes: _Boxes) -> tuple[int, dict[str, Any]]:
-    """The axis from which on tiles run, and tables of where in the result rows go."""
+def _stores(problem: Problem, layout: Layout, boxes: _Boxes) -> tuple[_Boxes, dict[str, Any]]:
+    """Tables of where in the result rows go; and the boxes, whose runs may be shorter so that tiles write there."""
     dims, box, itemsize = boxes.dims, boxes.box, problem.itemsize
     steps = [dim.steps[1] for dim in dims]
     row_start, row_range = result_places(dims, layout.row_phase)
@@ -222,10 +219,11 @@ def _stores(problem: Problem, layout: Layout, boxes: _Boxes) -> tuple[int, dict[
     line = box[-1] * widest
     written = problem.groups * layout.row_channel.size * math.prod(boxes.extent) * itemsize
     past_caches = whole and line * itemsize >= STREAM_LINE and written > STREAM_BYTES
-    places, flat = np.zeros(0, np.intp), boxes.flat
+    places = np.zeros(0, np.intp)
     if whole and widest == 1:
         places, flat = _panel_places(problem, layout, boxes, row_start, row_range, past_caches)
-    return flat, {
+        boxes = replace(boxes, flat=flat)
+    return boxes, {
         "panel_results": places,
         "result_step": table(steps),
         "result_group": problem.group_steps[1],
@@ -245,10 +243,11 @@ def _stores(problem: Problem, layout: Layout, boxes: _Boxes) -> tuple[int, dict[
     }
 
 
-def _choose_boxes(layout: Layout, dims: list[Dim], met: list[float], planes: int, groups: int, workers: int) -> _Boxes:
+def _choose_boxes(
+    problem: Problem, layout: Layout, dims: list[Dim], planes: int, met: list[float], workers: int
+) -> _Boxes:
     """The order of the axes and the boxes that take least time, shared by so many workers."""
-    module = layout.key.module
-    itemsize = module.vector_bytes // module.lanes
+    module, itemsize = problem.module, problem.itemsize
     lanes, vectors = module.lanes, module.widths[layout.tile]
     multiplied = int(layout.panel_start[-1])
     row_groups = layout.row_groups.size - 1
@@ -271,7 +270,7 @@ def _choose_boxes(layout: Layout, dims: list[Dim], met: list[float], planes: int
         """What the runs of the best box take for each position, that box, and the axis from which on they run."""
         extent, halo = sizes(dims)
         taps = [max(dim.split.pattern.longest, 1) for dim in dims]
-        pieces = groups * row_groups
+        pieces = problem.groups * row_groups
         box = best_box(extent, halo, most, lanes, cycles, begin, planes, held, pieces, workers, taps, near)
         times = times_of(dims, box)
         return min(times) / math.prod(box), box, times.index(min(times))
@@ -288,6 +287,8 @@ def _choose_boxes(layout: Layout, dims: list[Dim], met: list[float], planes: int
         counts=[-(-size // part) for size, part in zip(extent, box, strict=True)],
         flat=flat,
         times=times_of(dims, box),
+        planes=planes,
+        met=met,
         pitch=pitches(padded),
         # Room for a tile to read past the end, and for margins that are written there (`clear_margin` in
         # kernels/pack.pxi); and planes are off each other's cache sets.
@@ -347,9 +348,10 @@ def _filled(layout: Layout, block_row: Index, step: int) -> Index:
     return filled
 
 
-def _segment_range(layout: Layout, dims: list[Dim], met: list[float], source_range: Index, sources: int) -> Index:
-    """The positions along the axes before a run, `dims`, at which each segment reads samples; nothing if all do."""
-    if not any(dim.axis >= 0 and met[dim.axis] < 1 for dim in dims):
+def _segment_range(layout: Layout, boxes: _Boxes, source_range: Index, sources: int) -> Index:
+    """The positions along the axes before a run at which each segment reads samples; nothing if all do."""
+    dims = boxes.dims[: boxes.flat]
+    if not any(dim.axis >= 0 and boxes.met[dim.axis] < 1 for dim in dims):
         return np.zeros((0, len(dims), 2), np.intp)
     ranges = source_range[layout.segment_plane // sources, : len(dims)]
     for d, dim in enumerate(dims):

@@ -33,7 +33,7 @@ from ._ways import LITTLE, MAX_ROWS, Means, is_wasteful
 from ._weight_lines import weight_lines
 from ._weights import WeightAdjoint, weight_adjoint
 
-__all__ = ["SWAPPED", "Direct", "Fast", "is_better_swapped", "plan_of", "swapped"]
+__all__ = ["SWAPPED", "Direct", "Fast", "Repeat", "is_better_swapped", "plan_of", "swapped"]
 
 Array = NDArray[Any]
 
@@ -109,7 +109,7 @@ class Direct:
             sums = _weight_plan(axes, x, y, w, cls._means)
             return None if sums is None else Repeat(sums, shape, w.dtype, workers)
         source, result = (x, y) if reading == "forward" else (y, x)
-        plan = plan_of(reading, axes, w, source, result, cls._means, unpacked=True)
+        plan = plan_of(reading, axes, source, result, cls._means, unpacked=True)
         if plan is None or (biased and not plan.covers):
             return None
         complex_shape = w.shape if w.dtype.kind == "c" else None
@@ -117,12 +117,12 @@ class Direct:
 
     def repeat_packed(
         self, direction: Direction, x: Array, y: Array, shape: tuple[int, ...], workers: SupportsIndex | None
-    ) -> Any:
+    ) -> Repeat | None:
         """The same with these weights, which stay packed."""
         if is_better_swapped(direction, self._axes, x, self._w):
             return None
         source, result = (x, y) if direction == "forward" else (y, x)
-        plan = plan_of(direction, self._axes, self._w, source, result, self._means)
+        plan = plan_of(direction, self._axes, source, result, self._means)
         packed = None if plan is None else self._weights(plan, 1)
         return Repeat(plan, shape, self._w.dtype, workers, packed=packed) if plan and packed is not None else None
 
@@ -136,7 +136,7 @@ class Direct:
         means: Means | None = None,
     ) -> bool:
         """Fill `result`, unless the kernels would be wrong or wasteful: say so, and leave it to others."""
-        plan = plan_of(direction, self._axes, self._w, source, result, means or self._means)
+        plan = plan_of(direction, self._axes, source, result, means or self._means)
         if plan is None:
             return False
         workers = _runtime.team(workers, plan.tasks, plan.work)
@@ -215,7 +215,6 @@ class Repeat:
 def plan_of(
     direction: Direction,
     axes: tuple[Axis, ...],
-    w: Array,
     source: Array,
     result: Array,
     means: Means,
@@ -225,7 +224,7 @@ def plan_of(
     results = result.shape[-len(axes) - 1]
     if not _taps.any_products(axes) or is_wasteful(direction, axes, results, math.prod(source.shape[: -len(axes)])):
         return None
-    problem = Problem.of(_runtime.kernels(w.dtype), direction, axes, source, result)
+    problem = Problem.of(direction, axes, source, result)
     by_lines = stencil(problem, exact=means == "plain")
     if by_lines:
         return by_lines
@@ -243,9 +242,8 @@ def _weight_plan(axes: tuple[Axis, ...], x: Array, y: Array, w: Array, means: Me
         return None
     if is_wasteful("adjoint", axes, w.shape[1], channels):
         return None
-    module = _runtime.kernels(w.dtype)
-    by_lines = weight_lines(Problem.of(module, "forward", axes, x, y))
-    plan = by_lines or weight_adjoint(Problem.of(module, "adjoint", axes, y, x), means)
+    by_lines = weight_lines(Problem.of("forward", axes, x, y))
+    plan = by_lines or weight_adjoint(Problem.of("adjoint", axes, y, x), means)
     # Far taps make a wide halo, and the channels of a task many planes of it.
     return None if plan is None or plan.memory > 4 * (x.size + y.size + w.size) + LITTLE else plan
 

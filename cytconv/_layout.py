@@ -18,16 +18,15 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ._boxes import line_pitch
-from ._machine import L1_BYTES, PER_CYCLE
+from ._boxes import line_pitch, round_up
+from ._machine import L1_BYTES, PER_CYCLE, WIDEST
 from ._phases import Direction, Index, Pattern, Run, is_mixed
-from ._runtime import ISA
 from ._winograd import mixing_cost, tap_terms
 
 __all__ = ["Layout", "LayoutKey", "Price", "layout", "price"]
 
 # How near to the peak each register tile was seen to come, by its number of rows (kernels/tile.pxi).
-TILES = {6: 1.0, 4: 1.0, 3: 0.92, 2: 0.92, 1: 0.5} if ISA == "avx512" else {6: 1.0, 4: 1.0, 3: 0.8, 2: 0.8, 1: 0.5}
+TILES = {6: 1.0, 4: 1.0, 3: 0.92, 2: 0.92, 1: 0.5} if WIDEST else {6: 1.0, 4: 1.0, 3: 0.8, 2: 0.8, 1: 0.5}
 
 STRIP_BYTES = L1_BYTES * 3 // 4  # of the source, all taps of some channels, that a tile reads before other channels
 STRIPS = PER_CYCLE == 2  # whether it then passes its sums on, so that all panels find them in L1: or L2 is near enough
@@ -209,7 +208,7 @@ def layout(key: LayoutKey) -> Layout:
     phases = rows // results
     unit = tile * phases if tile * phases <= most else phases if mixed else tile
     parts = 1 if rows <= most * 4 // 3 else -(-rows // most)
-    step = rows if parts == 1 else -(-rows // (parts * unit)) * unit
+    step = rows if parts == 1 else round_up(-(-rows // parts), unit)
     groups = row_groups = np.append(np.arange(0, rows, step), rows)
 
     places, widest = _places(groups, computed[row_class])
@@ -300,7 +299,7 @@ def _panels(
 def _pairs_pitch(module: ModuleType, pairs: int) -> int:
     """From one sum of taps to the next, for all pairs of channels."""
     together = module.pairs_together
-    return line_pitch(-(-pairs // together) * together, module.vector_bytes // module.lanes)
+    return line_pitch(round_up(pairs, together), module.vector_bytes // module.lanes)
 
 
 def _class(

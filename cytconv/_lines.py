@@ -39,14 +39,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ._boxes import Dim, dims_of, result_places, sizes, table
-from ._machine import FETCHES
+from ._machine import FETCHES, WIDEST
 from ._phases import Direction, Index, Pattern, Split, split_axis
 from ._pixels import Pixels, pixels, size_within
 from ._problem import Problem
-from ._runtime import ISA
 from .kernels.tables import places
 
-__all__ = ["WIDEST", "Lines", "halvings", "lines_of", "tables_of"]
+__all__ = ["Lines", "halvings", "lines_of", "tables_of"]
 
 MOST_PRODUCTS = 4096  # of lines, reads and pairs of streams; a band has as many weights for each of its rows
 MOST_STREAMS = 8  # that can be taken apart
@@ -56,7 +55,6 @@ MOST_MASKS = 2**12  # of vectors at the ends of a line
 AT_ONCE = 32  # lines of one step that are done at once,
 MASKS_AT_ONCE = 2**10  # if all of them have no more than this
 
-WIDEST = ISA == "avx512"
 # One multiplication in boxes, by how many rows share its samples, in the time of one in lines; measured on an EPYC.
 TILES = {4: 1.0, 2: 1.1 if WIDEST else 1.4, 1: 2.0}
 

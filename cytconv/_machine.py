@@ -12,7 +12,7 @@ from __future__ import annotations
 from ._runtime import ISA
 from .kernels import cpu
 
-__all__ = ["COPIED", "FETCHES", "KIB", "L1_BYTES", "L2_BYTES", "L3_BYTES", "PER_CYCLE", "WIDE"]
+__all__ = ["COPIED", "FETCHES", "KIB", "L1_BYTES", "L2_BYTES", "L3_BYTES", "PER_CYCLE", "WIDE", "WIDEST"]
 
 KIB = 1024
 # A core's caches, the last of which it may share, within what the plans were tried with; as many CPUs have them if the
@@ -22,6 +22,7 @@ L2_BYTES = min(max(cpu.cache_bytes(2) or 512 * KIB, 256 * KIB), 2048 * KIB)
 L3_BYTES = min(cpu.cache_bytes(3), 32 * KIB**2)
 
 FETCHES = cpu.vendor() != "intel"  # whether what is packed soon is to be fetched ahead
-PER_CYCLE = 1 if ISA == "avx512" and cpu.vendor() != "intel" else 2  # vectors that are multiplied and added in a cycle
-WIDE = 2 if ISA == "avx512" and PER_CYCLE == 2 else 1  # numbers multiplied in a cycle, relative to two 256-bit vectors
+WIDEST = ISA == "avx512"  # vectors of 512 bits
+PER_CYCLE = 1 if WIDEST and cpu.vendor() != "intel" else 2  # vectors that are multiplied and added in a cycle
+WIDE = 2 if WIDEST and PER_CYCLE == 2 else 1  # numbers multiplied in a cycle, relative to two 256-bit vectors
 COPIED = 12 if PER_CYCLE == 2 else 0  # panels of weights that are worth to copy what they meet; 0 if none are

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from ._geometry import Axis
 from ._phases import Direction
+from ._runtime import kernels
 
 __all__ = ["Problem", "parts_in"]
 
@@ -41,18 +42,11 @@ class Problem(NamedTuple):
     result_strides: tuple[int, ...]
 
     @classmethod
-    def of(
-        cls,
-        module: ModuleType,
-        direction: Direction,
-        axes: tuple[Axis, ...],
-        source: NDArray[Any],
-        result: NDArray[Any],
-    ) -> Problem:
+    def of(cls, direction: Direction, axes: tuple[Axis, ...], source: Array, result: Array) -> Problem:
         """That of arrays ``(*batch, groups, channels, *spatial)`` of one type."""
         lead, parts = source.ndim - len(axes) - 2, parts_in(source.dtype)
         return cls(
-            module,
+            kernels(source.dtype),
             direction,
             axes,
             source.shape[:lead],
@@ -69,6 +63,11 @@ class Problem(NamedTuple):
         """Bytes of a number."""
         size: int = self.module.vector_bytes // self.module.lanes
         return size
+
+    @property
+    def kernel_size(self) -> tuple[int, ...]:
+        """Taps along each axis."""
+        return tuple([axis.taps for axis in self.axes])
 
     @property
     def images(self) -> int:

@@ -8,8 +8,8 @@ from functools import lru_cache
 from types import ModuleType
 from typing import Any
 
-from ._lines import WIDEST, Lines, halvings, lines_of, tables_of
-from ._machine import KIB, L3_BYTES
+from ._lines import Lines, halvings, lines_of, tables_of
+from ._machine import KIB, L3_BYTES, WIDEST
 from ._phases import Index
 from ._problem import Problem
 

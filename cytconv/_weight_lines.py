@@ -76,7 +76,7 @@ def weight_lines(problem: Problem) -> WeightAdjoint | None:
         parts=problem.parts,
         inputs=inputs,
         outputs=problem.results,
-        taps=math.prod(axis.taps for axis in problem.axes),
+        taps=math.prod(problem.kernel_size),
         **tables,
     )
     return WeightAdjoint(

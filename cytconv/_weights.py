@@ -26,6 +26,7 @@ from ._boxes import (
     planes_of,
     reach,
     result_places,
+    round_up,
     sizes,
     source_places,
     table,
@@ -56,7 +57,7 @@ COMBINE = 200 * WIDE  # or to make weights of such sums where planes are sums, t
 SHARES = 16  # of the positions, or less if there are several blocks of channels
 FEW_TAPS = 64  # of a kernel, whose own order was seen to be faster; not so with 961 and 1024
 FEW_TASKS = 4  # which split the channels of x, though each of them packs y anew,
-PACKING = 6  # to which it gives, for each number, as much time as it takes to multiply so many vectors, twice
+PACKING = 6  # which takes half as many cycles for each number (`NUMBER` in kernels/tables.pyx): more is multiplied
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,25 +72,26 @@ class WeightAdjoint:
 
 @lru_cache(maxsize=64)
 def weight_adjoint(problem: Problem, means: Means) -> WeightAdjoint | None:
-    """Plan the adjoint in the weights of an adjoint operator: the source is y, and the positions are those of x.
+    """Plan the adjoint in the weights, which has the products of the data adjoint: that one is the `problem`.
 
-    There is no plan if it would copy far more samples than it saves time.
+    So its source is y, and its positions are those of x.  There is no plan if it would copy far more samples than it
+    saves time.
     """
     splits = _cheapest(problem, means)
-    kernel_size = tuple(axis.taps for axis in problem.axes)
-    products = _products(tuple(split.pattern for split in splits), kernel_size)
-    tile = _tile(problem, products)
-    boxes = _choose_boxes(problem, products, tile, dims_of(splits, problem))
+    products = _products(tuple(split.pattern for split in splits), problem.kernel_size)
+    tile = _tile(problem)
+    y_block = min(problem.sources, max(1, (MIXED_PLANES if products.mixed else PLANES) // products.y_planes))
+    boxes = _choose_boxes(problem, products, tile, y_block, dims_of(splits, problem))
     work = problem.groups * problem.results * problem.sources * products.row.size * math.prod(boxes.extent)
-    cut = _cut(problem, products, tile, boxes, work)
+    cut = _cut(problem, products, tile, y_block, boxes, work)
     if cut.packed > WASTE * work + LITTLE:
         return None
     kernel = problem.module.WeightAdjoint(
         parts=problem.parts,
         groups=problem.groups,
-        taps=math.prod(kernel_size),
-        **_packs(problem, splits, products, tile, boxes, cut),
-        **_multiplies(problem, kernel_size, products, tile, boxes, cut),
+        taps=math.prod(problem.kernel_size),
+        **_packs(problem, splits, products, boxes, cut),
+        **_multiplies(problem, products, tile, boxes, cut),
     )
     return WeightAdjoint(
         kernel,
@@ -104,15 +106,13 @@ class _Tile(NamedTuple):
 
     rows: int
     columns: int
-    y_block: int  # channels of y in a task
 
 
-def _tile(problem: Problem, products: _Products) -> _Tile:
+def _tile(problem: Problem) -> _Tile:
     module, inputs = problem.module, problem.results
     tiles = [t for t in TILES if t < 6 or module.vector_bytes == 64]
     rows = min(tiles, key=lambda t: -(-inputs // t) * t / TILES[t])
-    planes = MIXED_PLANES if products.mixed else PLANES
-    return _Tile(rows, module.dot_columns[rows], min(problem.sources, max(1, planes // products.y_planes)))
+    return _Tile(rows, module.dot_columns[rows])
 
 
 class _Cut(NamedTuple):
@@ -120,62 +120,56 @@ class _Cut(NamedTuple):
 
     sums: int  # of a share, numbers of all groups
     shares: int
-    x_block: int  # channels of x in a task
+    x_block: int  # channels of x in a task,
+    y_block: int  # and of y
     pieces: int  # pairs of blocks, of all groups
-    x_pitch: Sizes  # how x lies in its planes, or in its array if it is read there:
-    x_plane: int  # from one channel to the next,
-    x_phase: int  # and from one phase
     x_size: int  # numbers of all planes of x, in all boxes,
     shared: bool  # and whether tasks share them
-    packed: int  # samples copied, padding included
+    packed: int  # samples copied, padding included, by as few tasks as there may be
 
 
-def _cut(problem: Problem, products: _Products, tile: _Tile, boxes: _Boxes, work: int) -> _Cut:
-    groups, inputs, outputs = problem.groups, problem.results, problem.sources
-    lanes, itemsize = problem.module.lanes, problem.itemsize
-    rows, _, y_block = tile
+def _cut(problem: Problem, products: _Products, tile: _Tile, y_block: int, boxes: _Boxes, work: int) -> _Cut:
+    groups, inputs, outputs, itemsize = problem.groups, problem.results, problem.sources, problem.itemsize
     sums = groups * inputs * outputs * products.sums
     outer = groups * -(-outputs // y_block)
     most_shares = min(boxes.number, SUM_BYTES // max(sums * itemsize, 1))
     shares = max(1, min(most_shares, -(-SHARES // outer)))
-    # Where there are few shares, there are several blocks of x; more CPUs get more, which changes no sum, if each has
-    # more to multiply than to pack.
-    channels = max(1, CHANNELS // products.x_planes)
-    enough = PACKING * lanes * PER_CYCLE * products.y_planes // max(products.row.size, 1)
-    more = min(-(-workers_for(work) // (outer * shares)), inputs // max(enough, 1))
-    parts = max(-(-inputs // channels), -(-FEW_TASKS // (outer * shares)), more)
-    x_block = -(-inputs // (rows * parts)) * rows
-    pieces = outer * -(-inputs // x_block)
-    # One vector more than there are positions, where margins are written (`clear_margin` in kernels/pack.pxi).
-    x_pitch, x_plane = boxes.x_pitch, line_pitch(math.prod(boxes.box[: boxes.flat]) * boxes.run_pitch + lanes, itemsize)
-    x_size = groups * boxes.number * inputs * products.x_planes * x_plane
-    shared = outputs > y_block and x_size * itemsize <= SHARED_BYTES
-    x_phase = (inputs if shared else x_block) * x_plane
-    if boxes.in_place:
-        x_pitch, x_plane = [dim.result_stride for dim in boxes.dims], problem.channel_steps[1]
-        x_size, shared = 0, False
+    x_size = 0 if boxes.in_place else groups * boxes.number * inputs * products.x_planes * boxes.x_plane
+    shared = outputs > y_block and 0 < x_size * itemsize <= SHARED_BYTES
+
+    def block(parts: int) -> int:
+        return round_up(-(-inputs // parts), tile.rows)
+
+    # Where there are few shares, there are several blocks of x.
+    parts = max(-(-inputs // max(1, CHANNELS // products.x_planes)), -(-FEW_TASKS // (outer * shares)))
+    pieces = outer * -(-inputs // block(parts))
     packed = pieces * boxes.number * math.prod(boxes.padded) * products.y_planes * y_block
-    packed += x_size if shared else pieces * boxes.number * x_plane * products.x_planes * x_block
-    return _Cut(sums, shares, x_block, pieces, x_pitch, x_plane, x_phase, x_size, shared, packed)
+    if not boxes.in_place:
+        packed += x_size if shared else pieces * boxes.number * boxes.x_plane * products.x_planes * block(parts)
+    # More CPUs get more of them, which changes no sum, if each has more to multiply than to pack.
+    copies = products.y_planes * math.prod(boxes.padded) / math.prod(boxes.box)
+    enough = PACKING * problem.module.lanes * PER_CYCLE * copies / max(products.row.size, 1)
+    more = min(-(-workers_for(work) // (outer * shares)), int(inputs // max(enough, 1)))
+    x_block = block(max(parts, more))
+    return _Cut(sums, shares, x_block, y_block, outer * -(-inputs // x_block), x_size, shared, packed)
 
 
-def _packs(
-    problem: Problem, splits: list[Split], products: _Products, tile: _Tile, boxes: _Boxes, cut: _Cut
-) -> dict[str, Any]:
+def _packs(problem: Problem, splits: list[Split], products: _Products, boxes: _Boxes, cut: _Cut) -> dict[str, Any]:
     """Tables of how boxes of both arrays become planes."""
-    dims, x_plane, y_plane, y_phase = boxes.dims, cut.x_plane, boxes.y_plane, tile.y_block * boxes.y_plane
+    dims, x_plane, y_plane = boxes.dims, boxes.x_plane, boxes.y_plane
+    x_phase, y_phase = (problem.results if cut.shared else cut.x_block) * x_plane, cut.y_block * y_plane
     x_places = result_places(dims, all_phases(tuple(split.result_start.size for split in splits)))
-    y_places = source_places(dims, all_phases(tuple(split.source_start.size for split in splits)))
+    y_places = source_places(dims, splits)
     x_sums = y_sums = None
     if products.mixed:
-        patterns = tuple(split.pattern for split in splits)
+        patterns = products.patterns
         x_terms, x_read = transposed(result_terms(patterns), products.x_planes), np.arange(len(x_places[0])) * x_plane
-        x_sums = problem.module.Sums(*x_terms, x_read, x_plane, cut.x_phase)
+        x_sums = problem.module.Sums(*x_terms, x_read, x_plane, x_phase)
         y_read = read_places(splits, y_plane, of_axes(dims, boxes.y_pitch, len(splits)))
         y_sums = problem.module.Sums(*plane_terms(patterns), y_read, y_plane, y_phase)
     mixed = products.mixed  # then a channel at a time
     return {
-        "x": planes_of(problem, 1, dims, x_places, cut.x_pitch, x_plane, x_plane if mixed else cut.x_phase),
+        "x": planes_of(problem, 1, dims, x_places, boxes.x_pitch, x_plane, x_plane if mixed else x_phase),
         "y": planes_of(problem, 0, dims, y_places, boxes.y_pitch, y_plane, y_plane if mixed else y_phase),
         "x_sums": x_sums,
         "y_sums": y_sums,
@@ -185,20 +179,18 @@ def _packs(
         "x_padded": table(boxes.x_padded),
         "y_padded": table(boxes.padded),
         "x_block": cut.x_block,
-        "y_block": tile.y_block,
+        "y_block": cut.y_block,
         "x_planes": products.x_planes,
         "y_planes": products.y_planes,
         "x_plane": x_plane,
         "y_plane": y_plane,
-        "x_phase": cut.x_phase,
+        "x_phase": x_phase,
         "shared": cut.shared,
         "x_in_place": boxes.in_place,
     }
 
 
-def _multiplies(
-    problem: Problem, kernel_size: tuple[int, ...], products: _Products, tile: _Tile, boxes: _Boxes, cut: _Cut
-) -> dict[str, Any]:
+def _multiplies(problem: Problem, products: _Products, tile: _Tile, boxes: _Boxes, cut: _Cut) -> dict[str, Any]:
     """Tables of which planes are multiplied, and where the sums go."""
     inputs, outputs, lanes = problem.results, problem.sources, problem.module.lanes
     w_sums = None
@@ -206,12 +198,13 @@ def _multiplies(
     if products.mixed:
         # Sums of taps become taps line by line, each line having a number for each channel of y.
         channel_step, tap_step, row_step = 1, inputs * outputs, outputs
-        terms = transposed(kron(list(zip(products.kernels, kernel_size, strict=True))), math.prod(kernel_size))
+        size = problem.kernel_size
+        terms = transposed(kron(list(zip(products.kernels, size, strict=True))), math.prod(size))
         places = np.arange(products.sums) * tap_step
-        w_sums = problem.module.Sums(*terms, places, outputs, -(-outputs // lanes) * lanes)
-    channel = np.arange(tile.y_block)[:, None]
-    offset = products.offset @ table(of_axes(boxes.dims, boxes.y_pitch, len(kernel_size)))
-    begins = channel * boxes.y_plane + products.phase * (tile.y_block * boxes.y_plane) + offset
+        w_sums = problem.module.Sums(*terms, places, outputs, round_up(outputs, lanes))
+    channel = np.arange(cut.y_block)[:, None]
+    offset = products.offset @ table(of_axes(boxes.dims, boxes.y_pitch, len(problem.axes)))
+    begins = channel * boxes.y_plane + products.phase * (cut.y_block * boxes.y_plane) + offset
     places = channel * channel_step + products.tap * tap_step
     columns, column_places, consecutive = _columns(products.class_tap, begins, places, tile.columns)
     outer = slice(boxes.flat)
@@ -220,7 +213,7 @@ def _multiplies(
         "rows": tile.rows,
         "sums": products.sums,
         "few": products.row.size < products.sums or not products.row.size,
-        "runs": _runs(boxes.box[outer], cut.x_pitch[outer], boxes.y_pitch[outer], -(-boxes.run // lanes)),
+        "runs": _runs(boxes.box[outer], boxes.x_pitch[outer], boxes.y_pitch[outer], -(-boxes.run // lanes)),
         "columns": np.concatenate(columns),
         "places": np.concatenate(column_places),
         "class_taps": np.diff(products.class_tap),
@@ -243,22 +236,22 @@ class _Boxes:
     flat: int  # the axis from which on positions are one run in both, junk between rows and all: there x is zero
     in_place: bool  # whether x is read where it lies
     run: int  # positions of a run
-    run_pitch: int  # from one run to the next, in a plane of x,
-    x_padded: Sizes  # what is packed for one,
-    x_pitch: Sizes
-    padded: Sizes  # and for one of y
+    x_padded: Sizes  # what is packed for a plane of x,
+    x_pitch: Sizes  # how positions lie in it, or in the array if it is read there,
+    x_plane: int  # and from one channel to the next
+    padded: Sizes  # the same of y
     y_pitch: Sizes
-    y_plane: int  # from one plane of y to the next
+    y_plane: int
 
     @property
     def number(self) -> int:
         return math.prod(self.counts)
 
 
-def _choose_boxes(problem: Problem, products: _Products, tile: _Tile, dims: list[Dim]) -> _Boxes:
-    """The boxes that take least time."""
+def _choose_boxes(problem: Problem, products: _Products, tile: _Tile, y_block: int, dims: list[Dim]) -> _Boxes:
+    """The boxes that take least time, with so many channels of y in a task."""
     inputs, outputs, lanes, itemsize = problem.results, problem.sources, problem.module.lanes, problem.itemsize
-    rows, columns, y_block = tile
+    rows, columns = tile
     # So many positions that the planes of y that a plane of x meets stay in L2, and in L1 the rows of a tile; and where
     # these are few, the columns that they meet, which were just packed.
     read_at_once = rows + (1 if rows == 6 else min(columns, y_block * products.y_planes))
@@ -309,7 +302,12 @@ def _choose_boxes(problem: Problem, products: _Products, tile: _Tile, dims: list
 
     vectors = vectors_of(box, halo)
     flat = min(range(len(dims)), key=lambda a: (vectors[a], not is_in_place(a)))
-    run_pitch = -(-max(run(flat), math.prod(padded[flat:])) // lanes) * lanes
+    x_pitch, x_plane = steps, problem.channel_steps[1]
+    if not is_in_place(flat):
+        run_pitch = round_up(max(run(flat), math.prod(padded[flat:])), lanes)
+        x_pitch = [*(step * run_pitch for step in pitches(box[:flat])[:flat]), *pitch[flat:]]
+        # One vector more than there are positions, where margins are written (`clear_margin` in kernels/pack.pxi).
+        x_plane = line_pitch(math.prod(box[:flat]) * run_pitch + lanes, itemsize)
     return _Boxes(
         dims,
         extent,
@@ -318,9 +316,9 @@ def _choose_boxes(problem: Problem, products: _Products, tile: _Tile, dims: list
         flat=flat,
         in_place=is_in_place(flat),
         run=run(flat),
-        run_pitch=run_pitch,
         x_padded=[*box[:flat], *padded[flat:]],
-        x_pitch=[*(step * run_pitch for step in pitches(box[:flat])[:flat]), *pitch[flat:]],
+        x_pitch=x_pitch,
+        x_plane=x_plane,
         padded=padded,
         y_pitch=pitch,
         y_plane=line_pitch(math.prod(padded) + lanes, itemsize),
@@ -385,6 +383,7 @@ class _Products:
     class_tap: Index  # for each plane of x the first product, and their number
     sums: int  # taps of the kernel, or sums
     kernels: list[Matrix | None]  # for each axis: the sums, of taps
+    patterns: tuple[Pattern, ...]
     x_planes: int  # that are multiplied, of a channel: phases, or sums of them
     y_planes: int
     mixed: bool  # which this says
@@ -414,6 +413,7 @@ def _products(patterns: tuple[Pattern, ...], taps: tuple[int, ...]) -> _Products
         class_tap=np.searchsorted(row, np.arange(x_planes + 1)),
         sums=math.prod(sizes),
         kernels=list(kernels),
+        patterns=patterns,
         x_planes=x_planes,
         y_planes=math.prod(pattern.source_phases for pattern in patterns),
         mixed=is_mixed(patterns),
@@ -439,7 +439,7 @@ def _products_along(p: Pattern) -> tuple[Index, Matrix | None]:
     return each, kernel
 
 
-def _runs(box: list[int], x_pitch: list[int], y_pitch: list[int], vectors: int) -> Index:
+def _runs(box: Sizes, x_pitch: Sizes, y_pitch: Sizes, vectors: int) -> Index:
     """The runs of positions in a box: where in a plane of x, where in a plane of y, how many vectors."""
     at = np.indices(tuple(box), np.intp).reshape(len(box), math.prod(box))
     return np.stack([table(x_pitch) @ at, table(y_pitch) @ at, np.full(at.shape[1], vectors)], axis=1)

@@ -27,9 +27,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from ._machine import WIDE
+from ._machine import WIDE, WIDEST
 from ._phases import Index, Matrix, Mix, Pattern, Run, Split
-from ._runtime import ISA
 
 __all__ = [
     "BLOCKS",
@@ -52,7 +51,7 @@ AXES = 3  # that can be: with more the sums have very many terms
 SHORT = 16  # positions along the last axis: with fewer, lines are too short to add them up,
 LINE = 32  # and with fewer blocks its samples, which are neighbours in memory, are better left alone
 ADD = 2 * WIDE  # multiplications that take as long as to add one number to a sum,
-WRITE = (8 if ISA == "avx512" else 12) * WIDE  # or to write or read one number of a line of sums
+WRITE = (8 if WIDEST else 12) * WIDE  # or to write or read one number of a line of sums
 
 
 def toom_cook(results: int, taps: int) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:

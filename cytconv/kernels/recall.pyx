@@ -24,7 +24,7 @@ cdef bint _plain(a) except -1:
     return False
 
 
-cdef tuple _key(str reading, a, b, tuple arguments, bias, out):
+cdef tuple _key(str function, a, b, tuple arguments, bias, out):
     if type(a) is not ndarray or type(b) is not ndarray:
         return None
     if not (_plain(arguments) and a.flags.aligned and b.flags.aligned):
@@ -35,12 +35,12 @@ cdef tuple _key(str reading, a, b, tuple arguments, bias, out):
             if type(c) is not ndarray or not c.flags.aligned:
                 return None
             more += (c is out, c.shape, c.strides, c.dtype)
-    return reading, a.shape, a.strides, a.dtype, b.shape, b.strides, b.dtype, arguments, more
+    return function, a.shape, a.strides, a.dtype, b.shape, b.strides, b.dtype, arguments, more
 
 
-def recall(str reading, a, b, tuple arguments, bias, out):
+def recall(str function, a, b, tuple arguments, bias, out):
     """The result, or None: then the call is new, or its numbers need more than the kernels."""
-    key = _key(reading, a, b, arguments, bias, out)
+    key = _key(function, a, b, arguments, bias, out)
     call = None if key is None else _calls.get(key)
     if call is None:
         return None
@@ -51,9 +51,9 @@ def recall(str reading, a, b, tuple arguments, bias, out):
     return call(a, b, out, bias)
 
 
-def remember(str reading, a, b, tuple arguments, bias, out, call):
+def remember(str function, a, b, tuple arguments, bias, out, call):
     """From now on `recall` calls ``call(a, b, out, bias)``."""
-    key = _key(reading, a, b, arguments, bias, out)
+    key = _key(function, a, b, arguments, bias, out)
     if key is not None:
         if len(_calls) >= MOST:
             forget()

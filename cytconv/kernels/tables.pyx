@@ -1,4 +1,4 @@
-"""What plans are made of that takes loops: tables with a row for each phase, which numpy would take many calls for."""
+"""What plans are made of that takes loops, for which numpy would take many calls: boxes, and a row for each phase."""
 
 from libc.math cimport INFINITY, ceil
 
