@@ -549,7 +549,7 @@ def _bias(
     shape = () if channels is None else (size,)
     if array.shape != shape:
         raise ValueError(f"bias of shape {array.shape} must have shape {shape}")
-    with np.errstate(over="ignore"):  # as in the result
+    with np.errstate(all="ignore"):  # as in the result
         return array.astype(dtype).astype(compute).reshape(groups, size // groups)
 
 

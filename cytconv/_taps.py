@@ -93,5 +93,10 @@ def _pieces(axes: Sequence[Axis]) -> Iterator[tuple[Index, Index, Index, bool]]:
 
 
 def _flat(a: Array, d: int) -> Array:
-    """The last `d` axes as one."""
+    """The last `d` axes as one; of a broadcast array a copy, as einsum multiplies sums by what it repeats.
+
+    That is not the sum of the products where one of them is infinite.
+    """
+    if 0 in a.strides:
+        a = a.copy()
     return a.reshape(*a.shape[: a.ndim - d], -1)

@@ -384,6 +384,17 @@ def test_one_nan_in_many_channels(rng, dtype, method):
     np.testing.assert_array_equal(np.isnan(weights), bad)
 
 
+@pytest.mark.parametrize("method", ["direct", "auto"])
+def test_infinite_numbers_that_are_broadcast(method):
+    """A sum of products is another one than the product by a sum, where they are infinite."""
+    x, w = np.tile([-1.0, 2.0], (5, 1)), np.broadcast_to(np.inf, (2, 1, 2))
+    y = conv_transpose(x, w, channels="last", method=method)
+    np.testing.assert_array_equal(y, conv_transpose(x, w.copy(), channels="last", method=method))
+    assert np.isnan(y).all()
+    x, y = np.array([-1.0, 2.0, 3.0]), np.broadcast_to(np.inf, (4,))
+    assert np.isnan(conv_transpose_weight_adjoint(x, y, kernel_shape=2, method=method)).all()
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_infinite_bias(method):
     x, w = np.ones((2, 5), np.float32), np.ones((2, 3, 2), np.float32)

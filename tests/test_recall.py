@@ -95,6 +95,14 @@ def test_strides_and_types_matter(rng, arrays, remembered):
     assert np.array_equal(conv_transpose(x.view(np.matrix) if x.ndim == 2 else x.tolist(), w, **KWARGS), y)
 
 
+def test_metadata_is_not_remembered(arrays, remembered):
+    x, w = arrays
+    noted = x.astype(np.dtype("f8", metadata={"whose": "mine"}))
+    for _ in range(2):
+        conv_transpose(noted, w, **KWARGS)
+    assert conv_transpose(x, w, **KWARGS).dtype.metadata is None
+
+
 def test_unaligned_arrays(arrays, remembered):
     x, w = arrays
     y = conv_transpose(x, w, **KWARGS)

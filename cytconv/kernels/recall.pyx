@@ -24,15 +24,18 @@ cdef bint _plain(a) except -1:
     return False
 
 
+cdef bint _simple(a) except -1:
+    """Whether shape, strides and dtype say all of an array; dtypes with other metadata are equal."""
+    return type(a) is ndarray and a.flags.aligned and a.dtype.metadata is None
+
+
 cdef tuple _key(str function, a, b, tuple arguments, bias, out):
-    if type(a) is not ndarray or type(b) is not ndarray:
-        return None
-    if not (_plain(arguments) and a.flags.aligned and b.flags.aligned):
+    if not (_simple(a) and _simple(b) and _plain(arguments)):
         return None
     cdef tuple more = ()
     for c in (bias, out):
         if c is not None:
-            if type(c) is not ndarray or not c.flags.aligned:
+            if not _simple(c):
                 return None
             more += (c is out, c.shape, c.strides, c.dtype)
     return function, a.shape, a.strides, a.dtype, b.shape, b.strides, b.dtype, arguments, more
@@ -55,7 +58,7 @@ def remember(str function, a, b, tuple arguments, bias, out, call):
     """From now on `recall` calls ``call(a, b, out, bias)``."""
     key = _key(function, a, b, arguments, bias, out)
     if key is not None:
-        if len(_calls) >= MOST:
+        if len(_calls) >= MOST and key not in _calls:
             forget()
         _calls[key] = call
 
