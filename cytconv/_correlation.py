@@ -39,7 +39,7 @@ from ._boxes import (
 )
 from ._geometry import Axis
 from ._layout import Layout
-from ._machine import COPIED, KIB, L1_BYTES, L2_BYTES, PER_CYCLE, WIDE
+from ._machine import COPIED, KIB, L1_BYTES, L2_BYTES, PER_CYCLE, ROOM_BYTES, WIDE
 from ._phases import Index, Split
 from ._problem import Problem
 from ._runtime import workers_for
@@ -58,7 +58,8 @@ AGAIN = 2  # for another box all weights are read again, in the time in which th
 RUN = 0.3  # to begin with a run of vectors, in vectors, with many weights;
 SUM = 10 * WIDE  # to copy and add up one sample of a box, in multiplications.
 
-# A result that is larger is written past the caches if its lines have so many bytes (sums by lines: see `_stencil`):
+# A result that is larger, if rows are interleaved, or else has no room in the last cache, is written past the caches if
+# its lines have so many bytes (sums by lines: see `_stencil`).
 STREAM_BYTES, STREAM_LINE = 2 * KIB**2, 256
 # Where tiles might write to it, what it takes
 STORE = 8  # to hold and store a vector of results instead, in cycles,
@@ -218,7 +219,8 @@ def _stores(problem: Problem, layout: Layout, boxes: _Boxes) -> tuple[_Boxes, di
     whole = widest == steps[-1]
     line = box[-1] * widest
     written = problem.groups * layout.row_channel.size * math.prod(boxes.extent) * itemsize
-    past_caches = whole and line * itemsize >= STREAM_LINE and written > STREAM_BYTES
+    large = written > (ROOM_BYTES if widest == 1 else STREAM_BYTES)
+    past_caches = whole and large and line * itemsize >= STREAM_LINE
     places = np.zeros(0, np.intp)
     if whole and widest == 1:
         places, flat = _panel_places(problem, layout, boxes, row_start, row_range, past_caches)

@@ -12,7 +12,7 @@ from __future__ import annotations
 from ._runtime import ISA
 from .kernels import cpu
 
-__all__ = ["COPIED", "FETCHES", "KIB", "L1_BYTES", "L2_BYTES", "L3_BYTES", "PER_CYCLE", "WIDE", "WIDEST"]
+__all__ = ["COPIED", "FETCHES", "KIB", "L1_BYTES", "L2_BYTES", "L3_BYTES", "PER_CYCLE", "ROOM_BYTES", "WIDE", "WIDEST"]
 
 KIB = 1024
 # A core's caches, the last of which it may share, within what the plans were tried with; as many CPUs have them if the
@@ -20,6 +20,7 @@ KIB = 1024
 L1_BYTES = min(max(cpu.cache_bytes(1) or 32 * KIB, 32 * KIB), 48 * KIB)
 L2_BYTES = min(max(cpu.cache_bytes(2) or 512 * KIB, 256 * KIB), 2048 * KIB)
 L3_BYTES = min(cpu.cache_bytes(3), 32 * KIB**2)
+ROOM_BYTES = max(4 * KIB**2, L3_BYTES * 3 // 4)  # of a result that stays in the last one for whoever reads it
 
 FETCHES = cpu.vendor() != "intel"  # whether what is packed soon is to be fetched ahead
 WIDEST = ISA == "avx512"  # vectors of 512 bits

@@ -9,16 +9,16 @@ from types import ModuleType
 from typing import Any
 
 from ._lines import Lines, halvings, lines_of, tables_of
-from ._machine import KIB, L3_BYTES, WIDEST
+from ._machine import KIB, L3_BYTES, ROOM_BYTES, WIDEST
 from ._phases import Index
 from ._problem import Problem
 
 __all__ = ["Stencil", "stencil"]
 
 TASK = 2**13  # positions of all rows that make up a task
-# A result larger than this is written past the caches (boxes: see `_correlation`).  What has room in the last one stays
-# there for whoever reads it, and these kernels are fast enough to notice.
-STREAM_BYTES = max(4 * KIB**2, L3_BYTES * 3 // 4)
+# A result larger than this is written past the caches (boxes: see `_correlation`): these kernels are fast enough to
+# notice what has no room there.
+STREAM_BYTES = ROOM_BYTES
 # The same where rows of a band, written by turns, share a page: there CPUs read the lines first that they write whole.
 STREAM_TURNS_BYTES = max(4 * KIB**2, L3_BYTES * 3 // 8)
 PAGE_BYTES = 4096

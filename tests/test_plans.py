@@ -97,6 +97,12 @@ def tables_made(monkeypatch, fresh_plans):
     return made
 
 
+def past_caches(monkeypatch, least):
+    """Write results of so many bytes past the caches."""
+    for name in ("STREAM_BYTES", "ROOM_BYTES"):
+        monkeypatch.setattr(_correlation, name, least)
+
+
 def problem_of(module, axes, source_shape, result_shape):
     """A forward one, of contiguous arrays ``(*batch, groups, channels, *spatial, parts)``."""
     strides = [tuple(math.prod(shape[a + 1 :]) for a in range(len(shape))) for shape in (source_shape, result_shape)]
@@ -134,7 +140,7 @@ class TestEveryWay:
         monkeypatch.setattr(_direct, "weight_lines", lambda *_: None)
 
     def test_past_the_caches(self, rng, x_shape, w_shape, kwargs, dtype, monkeypatch, tables_made):
-        monkeypatch.setattr(_correlation, "STREAM_BYTES", -1)
+        past_caches(monkeypatch, -1)
         monkeypatch.setattr(_correlation, "STREAM_LINE", 0)
         check(rng, x_shape, w_shape, kwargs, dtype)
         groups = kwargs.get("groups", 1)  # of channels that come last, each has a part of every line
@@ -375,7 +381,7 @@ class TestGaps:
     def test_boxes(self, rng, x_shape, w_shape, kwargs, dtype, stream_bytes, gain, rows, monkeypatch, fresh_plans):
         """Small ones, with the rows of a group apart from those of others; folded, too."""
         monkeypatch.setattr(_direct, "stencil", lambda *_, exact: None)
-        monkeypatch.setattr(_correlation, "STREAM_BYTES", stream_bytes)
+        past_caches(monkeypatch, stream_bytes)
         monkeypatch.setattr(_correlation, "STREAM_LINE", 0)
         monkeypatch.setattr(_ways, "LITTLE", -1)
         monkeypatch.setattr(_direct, "is_wasteful", lambda *_: False)
@@ -1136,7 +1142,7 @@ def between_nans(before, shape, dtype):
 @pytest.mark.parametrize("length", [64, 96, 130, 165])  # whole vectors, cache lines, and not
 @pytest.mark.parametrize(("taps", "stride"), [(2, 2), (3, 1), (5, 2)])
 def test_tiles_write_to_the_result(rng, taps, stride, length, past, small, dtype, monkeypatch, tables_made):
-    monkeypatch.setattr(_correlation, "STREAM_BYTES", -1 if past else 2**40)
+    past_caches(monkeypatch, -1 if past else 2**40)
     monkeypatch.setattr(_correlation, "STREAM_LINE", 0)
     monkeypatch.setattr(_correlation, "STORE", 2**40)  # of no use for so many taps, but for the test
     if small:
@@ -1254,8 +1260,8 @@ def test_tiles_write_nothing_to_other_lines(rng, x_shape, w_shape, kwargs, order
     ],
 )
 def test_tiles_of_every_group_and_class_write_to_the_result(rng, outputs, taps, window, monkeypatch, tables_made):
-    for name in ("STORE", "STREAM_BYTES"):
-        monkeypatch.setattr(_correlation, name, 2**40)
+    past_caches(monkeypatch, 2**40)
+    monkeypatch.setattr(_correlation, "STORE", 2**40)
     x, w = integers(rng, (2, 12, 4, 95), np.float32), integers(rng, (12, outputs, *taps), np.float32)
     y = reference.conv_transpose(x, w, channels="first", **window)
     out, around = between_nans(0, y.shape, np.float32)
@@ -1286,7 +1292,8 @@ def test_what_is_added_to_or_left_out_is_not_written_by_tiles(rng, tables_made):
 @pytest.mark.parametrize(("stride", "padding"), [(1, 1), (2, 1), (3, 2), (4, 0)])
 @pytest.mark.parametrize("by", ["boxes", "lines"])
 def test_what_goes_past_the_caches_begins_anywhere(rng, by, stride, padding, dtype, monkeypatch, tables_made):
-    for module, name in [(_correlation, "STREAM_BYTES"), (_correlation, "STREAM_LINE"), (_stencil, "STREAM_BYTES")]:
+    past_caches(monkeypatch, -1)
+    for module, name in [(_correlation, "STREAM_LINE"), (_stencil, "STREAM_BYTES")]:
         monkeypatch.setattr(module, name, -1)
     monkeypatch.setattr(_stencil, "_pays", lambda *_: by == "lines")
     x, w = integers(rng, (2, 5, 37), dtype), integers(rng, (3, 6), dtype)
