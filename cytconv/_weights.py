@@ -57,7 +57,7 @@ COMBINE = 200 * WIDE  # or to make weights of such sums where planes are sums, t
 SHARES = 16  # of the positions, or less if there are several blocks of channels
 FEW_TAPS = 64  # of a kernel, whose own order was seen to be faster; not so with 961 and 1024
 FEW_TASKS = 4  # which split the channels of x, though each of them packs y anew,
-PACKING = 6  # which takes half as many cycles for each number (`NUMBER` in kernels/tables.pyx): more is multiplied
+PACKING = 6  # if it multiplies for so many cycles for each number, which take half as many (`NUMBER` in tables.pyx)
 
 
 @dataclass(frozen=True, eq=False)
