@@ -9,9 +9,9 @@ and boxes.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -86,8 +86,7 @@ class Correlation:
         return self.layout.packing(groups, taps)
 
 
-@dataclass(frozen=True)
-class _Boxes:
+class _Boxes(NamedTuple):
     """Boxes of positions that fit the caches, and the runs of positions that tiles go along in each."""
 
     dims: list[Dim]
@@ -224,7 +223,7 @@ def _stores(problem: Problem, layout: Layout, boxes: _Boxes) -> tuple[_Boxes, di
     places = np.zeros(0, np.intp)
     if whole and widest == 1:
         places, flat = _panel_places(problem, layout, boxes, row_start, row_range, past_caches)
-        boxes = replace(boxes, flat=flat)
+        boxes = boxes._replace(flat=flat)
     return boxes, {
         "panel_results": places,
         "result_step": table(steps),

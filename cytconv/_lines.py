@@ -257,8 +257,7 @@ def _band(bands: tuple[int, ...], channels: int, pattern: Pattern | None) -> tup
     return max(b for b in bands if rows % b == 0), 1
 
 
-@dataclass(frozen=True, eq=False)
-class Lines:
+class Lines(NamedTuple):
     """A problem as lines."""
 
     key: tuple[Any, ...]  # of the rows

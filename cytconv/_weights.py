@@ -225,8 +225,7 @@ def _multiplies(problem: Problem, products: _Products, tile: _Tile, boxes: _Boxe
     }
 
 
-@dataclass(frozen=True)
-class _Boxes:
+class _Boxes(NamedTuple):
     """Boxes of positions, and how they lie in the planes of both arrays."""
 
     dims: list[Dim]
