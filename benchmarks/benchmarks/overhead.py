@@ -36,6 +36,25 @@ class TinyCalls:
         thousand(self.weights)
 
 
+class TinyLayers:
+    """A thousand calls of 4 -> 4 channels and 8 x 8 samples: as they come, with a bias, into an array, of complex."""
+
+    params = [["plain", "bias", "out", "complex"]]
+    param_names = ["with"]
+
+    def setup(self, extra: str) -> None:
+        dtype = np.complex64 if extra == "complex" else np.float32
+        x, w = np.ones((1, 4, 8, 8), dtype), np.ones((4, 4, 2, 2), dtype)
+        options = {"bias": np.ones(4, dtype)} if extra == "bias" else {}
+        if extra == "out":
+            options["out"] = np.empty((1, 4, 16, 16), dtype)
+        self.call = lambda: cytconv.conv_transpose(x, w, stride=2, channels="first", workers=1, **options)
+        self.call()
+
+    def time_thousand_layers(self, extra: str) -> None:
+        thousand(self.call)
+
+
 class TinyProducts:
     """The same with a `ConvTranspose` that was made before."""
 
