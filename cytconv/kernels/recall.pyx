@@ -48,8 +48,10 @@ def recall(str function, a, b, tuple arguments, bias, out):
     if call is None:
         return None
     if out is not None:
+        if not out.flags.writeable:
+            return None
         for c in (a, b, bias):
-            if not out.flags.writeable or c is not None and may_share_memory(out, c):
+            if c is not None and may_share_memory(out, c):
                 return None
     return call(a, b, out, bias)
 
