@@ -3,12 +3,13 @@
 Or by its columns, if there are far fewer of them: these are the rows of its adjoint.  Either product by the matrix is
 then one of two by what is kept: it gathers what each row meets, or it scatters each row over the results that it meets.
 
-Planes of rows, one for each channel, have the same structure, which is kept once.
+Planes of rows, one for each channel, have the same structure, which is kept once, but for rows without entries.
 """
 
 from __future__ import annotations
 
 import math
+from copy import copy
 from functools import cached_property, partial
 from typing import Any
 
@@ -25,34 +26,39 @@ __all__ = ["Rows", "has_short_rows"]
 
 Array = NDArray[Any]
 Indices = NDArray[np.intp]
-Cut = tuple[float, Indices]  # how many times as fast that is, about, and the shares
+Cut = tuple[float, Indices]  # what each worker takes, in entries, and the shares
 
-TURN = 2  # rows for each column, at least, if the matrix is kept by its columns,
-SHORT = 4  # and entries of a row, at most
+TURN = 2  # rows with entries for each column, at least, if the matrix is kept by its columns,
+SHORT = 5  # entries of such a row,
+NEAR = 2**18  # and all rows, at most
 TOGETHER = 2**12  # rows that are a task where they are gathered, at most,
 ENTRIES = 2**12  # and how many entries they have, about
 MANY, BAND = 8, 0.7  # for so many workers, how much of a band it must be at least that is not cut into parts
 GAIN = 1.3  # how much faster than one worker several must be that have to visit some rows more than once
-APART = 0.8  # how fast a worker reads the entries of its channels, with others between them
-ROW, CUT_ROW = 6, 12  # entries in the time that a row takes beside its own, and one that is cut between workers
+# Entries in the time that a row takes beside its own, one whose channels are cut between workers, one channel of a row
+# that is searched for the columns of a worker, and to begin with several workers.
+ROW, CUT_ROW, SEARCH, FORK = 6, 8, 24, 5000
 NARROW = 64  # columns side by side for each worker: of fewer, two would often write to one line of the cache
-PIECE = 2**15  # indices that are moved at a time
 
 
 def has_short_rows(axes: tuple[Axis, ...], c_in: int, c_out: int) -> bool:
-    """Whether columns are far fewer and longer."""
+    """Whether columns are far fewer and longer, and what they are scattered over is near."""
     samples, outputs = (math.prod(getattr(axis, side) for axis in axes) for side in ("n", "m"))
-    return bool(c_out * outputs >= TURN * c_in * samples and c_in * products(axes) <= SHORT * outputs)
+    rows = math.prod(_reached(axis) for axis in axes)
+    short = c_out * rows >= TURN * c_in * samples and c_in * products(axes) <= SHORT * rows
+    return bool(short and c_out * outputs <= NEAR)
+
+
+def _reached(axis: Axis) -> int:
+    """About how many outputs have entries: all of some phases of the stride, if there are samples enough."""
+    phases = min(axis.taps, axis.stride // math.gcd(axis.stride, axis.dilation))
+    return min(axis.m, axis.n * axis.taps, -(-axis.m * phases // axis.stride))
 
 
 class Rows:
-    """The matrix with weights `w`.
+    """The matrix with weights `w`; `plane` is the number of columns from one channel of x to the next."""
 
-    `plane` asks for so many columns from one channel of x to the next; the attribute says how many there are, which are
-    as many as x has if the matrix is kept by its columns, or if indices would not hold more.
-    """
-
-    def __init__(self, axes: tuple[Axis, ...], w: Array, plane: int) -> None:
+    def __init__(self, axes: tuple[Axis, ...], w: Array) -> None:
         groups, c_in, c_out = w.shape[:3]
         item = Geometry(
             x_shape=(groups * c_in, *(axis.n for axis in axes)),
@@ -69,21 +75,47 @@ class Rows:
         if self._by_columns:
             if w.dtype.kind == "c":
                 np.conjugate(entries, out=entries)
-            plane, width, channels = samples, outputs, (c_in, c_out)
+            width, channels = outputs, (c_in, c_out)
         else:
-            if plane > np.iinfo(columns.dtype).max // c_in:
-                plane = samples
-            if plane > samples:
-                _move(columns, samples, plane - samples)
-            width, channels = plane, (c_out, c_in)
-        self.plane = plane
-        self._arrays = ends, columns, entries.ravel().view(w.real.dtype)
+            width, channels = samples, (c_out, c_in)
+        self.plane = samples
+        rows = np.flatnonzero(np.diff(ends)) if len(columns) else np.zeros(1, np.intp)  # one at least
+        rows, ends, height = rows.astype(ends.dtype), np.append(ends[rows], ends[-1]), len(ends) - 1
+        self._arrays = rows, ends, columns, entries.ravel().view(w.real.dtype)
         self._numbers, self._entries = w.itemsize // w.real.itemsize, entries.size  # real ones of an entry
         self._groups, self._channels = groups, channels  # of rows and of columns
-        self._height, self._width = len(ends) - 1, width  # rows and columns of a channel
+        self._height, self._all = len(rows), height  # rows of a channel that are kept, and all of them
+        self._measure(width)
+
+    def _measure(self, width: int) -> None:
+        """Note that a channel has so many columns."""
+        groups, channels = self._groups, self._channels
+        self._width = width
         self._size = groups * channels[0] * self._height, groups * channels[1] * width
         self._group = channels[0], channels[1] * width  # planes of rows, and columns
+        self._structure = self._numbers, self._all, self._group
         self._shares: dict[tuple[int, int], Indices] = {}  # by the number of parts and of workers
+
+    def spread(self, plane: int) -> Rows:
+        """The same matrix with so many columns from one channel of x to the next, but for the entries, which are these.
+
+        It is this one if the matrix is kept by its columns, or if indices would not hold more.
+        """
+        rows, ends, columns, entries = self._arrays
+        if self._by_columns or plane > np.iinfo(columns.dtype).max // self._channels[1]:
+            return self
+        other = copy(self)
+        other._arrays = rows, ends, columns + columns // self.plane * (plane - self.plane), entries
+        other.plane = plane
+        other.__dict__.pop("_is_band", None)
+        other._measure(plane)
+        return other
+
+    @property
+    def mean(self) -> float:
+        """Entries of a row that is kept, on the average."""
+        rows: int = self._size[0]
+        return float(self._entries / max(rows, 1))
 
     def multiply(self, x: Array, y: Array, workers: int) -> None:
         """``y = matrix @ x``, of vectors side by side as real numbers."""
@@ -95,14 +127,17 @@ class Rows:
 
     def _gather(self, x: Array, y: Array, workers: int) -> None:
         """``y = kept @ x``."""
-        rows, numbers = y.shape
+        rows, numbers = self._size[0], y.shape[1]
         together = max(1, min(TOGETHER, ENTRIES * rows // max(self._entries, 1)))
-        workers = team(workers, -(-rows // together), ENTRY * (self._entries + rows) * numbers)
-        kernels(x.dtype).gather(*self._arrays, self._numbers, self._group, x, y, together, workers)
+        workers = team(workers, -(-rows // together), ENTRY * (self._entries + len(y)) * numbers)
+        kernels(x.dtype).gather(*self._arrays, *self._structure, x, y, together, workers)
 
     def _scatter(self, x: Array, y: Array, workers: int) -> None:
         """``y = kept^H @ x``, which takes no second matrix."""
-        rows, numbers = x.shape
+        if self._entries == 0:
+            y[...] = 0
+            return
+        rows, numbers = self._size[0], x.shape[1]
         parts = parts_of(self._entries, len(y), numbers // self._numbers)
         if parts > 1 and self._is_band:
             parts = 1
@@ -110,7 +145,7 @@ class Rows:
         shares = self._shares_of(parts, workers if parts == 1 else 1)
         workers = min(workers, len(shares))
 
-        scatter = partial(kernels(x.dtype).scatter, *self._arrays, self._numbers, self._group, shares, x)
+        scatter = partial(kernels(x.dtype).scatter, *self._arrays, *self._structure, shares, x)
         if parts == 1:
             scatter(y, workers)
         else:
@@ -122,7 +157,7 @@ class Rows:
 
         Of columns too few to be shared, they cannot.
         """
-        return self._width >= 2 * NARROW and self._cut_columns(MANY)[0] >= BAND * MANY
+        return self._width >= 2 * NARROW and self._cut_columns(MANY)[0] <= self._alone / (BAND * MANY)
 
     def _shares_of(self, parts: int, workers: int) -> Indices:
         """The table `shares` of `kernels/rows.pxi`: a row for each part, or for each worker.
@@ -131,20 +166,20 @@ class Rows:
         """
         shares = self._shares.get((parts, workers))
         if shares is None:  # two threads may both find it at first: no harm
-            ways = [(GAIN, self._cut_entries(parts))]
+            ways = [(self._alone / GAIN - FORK, self._cut_entries(parts))]
             if workers > 1:
                 ways.append(self._cut_groups(min(workers, self._groups)))
             if (count := min(workers, self._group[1] // NARROW)) > 1:
                 ways.append(self._cut_channels(min(count, self._channels[1])))
             if (count := min(workers, self._width // NARROW)) > 1:
                 ways.append(self._cut_columns(count))
-            _, shares = max(ways, key=lambda way: way[0])
+            _, shares = min(ways, key=lambda way: way[0])
             self._shares[parts, workers] = shares
         return shares
 
     def _cut_entries(self, count: int) -> Indices:
         """Parts with about as many entries, each with results of its own."""
-        (ends, columns, _), (rows, size) = self._arrays, self._size
+        (_, ends, columns, _), (rows, size) = self._arrays, self._size
         plane, rest = np.divmod(np.arange(count + 1) * self._entries // count, max(len(columns), 1))
         cuts = plane * self._height + np.searchsorted(ends, rest.astype(ends.dtype))
         cuts[-1] = rows
@@ -156,7 +191,7 @@ class Rows:
         table = self._table(
             begin=row[:-1], end=row[1:], column=column[:-1], past_column=column[1:], width=size, stop=size
         )
-        return self._groups / int(np.diff(cuts).max()), table
+        return self._alone * int(np.diff(cuts).max()) / self._groups, table
 
     def _cut_channels(self, count: int) -> Cut:
         channels, width = self._channels[1], self._width
@@ -171,30 +206,38 @@ class Rows:
             past_channel=cuts[1:],
         )
         rows, most = self._size[0], int(np.diff(cuts).max())
-        alone, cut = ROW * rows + self._entries, CUT_ROW * rows + self._entries * most / channels
-        return APART * alone / max(cut, 1), table
+        return CUT_ROW * rows + self._entries * most / channels, table
+
+    @property
+    def _alone(self) -> int:
+        """What one worker takes to scatter all rows, in entries."""
+        rows: int = self._size[0]
+        return ROW * rows + int(self._entries)
 
     def _cut_columns(self, count: int) -> Cut:
-        (ends, columns, _), (height, width) = self._arrays, (self._height, self._width)
-        rows, cuts = np.flatnonzero(np.diff(ends)), _cuts(width, count)
+        (_, ends, columns, _), width, channels = self._arrays, self._width, self._channels[1]
+        cuts = _cuts(width, count)
         # Of the rows so far, the last column; of those from here on, the first: both in order, so they can be searched.
-        last = np.maximum.accumulate(columns[ends[rows + 1] - 1] % width)
-        first = np.minimum.accumulate((columns[ends[rows]] % width)[::-1])[::-1]
+        last = np.maximum.accumulate(columns[ends[1:] - 1] % width)
+        first = np.minimum.accumulate((columns[ends[:-1]] % width)[::-1])[::-1]
         begin, end = np.searchsorted(last, cuts[:-1]), np.searchsorted(first, cuts[1:])
         whole, past = np.searchsorted(first, cuts[:-1]), np.searchsorted(last, cuts[1:])
-        row, after = np.append(rows, height), np.append(0, rows + 1)
+        past = np.maximum(whole, past)
         table = self._table(
-            first=row[begin],
-            last=after[end],
-            whole_first=row[whole],
-            whole_last=after[np.maximum(whole, past)],
+            first=begin,
+            last=end,
+            whole_first=whole,
+            whole_last=past,
             width=width,
             start=cuts[:-1],
             stop=cuts[1:],
-            channels=self._channels[1],
-            past_channel=self._channels[1],
+            channels=channels,
+            past_channel=channels,
         )
-        return height / max(int((after[end] - row[begin]).max()), 1), table
+        wholes = past - whole
+        rows = ROW * wholes + SEARCH * channels * (end - begin - wholes)
+        planes = self._size[0] // self._height
+        return planes * int(rows.max()) + self._entries / count, table
 
     def _table(self, **fields: Any) -> Indices:
         """Shares with these fields, one number or one for each; others are those of the whole matrix.
@@ -225,10 +268,3 @@ class Rows:
 def _cuts(size: int, count: int) -> Indices:
     """Where shares of about equal size begin and end."""
     return size * np.arange(count + 1) // count
-
-
-def _move(indices: NDArray[Any], size: int, by: int) -> None:
-    """To columns of planes that are so much further apart."""
-    for first in range(0, len(indices), PIECE):
-        some = indices[first : first + PIECE]
-        some += some // size * by

@@ -31,8 +31,9 @@ Array = NDArray[Any]
 
 ABREAST = 16  # vectors that are laid side by side at a time, at most
 WAY = 2**12  # bytes after which addresses share the lines of the nearest cache again,
-CROWD = 4  # and how many planes may do so
-MANY = 64  # entries in a column, on the average, that make up for copying its number to planes further apart
+CROWD, CROWD_OF_ROWS = 4, 16  # and how many planes may do so, where diagonals are kept, and where rows are,
+MANY, MANY_IN_ROWS = 64, 4  # with entries in a column, on the average, that make up for copying its numbers elsewhere,
+ROW_BYTES = 2**13  # if what a row meets is near again for the next one
 COPY = 30  # multiplications that take as long as to copy a number
 LINE_TABLE = 40  # bytes of tables for each line of a plane, where diagonals are kept
 
@@ -275,10 +276,7 @@ class Sparse:
         size, outputs = (math.prod(getattr(axis, side) for axis in axes) for side in ("n", "m"))
         self._shape, self._spatial = (groups * c_out * outputs, groups * c_in * size), len(axes)
         self._entries, self._real = groups * c_in * c_out * products(axes), w.real.dtype
-        # Numbers of a channel, and from one to the next: in the columns of the matrix, but not in x.
-        self._size = self._plane = size
-        if self._entries >= MANY * self._shape[1]:
-            self._plane = _plane(size, c_in, w.itemsize)
+        self._size, self._channels = size, (groups, c_in)
         long, each = has_diagonals(axes, w.shape), products(axes) * max(c_in, c_out)
         index = 4 if each <= INT32_MAX else 8
         tables = LINE_TABLE * math.prod(axis.m for axis in axes[:-1]) if long else index * (max(size, outputs) + each)
@@ -287,9 +285,13 @@ class Sparse:
             f"method='sparse' keeps a matrix of shape {self._shape} with {self._entries} entries",
             "method='direct' needs none",
         )
-        self._matrix = (Diagonals if long else Rows)(axes, w, self._plane)
-        self._plane = self._matrix.plane
-        self._columns = groups * c_in * self._plane
+        self._matrix: Diagonals | Rows
+        if long:
+            many = self._entries >= MANY * self._shape[1]
+            self._matrix = Diagonals(axes, w, self._plane(w.itemsize, CROWD) if many else size)
+        else:
+            self._matrix = Rows(axes, w)
+        self._spread: dict[int, Rows] = {}  # the same for planes further apart
 
     def forward(self, x: Array, bias: Array | None, y: Array, workers: int) -> None:
         """``y[o] = bias + sum x[i] * w[k]``."""
@@ -358,13 +360,14 @@ class Sparse:
 
     def product(self, x: Array, y: Array, adjoint: bool, workers: int) -> None:
         """``y = matrix @ x``, or by the adjoint, of vectors side by side as real numbers."""
-        multiply = self._matrix.multiply_adjoint if adjoint else self._matrix.multiply
-        if self._plane == self._size:
+        matrix = self._matrix_for(x.shape[1] * x.itemsize)
+        multiply = matrix.multiply_adjoint if adjoint else matrix.multiply
+        if matrix.plane == self._size:
             multiply(x, y, workers)
             return
         with scratch() as memory:  # what belongs to the columns is copied to or from planes further apart
             columns, width = y if adjoint else x, x.shape[1]
-            planes = memory.take("planes", (self._columns // self._plane, self._plane, width), x.dtype)
+            planes = memory.take("planes", (math.prod(self._channels), matrix.plane, width), x.dtype)
             spread, inside = planes.reshape(-1, width), planes[:, : self._size]
             columns = columns.reshape(inside.shape)
             if adjoint:
@@ -374,16 +377,29 @@ class Sparse:
                 inside[...] = columns
                 multiply(spread, y, workers)
 
+    def _matrix_for(self, size: int) -> Diagonals | Rows:
+        """The matrix, for columns that meet so many bytes: those of all vectors."""
+        matrix = self._matrix
+        if isinstance(matrix, Diagonals) or self._entries < MANY_IN_ROWS * self._shape[1]:
+            return matrix
+        plane = self._plane(size, CROWD_OF_ROWS)
+        if plane == self._size or matrix.mean * size > ROW_BYTES:
+            return matrix
+        if plane not in self._spread:  # two threads may both make it at first: no harm
+            self._spread[plane] = matrix.spread(plane)
+        return self._spread[plane]
+
+    def _plane(self, size: int, crowd: int) -> int:
+        """Columns from one channel to the next: as many as it has, or some more if so many planes would share few lines
+        of the cache, as each column takes so many bytes."""
+        samples: int = self._size
+        crowded = self._channels[1] * math.gcd(samples * size, WAY) >= crowd * WAY
+        return samples + max(LINE // size, 1) if samples and crowded else samples
+
 
 def has_diagonals(axes: tuple[Axis, ...], w_shape: tuple[int, ...]) -> bool:
     """Whether the method keeps a matrix with weights of this shape by its diagonals."""
     return are_long(axes, has_short_rows(axes, w_shape[1], w_shape[2]))
-
-
-def _plane(size: int, channels: int, itemsize: int) -> int:
-    """Numbers from one channel to the next: `size`, or a line of the cache more if they would share few lines of it."""
-    common = math.gcd(size * itemsize, WAY)
-    return size + LINE // itemsize if size and channels * common >= CROWD * WAY else size
 
 
 def _is_abreast(a: Array) -> bool:

@@ -463,15 +463,18 @@ def test_are_long_counts_diagonals(rng):
     [
         (Axis(9, 3, 35, stride=4), (1, 1), True),  # no row has more than one entry
         (Axis(9, 3, 35, stride=4), (12, 1), False),  # three times as many columns as rows
-        (Axis(9, 30, 62, stride=4), (1, 1), False),  # rows of eight entries
+        (Axis(9, 3, 67, stride=8), (1, 1), True),
+        (Axis(9, 1, 65, stride=8), (1, 1), False),  # as many rows with entries as columns
+        (Axis(9, 60, 92, stride=4), (1, 1), False),  # rows of up to nine entries
+        (Axis(9, 3, 35, stride=4), (1, 2**14), False),  # results that no cache holds
         (Axis(9, 2, 10), (1, 1), False),
     ],
 )
 def test_has_short_rows(rng, axis, channels, by_columns):
     assert _rows.has_short_rows((axis,), *channels) == by_columns
-    kept = _rows.Rows((axis,), uniform(rng, (1, *channels, axis.taps), np.float64), axis.n)
-    rows = channels[0] * axis.n if by_columns else channels[1] * axis.m
-    assert kept._size[0] == rows
+    kept = _rows.Rows((axis,), uniform(rng, (1, *channels, axis.taps), np.float64))
+    reached = np.unique([i * axis.stride + k for i in range(axis.n) for k in range(axis.taps)]).size
+    assert kept._size[0] == (channels[0] * axis.n if by_columns else channels[1] * reached)
 
 
 @pytest.mark.skipif(_memory.physical() is None, reason="the system does not say how much memory there is")
@@ -518,23 +521,24 @@ def test_exact_windows(bad):
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("vectors", [1, 2, 7, 8, 15, 17, 35])
 @pytest.mark.parametrize(
-    ("workers", "together", "parts", "apart", "crowd"),
-    [(1, 2**12, 1, 1, 0), (2, 5, 1, 9, 4), (2, 2**12, 3, 1, 0), (3, 1, 1, 9, 4), (7, 2, 1, 0, 0), (7, 2, 16, 1, 4)],
+    ("workers", "together", "parts", "cut_row", "crowd"),
+    [(1, 2**12, 1, 9, 0), (2, 5, 1, 0, 4), (2, 2**12, 3, 9, 0), (3, 1, 1, 0, 4), (7, 2, 1, 99, 0), (7, 2, 16, 9, 4)],
 )
 @pytest.mark.usefixtures("kept")
-def test_products(monkeypatch, rng, dtype, vectors, workers, together, parts, apart, crowd):
+def test_products(monkeypatch, rng, dtype, vectors, workers, together, parts, cut_row, crowd):
     """Of any number of vectors, by matrices cut in any way, with rows and columns that have no entry."""
     monkeypatch.setattr(_rows, "TOGETHER", together)
-    monkeypatch.setattr(_rows, "GAIN", 0)
+    monkeypatch.setattr(_rows, "GAIN", 1e-9)
     monkeypatch.setattr(_rows, "NARROW", 1)
-    monkeypatch.setattr(_rows, "APART", apart)  # workers take some channels, if large, or some columns
+    monkeypatch.setattr(_rows, "CUT_ROW", cut_row)  # workers take some channels, if small, or some columns
+    monkeypatch.setattr(_rows, "FORK", 0)
     monkeypatch.setattr(_rows, "BAND", np.inf)
     monkeypatch.setattr(_diagonals, "BLOCK", np.inf)
     for module in (_rows, _diagonals):
         monkeypatch.setattr(module, "parts_of", lambda *_: parts)
     monkeypatch.setattr(_diagonals, "ROWS", dict.fromkeys(_diagonals.ROWS, min(3 + together, 64)))
-    monkeypatch.setattr(_sparse, "CROWD", crowd)
-    monkeypatch.setattr(_sparse, "MANY", 0)
+    for name, value in {"CROWD": crowd, "CROWD_OF_ROWS": crowd, "MANY": 0, "MANY_IN_ROWS": 0}.items():
+        monkeypatch.setattr(_sparse, name, value)
     monkeypatch.setattr(_runtime, "WORK_PER_THREAD", 1)
     for w_shape, shape, kwargs in (
         ((3, 2), (4, 5), {"stride": (1, 3)}),
@@ -569,7 +573,7 @@ def test_products(monkeypatch, rng, dtype, vectors, workers, together, parts, ap
 @pytest.mark.usefixtures("kept")
 def test_products_by_any_number_of_workers(monkeypatch, rng, dtype, vectors, parts):
     """The same bits: rows that two workers share are added up like any others, and parts do not depend on workers."""
-    monkeypatch.setattr(_rows, "GAIN", 0)
+    monkeypatch.setattr(_rows, "GAIN", 1e-9)
     monkeypatch.setattr(_rows, "NARROW", 1)
     monkeypatch.setattr(_rows, "BAND", np.inf)
     monkeypatch.setattr(_diagonals, "BLOCK", np.inf)
@@ -617,10 +621,13 @@ def test_products_of_vectors_that_overlap(rng, dtype, vectors):
 
 def test_planes_stay_within_the_index(monkeypatch):
     """Channels are not moved apart where their columns would no longer fit into 32 bits."""
-    monkeypatch.setattr(_sparse, "MANY", 0)
+    monkeypatch.setattr(_sparse, "MANY_IN_ROWS", 0)
+    monkeypatch.setattr(_sparse, "ROW_BYTES", np.inf)
     channels = 2**21 - 1
     w = np.ones((channels, 1, 1), np.float32)
     geometry = Geometry.forward((channels, 1024), w.shape, channels="first", padding=[(0, 1023)])
-    _, indices, _ = _sparse.Sparse(geometry.axes, geometry.split_w(w))._matrix._arrays
+    sparse = _sparse.Sparse(geometry.axes, geometry.split_w(w))
+    assert sparse._plane(4, _sparse.CROWD_OF_ROWS) == 1040
+    _, _, indices, _ = sparse._matrix_for(4)._arrays
     assert indices.dtype == np.int32
     np.testing.assert_array_equal(indices, 1024 * np.arange(channels))

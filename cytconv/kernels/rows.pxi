@@ -6,8 +6,8 @@
 #     gather     y[row]    += a * x[column]              a at (row, column);   x, y   v0 v1 v2 v3   in each row
 #     scatter    y[column] += conj(a) * x[row]
 #
-# Planes of rows have the same row pointer `ends` and `columns`.  Some planes are a group, whose columns follow those of
-# the group before.
+# Planes of rows have the same row pointer `ends` and `columns`.  Only the `rows` of a plane that have entries are kept:
+# strides may leave most of them without.  Some planes are a group, whose columns follow those of the group before.
 
 from libc.stdint cimport int32_t, int64_t
 
@@ -22,11 +22,11 @@ cdef enum:
     NEAR = 64  # rows that meet other vectors next, while the nearest cache still has them
 
 cdef struct Structure:
-    Py_ssize_t height, entries  # rows and entries of a plane
+    Py_ssize_t height, kept, entries  # of a plane: rows, those that have entries, and these
     Py_ssize_t planes, columns  # of a group
 
 cdef struct Share:  # of what is scattered: one row of the table `shares`
-    Py_ssize_t begin, end  # rows of the matrix: in each plane,
+    Py_ssize_t begin, end  # rows that are kept, of all planes: in each,
     Py_ssize_t first, last  # of those of them that have entries in its columns,
     Py_ssize_t whole_first, whole_last  # and those that have no others
     Py_ssize_t column, past_column  # columns of the matrix: of each so many,
@@ -36,52 +36,59 @@ cdef struct Share:  # of what is scattered: one row of the table `shares`
 
 
 def gather(
-    const index[::1] ends, const index[::1] columns, const real[::1] data, int parts, group,
-    const real[:, :] x, real[:, :] y, Py_ssize_t together, int workers,
+    const index[::1] rows, const index[::1] ends, const index[::1] columns, const real[::1] data, int parts,
+    Py_ssize_t height, group, const real[:, :] x, real[:, :] y, Py_ssize_t together, int workers,
 ):
     """``y = matrix @ x`` with vectors side by side; so many rows `together` are a task."""
-    cdef Structure of = Structure(ends.shape[0] - 1, columns.shape[0], group[0], group[1])
-    cdef Py_ssize_t rows = y.shape[0], tasks = (rows + together - 1) // together, t
+    cdef Structure of = Structure(height, rows.shape[0], columns.shape[0], group[0], group[1])
+    cdef Py_ssize_t all = y.shape[0] // height * of.kept, tasks = (all + together - 1) // together, t
     cdef Py_ssize_t x_pitch = x.strides[0] // <Py_ssize_t> sizeof(real)
     cdef Py_ssize_t y_pitch = y.strides[0] // <Py_ssize_t> sizeof(real)
     for t in prange(tasks, nogil=True, schedule="static", num_threads=workers):
         if parts == 1:  # literals: see `inlined`
             gather_planes(
-                of, t * together, min((t + 1) * together, rows), 1, y.shape[1], &ends[0], &columns[0], &data[0],
-                &x[0, 0], x_pitch, &y[0, 0], y_pitch,
+                of, t * together, min((t + 1) * together, all), 1, y.shape[1], &rows[0], &ends[0], &columns[0],
+                &data[0], &x[0, 0], x_pitch, &y[0, 0], y_pitch,
             )
         else:
             gather_planes(
-                of, t * together, min((t + 1) * together, rows), 2, y.shape[1], &ends[0], &columns[0], &data[0],
-                &x[0, 0], x_pitch, &y[0, 0], y_pitch,
+                of, t * together, min((t + 1) * together, all), 2, y.shape[1], &rows[0], &ends[0], &columns[0],
+                &data[0], &x[0, 0], x_pitch, &y[0, 0], y_pitch,
             )
 
 
 cdef inline inlined gather_planes(
-    Structure of, Py_ssize_t row, Py_ssize_t end, int parts, Py_ssize_t width, const index* ends,
+    Structure of, Py_ssize_t row, Py_ssize_t end, int parts, Py_ssize_t width, const index* rows, const index* ends,
     const index* columns, const real* data, const real* x, Py_ssize_t x_pitch, real* y, Py_ssize_t y_pitch,
 ) noexcept nogil:
+    """Of all rows that are kept, those before `end`; and rows without entries, up to the next one."""
     cdef Py_ssize_t plane, first, last
     cdef const real* of_plane
     cdef const real* of_group
+    cdef real* results
     while row < end:
-        plane, first = row // of.height, row % of.height
-        last = min(of.height, first + end - row)
+        plane, first = row // of.kept, row % of.kept
+        last = min(of.kept, first + end - row)
         of_plane = data + parts * of.entries * plane
         of_group = x + x_pitch * of.columns * (plane // of.planes)
+        results = y + y_pitch * of.height * plane
+        if of.kept < of.height:
+            zero_rows(
+                results, Vectors(width, y_pitch), rows[first] if first > 0 else 0,
+                rows[last] if last < of.kept else of.height,
+            )
         if parts == width == x_pitch == y_pitch == 1:
-            gather_one(first, last, ends, columns, of_plane, of_group, y + row - first)
+            gather_one(first, last, rows, ends, columns, of_plane, of_group, results)
         else:
             gather_rows(
-                first, last, parts, width, ends, columns, of_plane, of_group, x_pitch, y + y_pitch * (row - first),
-                y_pitch,
+                first, last, parts, width, rows, ends, columns, of_plane, of_group, x_pitch, results, y_pitch,
             )
         row += last - first
 
 
 cdef inline inlined gather_rows(
-    Py_ssize_t first, Py_ssize_t last, int parts, Py_ssize_t width, const index* ends, const index* columns,
-    const real* data, const real* x, Py_ssize_t x_pitch, real* y, Py_ssize_t y_pitch,
+    Py_ssize_t first, Py_ssize_t last, int parts, Py_ssize_t width, const index* rows, const index* ends,
+    const index* columns, const real* data, const real* x, Py_ssize_t x_pitch, real* y, Py_ssize_t y_pitch,
 ) noexcept nogil:
     """As many vectors at a time as there are: a literal number of sums stays in registers."""
     cdef Py_ssize_t v, start = first, stop
@@ -90,36 +97,36 @@ cdef inline inlined gather_rows(
         v = 0
         while v < width:
             if width - v >= 16:
-                gather_some(start, stop, parts, 16, ends, columns, data, x + v, x_pitch, y + v, y_pitch)
+                gather_some(start, stop, parts, 16, rows, ends, columns, data, x + v, x_pitch, y + v, y_pitch)
                 v += 16
             elif width - v >= 8:
-                gather_some(start, stop, parts, 8, ends, columns, data, x + v, x_pitch, y + v, y_pitch)
+                gather_some(start, stop, parts, 8, rows, ends, columns, data, x + v, x_pitch, y + v, y_pitch)
                 v += 8
             elif width - v >= 4:
-                gather_some(start, stop, parts, 4, ends, columns, data, x + v, x_pitch, y + v, y_pitch)
+                gather_some(start, stop, parts, 4, rows, ends, columns, data, x + v, x_pitch, y + v, y_pitch)
                 v += 4
             elif parts == 2 or width - v >= 2:
-                gather_some(start, stop, parts, 2, ends, columns, data, x + v, x_pitch, y + v, y_pitch)
+                gather_some(start, stop, parts, 2, rows, ends, columns, data, x + v, x_pitch, y + v, y_pitch)
                 v += 2
             else:
-                gather_some(start, stop, parts, 1, ends, columns, data, x + v, x_pitch, y + v, y_pitch)
+                gather_some(start, stop, parts, 1, rows, ends, columns, data, x + v, x_pitch, y + v, y_pitch)
                 v += 1
         start = stop
 
 
 cdef inline inlined gather_some(
-    Py_ssize_t first, Py_ssize_t last, int parts, int width, const index* ends, const index* columns,
-    const real* data, const real* x, Py_ssize_t x_pitch, real* y, Py_ssize_t y_pitch,
+    Py_ssize_t first, Py_ssize_t last, int parts, int width, const index* rows, const index* ends,
+    const index* columns, const real* data, const real* x, Py_ssize_t x_pitch, real* y, Py_ssize_t y_pitch,
 ) noexcept nogil:
     if are_packs(width):
-        gather_packs(first, last, parts, width // PACK, ends, columns, data, x, x_pitch, y, y_pitch)
+        gather_packs(first, last, parts, width // PACK, rows, ends, columns, data, x, x_pitch, y, y_pitch)
     else:
-        gather_numbers(first, last, parts, width, ends, columns, data, x, x_pitch, y, y_pitch)
+        gather_numbers(first, last, parts, width, rows, ends, columns, data, x, x_pitch, y, y_pitch)
 
 
 cdef inline inlined gather_packs(
-    Py_ssize_t first, Py_ssize_t last, int parts, int packs, const index* ends, const index* columns,
-    const real* data, const real* x, Py_ssize_t x_pitch, real* y, Py_ssize_t y_pitch,
+    Py_ssize_t first, Py_ssize_t last, int parts, int packs, const index* rows, const index* ends,
+    const index* columns, const real* data, const real* x, Py_ssize_t x_pitch, real* y, Py_ssize_t y_pitch,
 ) noexcept nogil:
     cdef Py_ssize_t row, j, end
     cdef pack sums[SUMS]
@@ -149,12 +156,12 @@ cdef inline inlined gather_packs(
         for i in range(packs):
             if parts == 2:
                 sums[i] = sums[i] + i_times(turned[i], 1)
-            (<pack*> (y + y_pitch * row))[i] = sums[i]
+            (<pack*> (y + y_pitch * rows[row]))[i] = sums[i]
 
 
 cdef inline inlined gather_numbers(
-    Py_ssize_t first, Py_ssize_t last, int parts, int width, const index* ends, const index* columns,
-    const real* data, const real* x, Py_ssize_t x_pitch, real* y, Py_ssize_t y_pitch,
+    Py_ssize_t first, Py_ssize_t last, int parts, int width, const index* rows, const index* ends,
+    const index* columns, const real* data, const real* x, Py_ssize_t x_pitch, real* y, Py_ssize_t y_pitch,
 ) noexcept nogil:
     cdef Py_ssize_t row, j
     cdef real a
@@ -181,27 +188,27 @@ cdef inline inlined gather_numbers(
                 sums[i] = sums[i] - turned[i + 1]
                 sums[i + 1] = sums[i + 1] + turned[i]
         for i in range(width):
-            y[y_pitch * row + i] = sums[i]
+            y[y_pitch * rows[row] + i] = sums[i]
 
 
 cdef void gather_one(
-    Py_ssize_t first, Py_ssize_t last, const index* ends, const index* columns, const real* data,
+    Py_ssize_t first, Py_ssize_t last, const index* rows, const index* ends, const index* columns, const real* data,
     const real* x, real* y,
 ) noexcept nogil:
     """One vector by itself."""
     cdef Py_ssize_t middle = (first + last) // 2
     cdef int like = kind(ends[middle], ends[middle + 1], columns)
     if like == SHORT:
-        gather_alone(SHORT, first, last, ends, columns, data, x, y)
+        gather_alone(SHORT, first, last, rows, ends, columns, data, x, y)
     elif like == MANY:
-        gather_alone(MANY, first, last, ends, columns, data, x, y)
+        gather_alone(MANY, first, last, rows, ends, columns, data, x, y)
     else:
-        gather_alone(RUNS, first, last, ends, columns, data, x, y)
+        gather_alone(RUNS, first, last, rows, ends, columns, data, x, y)
 
 
 cdef inline inlined gather_alone(
-    int kind, Py_ssize_t first, Py_ssize_t last, const index* ends, const index* columns, const real* data,
-    const real* x, real* y,
+    int kind, Py_ssize_t first, Py_ssize_t last, const index* rows, const index* ends, const index* columns,
+    const real* data, const real* x, real* y,
 ) noexcept nogil:
     """Two sums, so that none has to wait for the one before, or more; and sums side by side, of neighbours."""
     cdef Py_ssize_t row, j = ends[first], end
@@ -245,7 +252,7 @@ cdef inline inlined gather_alone(
             j += 1
         if kind != SHORT:
             even, odd = even + third, odd + fourth
-        y[row] = even + odd
+        y[rows[row]] = even + odd
 
 
 cdef inline int kind(Py_ssize_t j, Py_ssize_t end, const index* columns) noexcept nogil:
@@ -260,8 +267,8 @@ cdef inline bint are_neighbours(Py_ssize_t count, Py_ssize_t j, Py_ssize_t end, 
 
 
 def scatter(
-    const index[::1] ends, const index[::1] columns, const real[::1] data, int parts, group,
-    const Py_ssize_t[:, ::1] shares, const real[:, :] x, real[:, :] y, int workers,
+    const index[::1] rows, const index[::1] ends, const index[::1] columns, const real[::1] data, int parts,
+    Py_ssize_t height, group, const Py_ssize_t[:, ::1] shares, const real[:, :] x, real[:, :] y, int workers,
 ):
     """``y = matrix^H @ x`` with vectors side by side: a row adds ``conj(a) * x[row]`` to the result of each entry a.
 
@@ -273,7 +280,7 @@ def scatter(
 
     Or it is some of the rows, with results of its own.  Each result is added up in the order of the rows.
     """
-    cdef Structure of = Structure(ends.shape[0] - 1, columns.shape[0], group[0], group[1])
+    cdef Structure of = Structure(height, rows.shape[0], columns.shape[0], group[0], group[1])
     cdef Py_ssize_t t
     cdef Py_ssize_t x_pitch = x.strides[0] // <Py_ssize_t> sizeof(real)
     cdef Py_ssize_t y_pitch = y.strides[0] // <Py_ssize_t> sizeof(real)
@@ -282,19 +289,19 @@ def scatter(
     for t in prange(shares.shape[0], nogil=True, schedule="dynamic", num_threads=workers):
         if parts == 1:
             scatter_share(
-                of, <const Share*> &shares[t, 0], 1, y.shape[1], &ends[0], &columns[0], &data[0],
-                &x[0, 0], x_pitch, &y[0, 0], y_pitch,
+                of, <const Share*> &shares[t, 0], 1, y.shape[1], &rows[0], &ends[0], &columns[0],
+                &data[0], &x[0, 0], x_pitch, &y[0, 0], y_pitch,
             )
         else:
             scatter_share(
-                of, <const Share*> &shares[t, 0], 2, y.shape[1], &ends[0], &columns[0], &data[0],
-                &x[0, 0], x_pitch, &y[0, 0], y_pitch,
+                of, <const Share*> &shares[t, 0], 2, y.shape[1], &rows[0], &ends[0], &columns[0],
+                &data[0], &x[0, 0], x_pitch, &y[0, 0], y_pitch,
             )
 
 
 cdef inline inlined scatter_share(
-    Structure of, const Share* share, int parts, Py_ssize_t width, const index* ends, const index* columns,
-    const real* data, const real* x, Py_ssize_t x_pitch, real* y, Py_ssize_t y_pitch,
+    Structure of, const Share* share, int parts, Py_ssize_t width, const index* rows, const index* ends,
+    const index* columns, const real* data, const real* x, Py_ssize_t x_pitch, real* y, Py_ssize_t y_pitch,
 ) noexcept nogil:
     cdef Py_ssize_t row = share.begin, plane, base, first, last, stop, column = share.column, channel
     cdef const real* of_plane
@@ -309,8 +316,8 @@ cdef inline inlined scatter_share(
         zero_rows(y, Vectors(width, y_pitch), column + share.start, column + share.stop)
         column += share.width
     while row < share.end:
-        plane = row // of.height
-        base = plane * of.height
+        plane = row // of.kept
+        base = plane * of.kept
         first, last = max(share.first, row - base), min(share.last, share.end - base)
         of_plane = data + parts * of.entries * plane
         of_group = y + y_pitch * of.columns * (plane // of.planes)
@@ -327,11 +334,11 @@ cdef inline inlined scatter_share(
                 else:
                     starts, stops = ends + first, ends + first + 1
                 scatter_rows(
-                    stop - first, starts, stops, parts, width, columns, of_plane, x + x_pitch * (base + first), x_pitch,
-                    of_group, y_pitch,
+                    stop - first, rows + first, starts, stops, parts, width, columns, of_plane,
+                    x + x_pitch * of.height * plane, x_pitch, of_group, y_pitch,
                 )
             first = stop
-        row = base + of.height
+        row = base + of.kept
 
 
 cdef inline void cut_channels(
@@ -380,44 +387,44 @@ cdef inline index first_from(const index* columns, index first, index last, Py_s
 
 
 cdef inline inlined scatter_rows(
-    Py_ssize_t rows, const index* starts, const index* stops, int parts, Py_ssize_t width, const index* columns,
-    const real* data, const real* x, Py_ssize_t x_pitch, real* y, Py_ssize_t y_pitch,
+    Py_ssize_t count, const index* rows, const index* starts, const index* stops, int parts, Py_ssize_t width,
+    const index* columns, const real* data, const real* x, Py_ssize_t x_pitch, real* y, Py_ssize_t y_pitch,
 ) noexcept nogil:
-    """Some `rows`, for as many vectors at a time as there are."""
+    """So many `rows`, for as many vectors at a time as there are."""
     cdef Py_ssize_t v = 0
     while v < width:
         if width - v >= 16:
-            scatter_some(rows, starts, stops, parts, 16, columns, data, x + v, x_pitch, y + v, y_pitch)
+            scatter_some(count, rows, starts, stops, parts, 16, columns, data, x + v, x_pitch, y + v, y_pitch)
             v += 16
         elif width - v >= 8:
-            scatter_some(rows, starts, stops, parts, 8, columns, data, x + v, x_pitch, y + v, y_pitch)
+            scatter_some(count, rows, starts, stops, parts, 8, columns, data, x + v, x_pitch, y + v, y_pitch)
             v += 8
         elif width - v >= 4:
-            scatter_some(rows, starts, stops, parts, 4, columns, data, x + v, x_pitch, y + v, y_pitch)
+            scatter_some(count, rows, starts, stops, parts, 4, columns, data, x + v, x_pitch, y + v, y_pitch)
             v += 4
         elif parts == 2 or width - v >= 2:
-            scatter_some(rows, starts, stops, parts, 2, columns, data, x + v, x_pitch, y + v, y_pitch)
+            scatter_some(count, rows, starts, stops, parts, 2, columns, data, x + v, x_pitch, y + v, y_pitch)
             v += 2
-        elif y_pitch == 1:
-            scatter_one(rows, starts, stops, columns, data, x, x_pitch, y)
+        elif x_pitch == y_pitch == 1:
+            scatter_one(count, rows, starts, stops, columns, data, x, y)
             v += 1
         else:
-            scatter_some(rows, starts, stops, parts, 1, columns, data, x + v, x_pitch, y + v, y_pitch)
+            scatter_some(count, rows, starts, stops, parts, 1, columns, data, x + v, x_pitch, y + v, y_pitch)
             v += 1
 
 
 cdef inline inlined scatter_some(
-    Py_ssize_t rows, const index* starts, const index* stops, int parts, int width,
+    Py_ssize_t count, const index* rows, const index* starts, const index* stops, int parts, int width,
     const index* columns, const real* data, const real* x, Py_ssize_t x_pitch, real* y, Py_ssize_t y_pitch,
 ) noexcept nogil:
     if are_packs(width):
-        scatter_packs(rows, starts, stops, parts, width // PACK, columns, data, x, x_pitch, y, y_pitch)
+        scatter_packs(count, rows, starts, stops, parts, width // PACK, columns, data, x, x_pitch, y, y_pitch)
     else:
-        scatter_numbers(rows, starts, stops, parts, width, columns, data, x, x_pitch, y, y_pitch)
+        scatter_numbers(count, rows, starts, stops, parts, width, columns, data, x, x_pitch, y, y_pitch)
 
 
 cdef inline inlined scatter_packs(
-    Py_ssize_t rows, const index* starts, const index* stops, int parts, int packs,
+    Py_ssize_t count, const index* rows, const index* starts, const index* stops, int parts, int packs,
     const index* columns, const real* data, const real* x, Py_ssize_t x_pitch, real* y, Py_ssize_t y_pitch,
 ) noexcept nogil:
     cdef Py_ssize_t row, j
@@ -425,9 +432,9 @@ cdef inline inlined scatter_packs(
     cdef pack factors[SUMS]
     cdef pack turned[SUMS]
     cdef int i
-    for row in range(rows):
+    for row in range(count):
         for i in range(packs):
-            factors[i] = (<const pack*> (x + x_pitch * row))[i]
+            factors[i] = (<const pack*> (x + x_pitch * rows[row]))[i]
             turned[i] = i_times(factors[i], -1)  # conj(a + i*b) * x = a*x + b*(-i*x)
         for j in range(starts[row], stops[row]):
             at = <pack*> (y + y_pitch * <Py_ssize_t> columns[j])
@@ -440,7 +447,7 @@ cdef inline inlined scatter_packs(
 
 # Not `inlined`: then GCC's code for two and four numbers is half as fast.
 cdef inline void scatter_numbers(
-    Py_ssize_t rows, const index* starts, const index* stops, int parts, int width,
+    Py_ssize_t count, const index* rows, const index* starts, const index* stops, int parts, int width,
     const index* columns, const real* data, const real* x, Py_ssize_t x_pitch, real* y, Py_ssize_t y_pitch,
 ) noexcept nogil:
     cdef Py_ssize_t row, j
@@ -449,9 +456,9 @@ cdef inline void scatter_numbers(
     cdef real factors[SUMS]
     cdef real turned[SUMS]
     cdef int i
-    for row in range(rows):
+    for row in range(count):
         for i in range(width):
-            factors[i] = x[x_pitch * row + i]
+            factors[i] = x[x_pitch * rows[row] + i]
         if parts == 2:
             for i in range(0, width, 2):  # conj(a + i*b) * x = a*x + b*(-i*x)
                 turned[i] = factors[i + 1]
@@ -471,22 +478,22 @@ cdef inline void scatter_numbers(
 
 
 cdef inline inlined scatter_one(
-    Py_ssize_t rows, const index* starts, const index* stops, const index* columns, const real* data,
-    const real* x, Py_ssize_t x_pitch, real* y,
+    Py_ssize_t count, const index* rows, const index* starts, const index* stops, const index* columns,
+    const real* data, const real* x, real* y,
 ) noexcept nogil:
     """One vector by itself."""
-    cdef int like = kind(starts[rows // 2], stops[rows // 2], columns)
+    cdef int like = kind(starts[count // 2], stops[count // 2], columns)
     if like == SHORT:
-        scatter_alone(SHORT, rows, starts, stops, columns, data, x, x_pitch, y)
+        scatter_alone(SHORT, count, rows, starts, stops, columns, data, x, y)
     elif like == MANY:
-        scatter_alone(MANY, rows, starts, stops, columns, data, x, x_pitch, y)
+        scatter_alone(MANY, count, rows, starts, stops, columns, data, x, y)
     else:
-        scatter_alone(RUNS, rows, starts, stops, columns, data, x, x_pitch, y)
+        scatter_alone(RUNS, count, rows, starts, stops, columns, data, x, y)
 
 
 cdef inline inlined scatter_alone(
-    int kind, Py_ssize_t rows, const index* starts, const index* stops, const index* columns, const real* data,
-    const real* x, Py_ssize_t x_pitch, real* y,
+    int kind, Py_ssize_t count, const index* rows, const index* starts, const index* stops, const index* columns,
+    const real* data, const real* x, real* y,
 ) noexcept nogil:
     """A row has each column once: so two are read before either is written, or some that are neighbours.
 
@@ -495,9 +502,11 @@ cdef inline inlined scatter_alone(
     """
     cdef Py_ssize_t row, j, stop
     cdef real a, even, odd
+    cdef real found[4]
     cdef pack* at
-    for row in range(rows):
-        j, stop, a = starts[row], stops[row], x[x_pitch * row]
+    cdef int i
+    for row in range(count):
+        j, stop, a = starts[row], stops[row], x[rows[row]]
         if kind != SHORT:
             fetch_row(data + j, stop - j)
         if kind == RUNS:
@@ -512,6 +521,13 @@ cdef inline inlined scatter_alone(
                     y[columns[j]] = even
                     y[columns[j + 1]] = odd
                     j += 2
+        while kind == MANY and j + 4 <= stop:
+            for i in range(4):
+                found[i] = y[columns[j + i]] + data[j + i] * a
+            for i in range(4):
+                y[columns[j + i]] = found[i]
+            j += 4
+            KEEP_SCALAR(j)
         while j + 2 <= stop:
             even = y[columns[j]] + data[j] * a
             odd = y[columns[j + 1]] + data[j + 1] * a
