@@ -203,6 +203,9 @@ cdef inline inlined multiply_blocks(
             elif of_x.width - v >= 4:
                 multiply_block(matrix, &b, parts, 4, x + v, of_x.pitch, y + v, of_y.pitch)
                 v += 4
+            elif parts == 1 and of_x.width - v == 3:
+                multiply_block(matrix, &b, parts, 3, x + v, of_x.pitch, y + v, of_y.pitch)
+                v += 3
             elif of_x.width - v > parts:
                 multiply_block(matrix, &b, parts, 2, x + v, of_x.pitch, y + v, of_y.pitch)
                 v += 2
@@ -293,6 +296,9 @@ cdef inline inlined add_to_columns(
             elif of_x.width - v >= 4:
                 add_block(matrix, &b, start, stop, parts, 4, x + v, of_x.pitch, y + v, of_y.pitch)
                 v += 4
+            elif parts == 1 and of_x.width - v == 3:
+                add_block(matrix, &b, start, stop, parts, 3, x + v, of_x.pitch, y + v, of_y.pitch)
+                v += 3
             elif of_x.width - v > parts:
                 add_block(matrix, &b, start, stop, parts, 2, x + v, of_x.pitch, y + v, of_y.pitch)
                 v += 2
@@ -398,6 +404,9 @@ cdef inline inlined add_diagonal(
         while t + PACK <= rows:
             (<pack*> (y + t))[0] = (<pack*> (y + t))[0] + (<const pack*> (a + t))[0] * (<const pack*> (x + t))[0]
             t += PACK
+        if PACK > 2 and t + PACK // 2 <= rows:
+            (<half*> (y + t))[0] = (<half*> (y + t))[0] + (<const half*> (a + t))[0] * (<const half*> (x + t))[0]
+            t += PACK // 2
         for t in range(t, rows):
             y[t] = y[t] + a[t] * x[t]
         return

@@ -13,6 +13,12 @@ cdef extern from *:
       typedef vec pack;
     #endif
     #define PACK ((Py_ssize_t) (sizeof(pack) / sizeof(real)))
+    /* And half as many, at the ends of lines. */
+    #if VECTORS
+      typedef real half __attribute__((vector_size(sizeof(pack) / 2), aligned(sizeof(real)), may_alias));
+    #else
+      typedef real half;
+    #endif
     #define EMPTY_PACK ((pack){0})
     #define AHEAD (16 * PER_LINE) /* real numbers that are fetched before they are read */
     #define are_packs(width) (PACK > 1 && (width) % PACK == 0)
@@ -54,6 +60,7 @@ cdef extern from *:
     void KEEP_SCALAR(Py_ssize_t) noexcept nogil
     void KEEP_ADDRESS(const real*) noexcept nogil
     ctypedef real pack
+    ctypedef real half
     const Py_ssize_t PACK, AHEAD
     const pack EMPTY_PACK
     bint are_packs(int width) noexcept nogil

@@ -105,6 +105,9 @@ cdef inline inlined gather_rows(
             elif width - v >= 4:
                 gather_some(start, stop, parts, 4, rows, ends, columns, data, x + v, x_pitch, y + v, y_pitch)
                 v += 4
+            elif parts == 1 and width - v == 3:
+                gather_some(start, stop, parts, 3, rows, ends, columns, data, x + v, x_pitch, y + v, y_pitch)
+                v += 3
             elif parts == 2 or width - v >= 2:
                 gather_some(start, stop, parts, 2, rows, ends, columns, data, x + v, x_pitch, y + v, y_pitch)
                 v += 2
@@ -163,26 +166,28 @@ cdef inline inlined gather_numbers(
     Py_ssize_t first, Py_ssize_t last, int parts, int width, const index* rows, const index* ends,
     const index* columns, const real* data, const real* x, Py_ssize_t x_pitch, real* y, Py_ssize_t y_pitch,
 ) noexcept nogil:
-    cdef Py_ssize_t row, j
-    cdef real a
+    cdef Py_ssize_t row, j, end
     cdef real sums[SUMS]
     cdef real turned[SUMS]
-    cdef const real* at
+    cdef real odd_sums[SUMS]
+    cdef real odd_turned[SUMS]
     cdef int i
     for row in range(first, last):
         for i in range(width):
-            sums[i] = turned[i] = 0
-        if width == parts and ends[row + 1] - ends[row] >= LONG:
-            fetch_row(data + parts * ends[row], parts * (ends[row + 1] - ends[row]))
-        for j in range(ends[row], ends[row + 1]):
-            at = x + x_pitch * <Py_ssize_t> columns[j]
-            a = data[parts * j]
-            for i in range(width):
-                sums[i] = sums[i] + a * at[i]
-            if parts == 2:
-                a = data[2 * j + 1]
-                for i in range(width):
-                    turned[i] = turned[i] + a * at[i]
+            sums[i] = turned[i] = odd_sums[i] = odd_turned[i] = 0
+        j, end = ends[row], ends[row + 1]
+        if width == parts and end - j >= LONG:
+            fetch_row(data + parts * j, parts * (end - j))
+        while width < 4 and j + 2 <= end:  # two sums of each, so that none has to wait for the one before
+            multiply_numbers(parts, width, data + parts * j, x + x_pitch * columns[j], sums, turned)
+            multiply_numbers(parts, width, data + parts * (j + 1), x + x_pitch * columns[j + 1], odd_sums, odd_turned)
+            j += 2
+        while j < end:
+            multiply_numbers(parts, width, data + parts * j, x + x_pitch * columns[j], sums, turned)
+            j += 1
+        for i in range(width):
+            sums[i] = sums[i] + odd_sums[i]
+            turned[i] = turned[i] + odd_turned[i]
         if parts == 2:
             for i in range(0, width, 2):
                 sums[i] = sums[i] - turned[i + 1]
@@ -191,13 +196,25 @@ cdef inline inlined gather_numbers(
             y[y_pitch * rows[row] + i] = sums[i]
 
 
+cdef inline inlined multiply_numbers(
+    int parts, int width, const real* a, const real* x, real* sums, real* turned
+) noexcept nogil:
+    """``sums += a * x`` of real numbers, and if a is complex, the products by its part i in `turned`."""
+    cdef int i
+    for i in range(width):
+        sums[i] = sums[i] + a[0] * x[i]
+    if parts == 2:
+        for i in range(width):
+            turned[i] = turned[i] + a[1] * x[i]
+
+
 cdef void gather_one(
     Py_ssize_t first, Py_ssize_t last, const index* rows, const index* ends, const index* columns, const real* data,
     const real* x, real* y,
 ) noexcept nogil:
     """One vector by itself."""
     cdef Py_ssize_t middle = (first + last) // 2
-    cdef int like = kind(ends[middle], ends[middle + 1], columns)
+    cdef int like = kind(ends[middle], ends[middle + 1], columns, LONG)
     if like == SHORT:
         gather_alone(SHORT, first, last, rows, ends, columns, data, x, y)
     elif like == MANY:
@@ -255,10 +272,10 @@ cdef inline inlined gather_alone(
         y[rows[row]] = even + odd
 
 
-cdef inline int kind(Py_ssize_t j, Py_ssize_t end, const index* columns) noexcept nogil:
-    """What rows are like, by one of them."""
+cdef inline int kind(Py_ssize_t j, Py_ssize_t end, const index* columns, Py_ssize_t many) noexcept nogil:
+    """What rows are like, by one of them: so many entries are many."""
     cdef Py_ssize_t run = 2 * PACK if j + FAR <= end else LONG
-    return RUNS if are_neighbours(run, j, end, columns) else MANY if j + LONG <= end else SHORT
+    return RUNS if are_neighbours(run, j, end, columns) else MANY if j + many <= end else SHORT
 
 
 cdef inline bint are_neighbours(Py_ssize_t count, Py_ssize_t j, Py_ssize_t end, const index* columns) noexcept nogil:
@@ -402,6 +419,9 @@ cdef inline inlined scatter_rows(
         elif width - v >= 4:
             scatter_some(count, rows, starts, stops, parts, 4, columns, data, x + v, x_pitch, y + v, y_pitch)
             v += 4
+        elif parts == 1 and width - v == 3:
+            scatter_some(count, rows, starts, stops, parts, 3, columns, data, x + v, x_pitch, y + v, y_pitch)
+            v += 3
         elif parts == 2 or width - v >= 2:
             scatter_some(count, rows, starts, stops, parts, 2, columns, data, x + v, x_pitch, y + v, y_pitch)
             v += 2
@@ -450,11 +470,13 @@ cdef inline void scatter_numbers(
     Py_ssize_t count, const index* rows, const index* starts, const index* stops, int parts, int width,
     const index* columns, const real* data, const real* x, Py_ssize_t x_pitch, real* y, Py_ssize_t y_pitch,
 ) noexcept nogil:
-    cdef Py_ssize_t row, j
-    cdef real a, b
+    cdef Py_ssize_t row, j, stop
     cdef real* at
+    cdef real* other
     cdef real factors[SUMS]
     cdef real turned[SUMS]
+    cdef real found[SUMS]
+    cdef real others[SUMS]
     cdef int i
     for row in range(count):
         for i in range(width):
@@ -463,18 +485,34 @@ cdef inline void scatter_numbers(
             for i in range(0, width, 2):  # conj(a + i*b) * x = a*x + b*(-i*x)
                 turned[i] = factors[i + 1]
                 turned[i + 1] = -factors[i]
-        if width == parts and stops[row] - starts[row] >= LONG:
-            fetch_row(data + parts * starts[row], parts * (stops[row] - starts[row]))
-        for j in range(starts[row], stops[row]):
-            at = y + y_pitch * <Py_ssize_t> columns[j]
-            a = data[parts * j]
-            if parts == 1:
-                for i in range(width):
-                    at[i] = at[i] + a * factors[i]
-            else:
-                b = data[2 * j + 1]
-                for i in range(width):
-                    at[i] = at[i] + (a * factors[i] + b * turned[i])
+        j, stop = starts[row], stops[row]
+        if width == parts and stop - j >= LONG:
+            fetch_row(data + parts * j, parts * (stop - j))
+        while width < 4 and j + 2 <= stop:  # see `scatter_alone`
+            at, other = y + y_pitch * columns[j], y + y_pitch * columns[j + 1]
+            add_numbers(parts, width, data + parts * j, factors, turned, at, found)
+            add_numbers(parts, width, data + parts * (j + 1), factors, turned, other, others)
+            for i in range(width):
+                at[i] = found[i]
+            for i in range(width):
+                other[i] = others[i]
+            j += 2
+        while j < stop:
+            at = y + y_pitch * columns[j]
+            add_numbers(parts, width, data + parts * j, factors, turned, at, at)
+            j += 1
+
+
+cdef inline inlined add_numbers(
+    int parts, int width, const real* a, const real* factors, const real* turned, const real* y, real* found
+) noexcept nogil:
+    """``found = y + conj(a) * factors``, of which i times those are `turned`."""
+    cdef int i
+    for i in range(width):
+        if parts == 1:
+            found[i] = y[i] + a[0] * factors[i]
+        else:
+            found[i] = y[i] + (a[0] * factors[i] + a[1] * turned[i])
 
 
 cdef inline inlined scatter_one(
@@ -482,7 +520,7 @@ cdef inline inlined scatter_one(
     const real* data, const real* x, real* y,
 ) noexcept nogil:
     """One vector by itself."""
-    cdef int like = kind(starts[count // 2], stops[count // 2], columns)
+    cdef int like = kind(starts[count // 2], stops[count // 2], columns, LONG // 2)
     if like == SHORT:
         scatter_alone(SHORT, count, rows, starts, stops, columns, data, x, y)
     elif like == MANY:
