@@ -214,7 +214,7 @@ cdef void gather_one(
 ) noexcept nogil:
     """One vector by itself."""
     cdef Py_ssize_t middle = (first + last) // 2
-    cdef int like = kind(ends[middle], ends[middle + 1], columns, LONG)
+    cdef int like = kind(ends[middle], ends[middle + 1], columns)
     if like == SHORT:
         gather_alone(SHORT, first, last, rows, ends, columns, data, x, y)
     elif like == MANY:
@@ -272,10 +272,10 @@ cdef inline inlined gather_alone(
         y[rows[row]] = even + odd
 
 
-cdef inline int kind(Py_ssize_t j, Py_ssize_t end, const index* columns, Py_ssize_t many) noexcept nogil:
-    """What rows are like, by one of them: so many entries are many."""
+cdef inline int kind(Py_ssize_t j, Py_ssize_t end, const index* columns) noexcept nogil:
+    """What rows are like, by one of them."""
     cdef Py_ssize_t run = 2 * PACK if j + FAR <= end else LONG
-    return RUNS if are_neighbours(run, j, end, columns) else MANY if j + many <= end else SHORT
+    return RUNS if are_neighbours(run, j, end, columns) else MANY if j + LONG <= end else SHORT
 
 
 cdef inline bint are_neighbours(Py_ssize_t count, Py_ssize_t j, Py_ssize_t end, const index* columns) noexcept nogil:
@@ -520,7 +520,7 @@ cdef inline inlined scatter_one(
     const real* data, const real* x, real* y,
 ) noexcept nogil:
     """One vector by itself."""
-    cdef int like = kind(starts[count // 2], stops[count // 2], columns, LONG // 2)
+    cdef int like = kind(starts[count // 2], stops[count // 2], columns)
     if like == SHORT:
         scatter_alone(SHORT, count, rows, starts, stops, columns, data, x, y)
     elif like == MANY:
@@ -533,14 +533,14 @@ cdef inline inlined scatter_alone(
     int kind, Py_ssize_t count, const index* rows, const index* starts, const index* stops, const index* columns,
     const real* data, const real* x, real* y,
 ) noexcept nogil:
-    """A row has each column once: so two are read before either is written, or some that are neighbours.
+    """A row has each column once: so several are read before any is written, which CPUs would wait for.
 
     Rows are RUNS only if a pack has several numbers: where one fits, two do.
     Which are, may depend on how rows are cut: either way rounds a product and its sum alike.
     """
     cdef Py_ssize_t row, j, stop
     cdef real a, even, odd
-    cdef real found[4]
+    cdef real found[4]  # of many
     cdef pack* at
     cdef int i
     for row in range(count):
