@@ -5,6 +5,9 @@ Environment variables:
 CYTCONV_OPENMP
     ``auto`` (default) builds with OpenMP where the compiler has it and warns where it does not, ``1`` requires it,
     ``0`` builds serial kernels.
+CYTCONV_ISAS
+    Instruction sets to build kernels for beside the baseline, separated by commas: ``avx2,avx512`` unless it is set.
+    Those that the compiler does not know are left out.
 CYTCONV_ANNOTATE
     ``1`` also writes Cython's annotated HTML, under ``build/``.
 """
@@ -98,7 +101,7 @@ class Build(build_ext):
         family = "msvc" if self.compiler.compiler_type == "msvc" else "unix"
         compile_openmp, link_openmp = self.openmp(family)
         optimize = OPTIMIZE[family] + (UNROLL if family == "unix" and self.is_clang() else [])
-        isas = [isa for isa, flags in ISA_FLAGS.items() if not flags or self.supports(isa, family)]
+        isas = self.isas(family)
         chosen = []
         for ext in self.extensions:
             isa, _, dtype = ext.name.rpartition(".")[2].partition("_")
@@ -157,6 +160,14 @@ class Build(build_ext):
             raise SetupError("CYTCONV_OPENMP=1, but the compiler cannot build and link a program that uses OpenMP")
         print(NO_OPENMP, file=sys.stderr)
         return [], []
+
+    def isas(self, family):
+        """The instruction sets to build for: the baseline, and those wanted that the compiler can target."""
+        wanted = os.environ.get("CYTCONV_ISAS", ",".join(ISA_FLAGS))
+        names = [name.strip() for name in wanted.split(",") if name.strip()]
+        if not set(names) <= set(ISA_FLAGS):
+            raise SetupError(f"CYTCONV_ISAS={wanted!r} must be some of {', '.join(ISA_FLAGS)}, separated by commas")
+        return [isa for isa, flags in ISA_FLAGS.items() if not flags or (isa in names and self.supports(isa, family))]
 
     def is_clang(self):
         """By what the compiler says of itself: its name may be another."""
