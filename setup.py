@@ -6,8 +6,8 @@ CYTCONV_OPENMP
     ``auto`` (default) builds with OpenMP where the compiler has it and warns where it does not, ``1`` requires it,
     ``0`` builds serial kernels.
 CYTCONV_ISAS
-    Instruction sets to build kernels for beside the baseline, separated by commas: ``avx2,avx512`` unless it is set.
-    Those that the compiler does not know are left out.
+    Instruction sets to build kernels for, separated by commas: ``baseline,avx2,avx512`` unless it is set.  The baseline
+    is always there, and those that the compiler does not know are left out.
 CYTCONV_ANNOTATE
     ``1`` also writes Cython's annotated HTML, under ``build/``.
 """
@@ -106,6 +106,7 @@ class Build(build_ext):
         for ext in self.extensions:
             isa, _, dtype = ext.name.rpartition(".")[2].partition("_")
             if dtype and isa not in isas:
+                Path(self.get_ext_fullpath(ext.name)).unlink(missing_ok=True)  # of a build before: it would be used
                 continue
             if dtype or isa == "matrix":
                 # Complex numbers as Cython's pairs of real ones: C's own product looks for infinities first.
@@ -163,7 +164,7 @@ class Build(build_ext):
 
     def isas(self, family):
         """The instruction sets to build for: the baseline, and those wanted that the compiler can target."""
-        wanted = os.environ.get("CYTCONV_ISAS", ",".join(ISA_FLAGS))
+        wanted = os.environ.get("CYTCONV_ISAS") or ",".join(ISA_FLAGS)
         names = [name.strip() for name in wanted.split(",") if name.strip()]
         if not set(names) <= set(ISA_FLAGS):
             raise SetupError(f"CYTCONV_ISAS={wanted!r} must be some of {', '.join(ISA_FLAGS)}, separated by commas")

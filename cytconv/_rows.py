@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from ._geometry import Axis, Geometry
 from ._matrix import planes
+from ._memory import empty
 from ._parts import ENTRY, add_up, apart, parts_of
 from ._runtime import kernels, team
 from ._taps import products
@@ -29,11 +30,11 @@ Indices = NDArray[np.intp]
 Cut = tuple[float, Indices]  # what each worker takes, in entries, and the shares
 
 TURN = 2  # rows with entries for each column, at least, if the matrix is kept by its columns,
-SHORT = 5  # entries of such a row,
-NEAR = 2**18  # and all rows, at most
+FEW = 5  # entries of such a row,
+RESULTS = 2**18  # and all rows, at most
 TOGETHER = 2**12  # rows that are a task where they are gathered, at most,
 ENTRIES = 2**12  # and how many entries they have, about
-MANY, BAND = 8, 0.7  # for so many workers, how much of a band it must be at least that is not cut into parts
+SHARES, BAND = 8, 0.7  # for so many workers, how much of a band it must be at least that is not cut into parts
 GAIN = 1.3  # how much faster than one worker several must be that have to visit some rows more than once
 # Entries in the time that a row takes beside its own, one whose channels are cut between workers, one channel of a row
 # that is searched for the columns of a worker, and to begin with several workers.
@@ -45,8 +46,8 @@ def has_short_rows(axes: tuple[Axis, ...], c_in: int, c_out: int) -> bool:
     """Whether columns are far fewer and longer, and what they are scattered over is near."""
     samples, outputs = (math.prod(getattr(axis, side) for axis in axes) for side in ("n", "m"))
     rows = math.prod(_reached(axis) for axis in axes)
-    short = c_out * rows >= TURN * c_in * samples and c_in * products(axes) <= SHORT * rows
-    return bool(short and c_out * outputs <= NEAR)
+    short = c_out * rows >= TURN * c_in * samples and c_in * products(axes) <= FEW * rows
+    return bool(short and c_out * outputs <= RESULTS)
 
 
 def _reached(axis: Axis) -> int:
@@ -79,22 +80,27 @@ class Rows:
         else:
             width, channels = samples, (c_out, c_in)
         self.plane = samples
-        rows = np.flatnonzero(np.diff(ends)) if len(columns) else np.zeros(1, np.intp)  # one at least
-        rows, ends, height = rows.astype(ends.dtype), np.append(ends[rows], ends[-1]), len(ends) - 1
+        height, some = len(ends) - 1, ends[1:] > ends[:-1]
+        if some.all() or not some.any():
+            rows = np.arange(height, dtype=ends.dtype)
+        else:
+            rows = np.flatnonzero(some).astype(ends.dtype)
+            ends = np.append(ends[:-1][some], ends[-1:])
         self._arrays = rows, ends, columns, entries.ravel().view(w.real.dtype)
         self._numbers, self._entries = w.itemsize // w.real.itemsize, entries.size  # real ones of an entry
         self._groups, self._channels = groups, channels  # of rows and of columns
-        self._height, self._all = len(rows), height  # rows of a channel that are kept, and all of them
+        self._kept, self._height = len(rows), height  # rows of a channel that are kept, and all of them
         self._measure(width)
 
     def _measure(self, width: int) -> None:
         """Note that a channel has so many columns."""
         groups, channels = self._groups, self._channels
         self._width = width
-        self._size = groups * channels[0] * self._height, groups * channels[1] * width
+        self._size = groups * channels[0] * self._kept, groups * channels[1] * width
         self._group = channels[0], channels[1] * width  # planes of rows, and columns
-        self._structure = self._numbers, self._all, self._group
+        self._structure = self._numbers, self._height, self._group
         self._shares: dict[tuple[int, int], Indices] = {}  # by the number of parts and of workers
+        self.__dict__.pop("_is_band", None)
 
     def spread(self, plane: int) -> Rows:
         """The same matrix with so many columns from one channel of x to the next, but for the entries, which are these.
@@ -104,10 +110,12 @@ class Rows:
         rows, ends, columns, entries = self._arrays
         if self._by_columns or plane > np.iinfo(columns.dtype).max // self._channels[1]:
             return self
+        moved = empty(columns.shape, columns.dtype)
+        np.floor_divide(columns, self.plane, out=moved)
+        moved *= plane - self.plane
+        moved += columns
         other = copy(self)
-        other._arrays = rows, ends, columns + columns // self.plane * (plane - self.plane), entries
-        other.plane = plane
-        other.__dict__.pop("_is_band", None)
+        other._arrays, other.plane = (rows, ends, moved, entries), plane
         other._measure(plane)
         return other
 
@@ -128,7 +136,8 @@ class Rows:
     def _gather(self, x: Array, y: Array, workers: int) -> None:
         """``y = kept @ x``."""
         rows, numbers = self._size[0], y.shape[1]
-        together = max(1, min(TOGETHER, ENTRIES * rows // max(self._entries, 1)))
+        work = self._entries + len(y) - rows  # a row without entries is to be cleared
+        together = max(1, min(TOGETHER, ENTRIES * rows // max(work, 1)))
         workers = team(workers, -(-rows // together), ENTRY * (self._entries + len(y)) * numbers)
         kernels(x.dtype).gather(*self._arrays, *self._structure, x, y, together, workers)
 
@@ -157,7 +166,7 @@ class Rows:
 
         Of columns too few to be shared, they cannot.
         """
-        return self._width >= 2 * NARROW and self._cut_columns(MANY)[0] <= self._alone / (BAND * MANY)
+        return self._width >= 2 * NARROW and self._cut_columns(SHARES)[0] <= self._alone / (BAND * SHARES)
 
     def _shares_of(self, parts: int, workers: int) -> Indices:
         """The table `shares` of `kernels/rows.pxi`: a row for each part, or for each worker.
@@ -181,13 +190,13 @@ class Rows:
         """Parts with about as many entries, each with results of its own."""
         (_, ends, columns, _), (rows, size) = self._arrays, self._size
         plane, rest = np.divmod(np.arange(count + 1) * self._entries // count, max(len(columns), 1))
-        cuts = plane * self._height + np.searchsorted(ends, rest.astype(ends.dtype))
+        cuts = plane * self._kept + np.searchsorted(ends, rest.astype(ends.dtype))
         cuts[-1] = rows
         return self._table(begin=cuts[:-1], end=cuts[1:], into=np.arange(count) * apart(size))
 
     def _cut_groups(self, count: int) -> Cut:
         cuts, size = _cuts(self._groups, count), self._group[1]
-        row, column = cuts * self._channels[0] * self._height, cuts * size
+        row, column = cuts * self._channels[0] * self._kept, cuts * size
         table = self._table(
             begin=row[:-1], end=row[1:], column=column[:-1], past_column=column[1:], width=size, stop=size
         )
@@ -236,7 +245,7 @@ class Rows:
         )
         wholes = past - whole
         rows = ROW * wholes + SEARCH * channels * (end - begin - wholes)
-        planes = self._size[0] // self._height
+        planes = self._size[0] // self._kept
         return planes * int(rows.max()) + self._entries / count, table
 
     def _table(self, **fields: Any) -> Indices:
@@ -249,9 +258,9 @@ class Rows:
             "begin": 0,
             "end": rows,
             "first": 0,
-            "last": self._height,
+            "last": self._kept,
             "whole_first": 0,
-            "whole_last": self._height,
+            "whole_last": self._kept,
             "column": 0,
             "past_column": size,
             "width": size,

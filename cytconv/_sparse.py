@@ -32,8 +32,8 @@ Array = NDArray[Any]
 ABREAST = 16  # vectors that are laid side by side at a time, at most
 WAY = 2**12  # bytes after which addresses share the lines of the nearest cache again,
 CROWD, CROWD_OF_ROWS = 4, 16  # and how many planes may do so, where diagonals are kept, and where rows are,
-MANY, MANY_IN_ROWS = 64, 4  # with entries in a column, on the average, that make up for copying its numbers elsewhere,
-ROW_BYTES = 2**13  # if what a row meets is near again for the next one
+MANY, MANY_IN_ROWS = 64, 4  # with entries in a column, on the average, that make up for copying its numbers elsewhere;
+ROW_BYTES = 2**13  # rows whose entries meet more, on the average, do not find it near in any case
 COPY = 30  # multiplications that take as long as to copy a number
 LINE_TABLE = 40  # bytes of tables for each line of a plane, where diagonals are kept
 
@@ -279,7 +279,8 @@ class Sparse:
         self._size, self._channels = size, (groups, c_in)
         long, each = has_diagonals(axes, w.shape), products(axes) * max(c_in, c_out)
         index = 4 if each <= INT32_MAX else 8
-        tables = LINE_TABLE * math.prod(axis.m for axis in axes[:-1]) if long else index * (max(size, outputs) + each)
+        by_rows = 2 * index * (max(size, outputs) + each)  # columns there may be twice: see `_matrix_for`
+        tables = LINE_TABLE * math.prod(axis.m for axis in axes[:-1]) if long else by_rows
         check_size(
             self._entries * w.itemsize + tables,
             f"method='sparse' keeps a matrix of shape {self._shape} with {self._entries} entries",
@@ -288,10 +289,11 @@ class Sparse:
         self._matrix: Diagonals | Rows
         if long:
             many = self._entries >= MANY * self._shape[1]
-            self._matrix = Diagonals(axes, w, self._plane(w.itemsize, CROWD) if many else size)
+            crowded = many and self._is_crowded(w.itemsize, CROWD)
+            self._matrix = Diagonals(axes, w, size + LINE // w.itemsize if crowded else size)
         else:
             self._matrix = Rows(axes, w)
-        self._spread: dict[int, Rows] = {}  # the same for planes further apart
+        self._spread: Rows | None = None  # the same for planes further apart
 
     def forward(self, x: Array, bias: Array | None, y: Array, workers: int) -> None:
         """``y[o] = bias + sum x[i] * w[k]``."""
@@ -382,19 +384,18 @@ class Sparse:
         matrix = self._matrix
         if isinstance(matrix, Diagonals) or self._entries < MANY_IN_ROWS * self._shape[1]:
             return matrix
-        plane = self._plane(size, CROWD_OF_ROWS)
-        if plane == self._size or matrix.mean * size > ROW_BYTES:
+        if matrix.mean * size > ROW_BYTES or not self._is_crowded(size, CROWD_OF_ROWS):
             return matrix
-        if plane not in self._spread:  # two threads may both make it at first: no harm
-            self._spread[plane] = matrix.spread(plane)
-        return self._spread[plane]
+        spread = self._spread
+        if spread is None:  # two threads may both make it at first: no harm
+            # Further by a line, and by an odd number of columns: where these are lines, too, all planes have their own.
+            spread = self._spread = matrix.spread(self._size + LINE // self._real.itemsize + 1)
+        return spread
 
-    def _plane(self, size: int, crowd: int) -> int:
-        """Columns from one channel to the next: as many as it has, or some more if so many planes would share few lines
-        of the cache, as each column takes so many bytes."""
+    def _is_crowded(self, size: int, crowd: int) -> bool:
+        """Whether so many planes, or more, share few lines of the cache, as each column takes so many bytes."""
         samples: int = self._size
-        crowded = self._channels[1] * math.gcd(samples * size, WAY) >= crowd * WAY
-        return samples + max(LINE // size, 1) if samples and crowded else samples
+        return samples > 0 and bool(self._channels[1] * math.gcd(samples * size, WAY) >= crowd * WAY)
 
 
 def has_diagonals(axes: tuple[Axis, ...], w_shape: tuple[int, ...]) -> bool:

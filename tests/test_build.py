@@ -65,6 +65,20 @@ def test_no_nogil_line_touches_the_python_c_api():
     assert result.returncode == 0, result.stdout + result.stderr
 
 
+@pytest.mark.parametrize(("variable", "value"), [("CYTCONV_ISAS", "avx2,avx3"), ("CYTCONV_OPENMP", "2")])
+def test_builds_refuse_what_they_do_not_know(tmp_path, variable, value):
+    pytest.importorskip("setuptools")
+    pytest.importorskip("Cython")
+    source = CHECK_ANNOTATE.parent.parent
+    if not (source / "setup.py").exists():
+        pytest.skip("needs the source tree")
+    command = [sys.executable, "setup.py", "--quiet", "build_ext", "--build-lib", tmp_path, "--build-temp", tmp_path]
+    environment = os.environ | {variable: value}
+    result = subprocess.run(command, cwd=source, env=environment, capture_output=True, text=True, check=False)
+    assert result.returncode != 0
+    assert f"{variable}={value!r} must be" in result.stderr
+
+
 # ---- a checkout that is not compiled steps aside ---------------------------------------------------------
 
 

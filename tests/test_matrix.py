@@ -627,7 +627,7 @@ def test_planes_stay_within_the_index(monkeypatch):
     w = np.ones((channels, 1, 1), np.float32)
     geometry = Geometry.forward((channels, 1024), w.shape, channels="first", padding=[(0, 1023)])
     sparse = _sparse.Sparse(geometry.axes, geometry.split_w(w))
-    assert sparse._plane(4, _sparse.CROWD_OF_ROWS) == 1040
+    assert sparse._is_crowded(4, _sparse.CROWD_OF_ROWS)
     _, _, indices, _ = sparse._matrix_for(4)._arrays
     assert indices.dtype == np.int32
     np.testing.assert_array_equal(indices, 1024 * np.arange(channels))
