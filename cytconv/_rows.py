@@ -3,7 +3,7 @@
 Or by its columns, if there are far fewer of them: these are the rows of its adjoint.  Either product by the matrix is
 then one of two by what is kept: it gathers what each row meets, or it scatters each row over the results that it meets.
 
-Planes of rows, one for each channel, have the same structure, which is kept once, but for rows without entries.
+Planes of rows, one for each channel, have the same structure, which is kept once, without rows that have no entries.
 """
 
 from __future__ import annotations
