@@ -549,6 +549,7 @@ def test_products(monkeypatch, rng, dtype, vectors, workers, together, parts, cu
         ((10, 2, 2, 2), (10, 3, 4), {"channels": "first", "groups": 2, "padding": (0, 1)}),
         ((2, 1, 11), (2, 47), {"channels": "first", "stride": 2}),
         ((6, 1, 21), (6, 24), {"channels": "first"}),  # long rows of neighbours, channel by channel
+        ((2, 1, 21), (2, 50), {"channels": "first", "dilation": 2}),  # and of others
     ):
         w = integers(rng, w_shape, dtype)
         operator = cytconv.ConvTranspose(w, shape, method="sparse", workers=workers, **kwargs)
