@@ -185,9 +185,10 @@ cdef inline inlined gather_numbers(
         while j < end:
             multiply_numbers(parts, width, data + parts * j, x + x_pitch * columns[j], sums, turned)
             j += 1
-        for i in range(width):
-            sums[i] = sums[i] + odd_sums[i]
-            turned[i] = turned[i] + odd_turned[i]
+        if width < 4:
+            for i in range(width):
+                sums[i] = sums[i] + odd_sums[i]
+                turned[i] = turned[i] + odd_turned[i]
         if parts == 2:
             for i in range(0, width, 2):
                 sums[i] = sums[i] - turned[i + 1]
