@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from copy import copy
-from functools import cached_property, partial
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -98,7 +98,9 @@ class Rows:
         self._width = width
         self._size = groups * channels[0] * self._kept, groups * channels[1] * width
         self._group = channels[0], channels[1] * width  # planes of rows, and columns
-        self._structure = self._numbers, self._height, self._group
+        self._kernel = kernels(self._arrays[3].dtype).CompressedRows(
+            *self._arrays, self._numbers, self._height, self._group
+        )
         self._shares: dict[tuple[int, int], Indices] = {}  # by the number of parts and of workers
         self.__dict__.pop("_is_band", None)
 
@@ -139,7 +141,7 @@ class Rows:
         work = self._entries + len(y) - rows  # a row without entries is to be cleared
         together = max(1, min(TOGETHER, ENTRIES * rows // max(work, 1)))
         workers = team(workers, -(-rows // together), ENTRY * (self._entries + len(y)) * numbers)
-        kernels(x.dtype).gather(*self._arrays, *self._structure, x, y, together, workers)
+        self._kernel.multiply(x, y, together, workers)
 
     def _scatter(self, x: Array, y: Array, workers: int) -> None:
         """``y = kept^H @ x``, which takes no second matrix."""
@@ -154,11 +156,10 @@ class Rows:
         shares = self._shares_of(parts, workers if parts == 1 else 1)
         workers = min(workers, len(shares))
 
-        scatter = partial(kernels(x.dtype).scatter, *self._arrays, *self._structure, shares, x)
         if parts == 1:
-            scatter(y, workers)
+            self._kernel.multiply_adjoint(shares, x, y, workers)
         else:
-            add_up(parts, y, lambda sums: scatter(sums, workers))
+            add_up(parts, y, lambda sums: self._kernel.multiply_adjoint(shares, x, sums, workers))
 
     @cached_property
     def _is_band(self) -> bool:

@@ -200,6 +200,9 @@ cdef inline inlined multiply_blocks(
             elif of_x.width - v >= 8:
                 multiply_block(matrix, &b, parts, 8, x + v, of_x.pitch, y + v, of_y.pitch)
                 v += 8
+            elif of_x.width - v == 6:
+                multiply_block(matrix, &b, parts, 6, x + v, of_x.pitch, y + v, of_y.pitch)
+                v += 6
             elif of_x.width - v >= 4:
                 multiply_block(matrix, &b, parts, 4, x + v, of_x.pitch, y + v, of_y.pitch)
                 v += 4
@@ -223,33 +226,41 @@ cdef inline inlined multiply_block(
 ) noexcept nogil:
     """`width` numbers side by side, row by row; or one vector, diagonal by diagonal."""
     cdef real sums[2 * MOST_ROWS]
-    cdef Py_ssize_t p, t, j, y_step = y_pitch * matrix.row_step, x_step = x_pitch * matrix.column_step
+    cdef Py_ssize_t p, t, j, rows, y_step = y_pitch * matrix.row_step, x_step = x_pitch * matrix.column_step
     cdef Py_ssize_t entries = parts * b.count * b.taps  # of a row
-    cdef const real* a = b.entries
-    cdef const real* at
+    cdef real* to
     y, x = y + y_pitch * b.row, x + x_pitch * b.column
     if width == ALONE:
-        memset(sums, 0, parts * b.rows * sizeof(real))
-        for p in range(b.count):
-            at = x + parts * b.paths[p].column
-            for j in range(b.taps):
-                add_diagonal(parts, 1, b.rows, a, at, sums)
-                a, at = a + parts * b.rows, at + x_step
+        to = y if y_step == parts else sums
+        multiply_diagonals(parts, b, x, x_step, to)
+        if to == y:
+            return
         for t in range(b.rows):
             y[0] = sums[parts * t]
             if parts == 2:
                 y[1] = sums[2 * t + 1]
             y += y_step
         return
-    for t in range(b.rows):
-        fetch_slice(b.entries + b.rows * entries + t * entries, entries)
-        if b.taps == 1:
-            multiply_row(parts, width, 1, b, b.entries + parts * t, x + x_pitch * t, x_pitch, x_step, y)
+    t = 0
+    while t < b.rows:
+        # Sums of few numbers wait for each other: then those of two rows are taken side by side.
+        rows = 2 if width <= 2 * PACK and t + 2 <= b.rows else 1
+        fetch_slice(b.entries + b.rows * entries + t * entries, rows * entries)
+        if rows == 1:
+            if b.taps == 1:
+                multiply_row(parts, width, 1, b, b.entries + parts * t, x + x_pitch * t, x_pitch, x_step, y)
+            elif b.taps == 2:
+                multiply_row(parts, width, 2, b, b.entries + parts * t, x + x_pitch * t, x_pitch, x_step, y)
+            else:
+                multiply_row(parts, width, b.taps, b, b.entries + parts * t, x + x_pitch * t, x_pitch, x_step, y)
+        elif b.taps == 1:
+            multiply_pair(parts, width, 1, b, b.entries + parts * t, x + x_pitch * t, x_pitch, x_step, y, y_step)
         elif b.taps == 2:
-            multiply_row(parts, width, 2, b, b.entries + parts * t, x + x_pitch * t, x_pitch, x_step, y)
+            multiply_pair(parts, width, 2, b, b.entries + parts * t, x + x_pitch * t, x_pitch, x_step, y, y_step)
         else:
-            multiply_row(parts, width, b.taps, b, b.entries + parts * t, x + x_pitch * t, x_pitch, x_step, y)
-        y += y_step
+            multiply_pair(parts, width, b.taps, b, b.entries + parts * t, x + x_pitch * t, x_pitch, x_step, y, y_step)
+        y += rows * y_step
+        t += rows
 
 
 cdef inline inlined multiply_row(
@@ -266,6 +277,32 @@ cdef inline inlined multiply_row(
         a += parts * taps * b.rows
     turn_sums(parts, width, 1, sums, turned)
     put_sums(width, False, sums, y)
+
+
+cdef inline inlined multiply_pair(
+    int parts, int width, Py_ssize_t taps, const Block* b, const real* a, const real* x, Py_ssize_t x_pitch,
+    Py_ssize_t x_step, real* y, Py_ssize_t y_step,
+) noexcept nogil:
+    """A row and the next one."""
+    cdef pack sums[SUMS]
+    cdef pack turned[SUMS]
+    cdef pack next_sums[SUMS]
+    cdef pack next_turned[SUMS]
+    cdef const real* at
+    cdef Py_ssize_t p, j
+    clear_sums(width, sums, turned)
+    clear_sums(width, next_sums, next_turned)
+    for p in range(b.count):
+        at = x + x_pitch * b.paths[p].column
+        for j in range(taps):
+            multiply_entries(parts, width, 1, a, 0, at, 0, sums, turned)
+            multiply_entries(parts, width, 1, a + parts, 0, at + x_pitch, 0, next_sums, next_turned)
+            a += parts * b.rows
+            at += x_step
+    turn_sums(parts, width, 1, sums, turned)
+    turn_sums(parts, width, 1, next_sums, next_turned)
+    put_sums(width, False, sums, y)
+    put_sums(width, False, next_sums, y + y_step)
 
 
 cdef inline inlined add_to_columns(
@@ -293,6 +330,9 @@ cdef inline inlined add_to_columns(
             elif of_x.width - v >= 8:
                 add_block(matrix, &b, start, stop, parts, 8, x + v, of_x.pitch, y + v, of_y.pitch)
                 v += 8
+            elif of_x.width - v == 6:
+                add_block(matrix, &b, start, stop, parts, 6, x + v, of_x.pitch, y + v, of_y.pitch)
+                v += 6
             elif of_x.width - v >= 4:
                 add_block(matrix, &b, start, stop, parts, 4, x + v, of_x.pitch, y + v, of_y.pitch)
                 v += 4
@@ -359,18 +399,30 @@ cdef inline inlined add_columns(
     const real* x, Py_ssize_t x_step, real* y, Py_ssize_t y_pitch,
 ) noexcept nogil:
     """Columns from `start` to `stop` of a literal number of `taps`: at both ends, columns meet some of them only."""
-    cdef Py_ssize_t step = matrix.column_step, span = (taps - 1) * step, q, first, last
+    cdef Py_ssize_t step = matrix.column_step, span = (taps - 1) * step, q
     cdef Py_ssize_t a_step = parts * (b.rows - step)
-    for q in range(max(start, 0), min(stop, b.rows + span)):
+    cdef Py_ssize_t first = max(start, 0), last = min(stop, b.rows + span)
+    cdef Py_ssize_t whole = min(max(first, span), last), past_whole = max(whole, min(last, b.rows))
+    for q in range(first, whole):
+        add_end(matrix, b, taps, q, parts, width, a, a_step, x, x_step, y, y_pitch)
+    for q in range(whole, past_whole):
         fetch_slice(a + parts * taps * (b.rows + q), parts * taps)
-        if span <= q < b.rows:
-            add_column(parts, width, taps, a + parts * q, a_step, x + x_step * q, -x_step * step, y + y_pitch * q)
-        else:
-            first, last = max((q - b.rows + step) // step, 0), min(q // step, taps - 1)
-            add_column(
-                parts, width, last - first + 1, a + parts * q + first * a_step, a_step,
-                x + x_step * (q - first * step), -x_step * step, y + y_pitch * q,
-            )
+        add_column(parts, width, taps, a + parts * q, a_step, x + x_step * q, -x_step * step, y + y_pitch * q)
+    for q in range(past_whole, last):
+        add_end(matrix, b, taps, q, parts, width, a, a_step, x, x_step, y, y_pitch)
+
+
+cdef inline inlined add_end(
+    Diagonals matrix, const Block* b, int taps, Py_ssize_t q, int parts, int width, const real* a, Py_ssize_t a_step,
+    const real* x, Py_ssize_t x_step, real* y, Py_ssize_t y_pitch,
+) noexcept nogil:
+    """A column that some of the taps are in."""
+    cdef Py_ssize_t step = matrix.column_step
+    cdef Py_ssize_t first = max((q - b.rows + step) // step, 0), last = min(q // step, taps - 1)
+    add_column(
+        parts, width, last - first + 1, a + parts * q + first * a_step, a_step, x + x_step * (q - first * step),
+        -x_step * step, y + y_pitch * q,
+    )
 
 
 cdef inline inlined add_column(
@@ -386,6 +438,60 @@ cdef inline inlined add_column(
 
 
 # ---- one vector --------------------------------------------------------------------------------------
+
+cdef inline inlined multiply_diagonals(
+    int parts, const Block* b, const real* x, Py_ssize_t x_step, real* y
+) noexcept nogil:
+    """Rows of a block, next to each other here: so many packs of them at a time that their sums stay in registers."""
+    cdef Py_ssize_t n = parts * b.rows, t = 0, p, j
+    cdef const real* a = b.entries
+    cdef const real* at
+    if n < PACK or PACK == 1:
+        memset(y, 0, n * sizeof(real))
+        for p in range(b.count):
+            at = x + parts * b.paths[p].column
+            for j in range(b.taps):
+                add_diagonal(parts, 1, b.rows, a, at, y)
+                a, at = a + n, at + x_step
+        return
+    while t < n:
+        if n - t >= 8 * PACK:
+            multiply_packs(parts, 8, b, x, x_step, t, y)
+            t += 8 * PACK
+        elif n - t >= 4 * PACK:
+            multiply_packs(parts, 4, b, x, x_step, t, y)
+            t += 4 * PACK
+        elif n - t >= 2 * PACK:
+            multiply_packs(parts, 2, b, x, x_step, t, y)
+            t += 2 * PACK
+        else:  # the last one overlaps the one before
+            t = min(t, n - PACK)
+            multiply_packs(parts, 1, b, x, x_step, t, y)
+            t += PACK
+
+
+cdef inline inlined multiply_packs(
+    int parts, int packs, const Block* b, const real* x, Py_ssize_t x_step, Py_ssize_t first, real* y
+) noexcept nogil:
+    cdef pack sums[8]
+    cdef const real* a = b.entries + first
+    cdef const real* at
+    cdef Py_ssize_t p, j
+    cdef int i
+    for i in range(packs):
+        sums[i] = EMPTY_PACK
+    for p in range(b.count):
+        at = x + parts * b.paths[p].column + first
+        for j in range(b.taps):
+            for i in range(packs):
+                if parts == 1:
+                    sums[i] = sums[i] + (<const pack*> a)[i] * (<const pack*> at)[i]
+                else:
+                    add_complex(1, (<const pack*> a)[i], (<const pack*> at)[i], &sums[i])
+            a, at = a + parts * b.rows, at + x_step
+    for i in range(packs):
+        (<pack*> (y + first))[i] = sums[i]
+
 
 cdef inline inlined add_entry(int sign, const real* a, const real* x, real* y) noexcept nogil:
     """``y += a * x`` of complex numbers, by the conjugate of a if `sign` is -1; rounded as `add_complex` does."""
@@ -422,72 +528,9 @@ cdef inline inlined add_complex(int sign, pack a, pack x, pack* y) noexcept nogi
     y[0] = (y[0] + pairs_of(a, 0, 0) * x) + pairs_of(a, 1, 1) * i_times(x, sign)
 
 
-# ---- several vectors side by side --------------------------------------------------------------------
-# In packs, or in numbers where there are too few.
-
 cdef inline inlined fetch_slice(const real* a, Py_ssize_t count) noexcept nogil:
     """Rows and columns are not read in the order of memory: so what comes next is fetched, some with each of them."""
     cdef const real* end = a + count
     while a < end:
         FETCH(a)
         a += PER_LINE
-
-
-cdef inline inlined clear_sums(int width, pack* sums, pack* turned) noexcept nogil:
-    cdef int i
-    if are_packs(width):
-        for i in range(width // PACK):
-            sums[i] = turned[i] = EMPTY_PACK
-    else:
-        for i in range(width):
-            (<real*> sums)[i] = (<real*> turned)[i] = 0
-
-
-cdef inline inlined multiply_entries(
-    int parts, int width, Py_ssize_t count, const real* a, Py_ssize_t a_step, const real* x, Py_ssize_t x_step,
-    pack* sums, pack* turned,
-) noexcept nogil:
-    """``sums += a * x`` for each of so many entries, and the products by their part i in `turned`."""
-    cdef Py_ssize_t j
-    cdef int i
-    for j in range(count):
-        if are_packs(width):
-            for i in range(width // PACK):
-                sums[i] = sums[i] + a[0] * (<const pack*> x)[i]
-            if parts == 2:
-                for i in range(width // PACK):
-                    turned[i] = turned[i] + a[1] * (<const pack*> x)[i]
-        else:
-            for i in range(width):
-                (<real*> sums)[i] = (<real*> sums)[i] + a[0] * x[i]
-            if parts == 2:
-                for i in range(width):
-                    (<real*> turned)[i] = (<real*> turned)[i] + a[1] * x[i]
-        a += a_step
-        x += x_step
-        KEEP_ADDRESS(a)
-        KEEP_ADDRESS(x)
-
-
-cdef inline inlined turn_sums(int parts, int width, int sign, pack* sums, const pack* turned) noexcept nogil:
-    """``sums += sign * i * turned`` of complex numbers."""
-    cdef int i
-    if parts == 1:
-        return
-    if are_packs(width):
-        for i in range(width // PACK):
-            sums[i] = sums[i] + i_times(turned[i], sign)
-    else:
-        for i in range(0, width, 2):
-            (<real*> sums)[i] = (<real*> sums)[i] - sign * (<const real*> turned)[i + 1]
-            (<real*> sums)[i + 1] = (<real*> sums)[i + 1] + sign * (<const real*> turned)[i]
-
-
-cdef inline inlined put_sums(int width, bint to_add, const pack* sums, real* y) noexcept nogil:
-    cdef int i
-    if are_packs(width):
-        for i in range(width // PACK):
-            (<pack*> y)[i] = (<pack*> y)[i] + sums[i] if to_add else sums[i]
-    else:
-        for i in range(width):
-            y[i] = y[i] + (<const real*> sums)[i] if to_add else (<const real*> sums)[i]

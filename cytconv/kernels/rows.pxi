@@ -35,25 +35,100 @@ cdef struct Share:  # of what is scattered: one row of the table `shares`
     Py_ssize_t into  # the result that belongs to column 0
 
 
-def gather(
-    const index[::1] rows, const index[::1] ends, const index[::1] columns, const real[::1] data, int parts,
-    Py_ssize_t height, group, const real[:, :] x, real[:, :] y, Py_ssize_t together, int workers,
-):
-    """``y = matrix @ x`` with vectors side by side; so many rows `together` are a task."""
-    cdef Structure of = Structure(height, rows.shape[0], columns.shape[0], group[0], group[1])
-    cdef Py_ssize_t all = y.shape[0] // height * of.kept, tasks = (all + together - 1) // together, t
-    cdef Py_ssize_t x_pitch = x.strides[0] // <Py_ssize_t> sizeof(real)
-    cdef Py_ssize_t y_pitch = y.strides[0] // <Py_ssize_t> sizeof(real)
+cdef const void* first_index(array) except? NULL:
+    """Where indices of either size begin, which are kept elsewhere."""
+    cdef const int32_t[::1] narrow
+    cdef const int64_t[::1] wide
+    if array.itemsize == sizeof(int32_t):
+        narrow = array
+        return &narrow[0]
+    wide = array
+    return &wide[0]
+
+
+@final
+cdef class CompressedRows:
+    """A matrix of planes of `height` rows, of which `rows` have entries: up to their `ends`, in these `columns`.
+
+    `group` has the numbers of planes and of columns of a group.
+    """
+
+    cdef tuple arrays
+    cdef const void* rows
+    cdef const void* ends
+    cdef const void* columns
+    cdef const real* data
+    cdef Structure of
+    cdef int parts
+    cdef bint wide  # indices, of 64 bits
+
+    def __init__(self, rows, ends, columns, const real[::1] data, int parts, Py_ssize_t height, group):
+        self.arrays = rows, ends, columns, data
+        self.rows, self.ends, self.columns = first_index(rows), first_index(ends), first_index(columns)
+        self.data, self.parts, self.wide = &data[0], parts, rows.itemsize == sizeof(int64_t)
+        self.of = Structure(height, rows.shape[0], columns.shape[0], group[0], group[1])
+
+    def multiply(self, const real[:, :] x, real[:, :] y, Py_ssize_t together, int workers):
+        """``y = matrix @ x`` with vectors side by side; so many rows `together` are a task."""
+        cdef Vectors of_x = Vectors(x.shape[1], x.strides[0] // <Py_ssize_t> sizeof(real))
+        cdef Vectors of_y = Vectors(y.shape[1], y.strides[0] // <Py_ssize_t> sizeof(real))
+        cdef Py_ssize_t all = y.shape[0] // self.of.height * self.of.kept
+        if self.wide:
+            gather(
+                self.of, self.parts, <const int64_t*> self.rows, <const int64_t*> self.ends,
+                <const int64_t*> self.columns, self.data, all, together, &x[0, 0], of_x, &y[0, 0], of_y, workers,
+            )
+        else:
+            gather(
+                self.of, self.parts, <const int32_t*> self.rows, <const int32_t*> self.ends,
+                <const int32_t*> self.columns, self.data, all, together, &x[0, 0], of_x, &y[0, 0], of_y, workers,
+            )
+
+    def multiply_adjoint(self, const Py_ssize_t[:, ::1] shares, const real[:, :] x, real[:, :] y, int workers):
+        """``y = matrix^H @ x`` with vectors side by side: a row adds ``conj(a) * x[row]`` to the result of each entry a.
+
+                     columns of  share 0  |  share 1
+              row 0              a a .  . | .  . . .         A share is some of the results, and the rows that meet them.
+              row 1              . a a  a | .  . . .         Most rows meet those of one share only, which takes them
+              row 2              . . a  a | a  . . .         whole; others are visited by both, and each takes its own
+              row 3              . . .  . | a  a a .         entries.
+
+        Or it is some of the rows, with results of its own.  Each result is added up in the order of the rows.
+        """
+        cdef Vectors of_x = Vectors(x.shape[1], x.strides[0] // <Py_ssize_t> sizeof(real))
+        cdef Vectors of_y = Vectors(y.shape[1], y.strides[0] // <Py_ssize_t> sizeof(real))
+        cdef const Share* first = <const Share*> &shares[0, 0]
+        if shares.shape[1] * sizeof(Py_ssize_t) != sizeof(Share):
+            raise ValueError("shares must have the fields of a Share")
+        if self.wide:
+            scatter(
+                self.of, self.parts, <const int64_t*> self.rows, <const int64_t*> self.ends,
+                <const int64_t*> self.columns, self.data, first, shares.shape[0], &x[0, 0], of_x, &y[0, 0], of_y,
+                workers,
+            )
+        else:
+            scatter(
+                self.of, self.parts, <const int32_t*> self.rows, <const int32_t*> self.ends,
+                <const int32_t*> self.columns, self.data, first, shares.shape[0], &x[0, 0], of_x, &y[0, 0], of_y,
+                workers,
+            )
+
+
+cdef void gather(
+    Structure of, int parts, const index* rows, const index* ends, const index* columns, const real* data,
+    Py_ssize_t all, Py_ssize_t together, const real* x, Vectors of_x, real* y, Vectors of_y, int workers,
+) noexcept:
+    cdef Py_ssize_t tasks = (all + together - 1) // together, t
     for t in prange(tasks, nogil=True, schedule="static", num_threads=workers):
         if parts == 1:  # literals: see `inlined`
             gather_planes(
-                of, t * together, min((t + 1) * together, all), 1, y.shape[1], &rows[0], &ends[0], &columns[0],
-                &data[0], &x[0, 0], x_pitch, &y[0, 0], y_pitch,
+                of, t * together, min((t + 1) * together, all), 1, of_y.width, rows, ends, columns, data, x, of_x.pitch,
+                y, of_y.pitch,
             )
         else:
             gather_planes(
-                of, t * together, min((t + 1) * together, all), 2, y.shape[1], &rows[0], &ends[0], &columns[0],
-                &data[0], &x[0, 0], x_pitch, &y[0, 0], y_pitch,
+                of, t * together, min((t + 1) * together, all), 2, of_y.width, rows, ends, columns, data, x, of_x.pitch,
+                y, of_y.pitch,
             )
 
 
@@ -102,6 +177,9 @@ cdef inline inlined gather_rows(
             elif width - v >= 8:
                 gather_some(start, stop, parts, 8, rows, ends, columns, data, x + v, x_pitch, y + v, y_pitch)
                 v += 8
+            elif width - v == 6:
+                gather_some(start, stop, parts, 6, rows, ends, columns, data, x + v, x_pitch, y + v, y_pitch)
+                v += 6
             elif width - v >= 4:
                 gather_some(start, stop, parts, 4, rows, ends, columns, data, x + v, x_pitch, y + v, y_pitch)
                 v += 4
@@ -121,27 +199,24 @@ cdef inline inlined gather_some(
     Py_ssize_t first, Py_ssize_t last, int parts, int width, const index* rows, const index* ends,
     const index* columns, const real* data, const real* x, Py_ssize_t x_pitch, real* y, Py_ssize_t y_pitch,
 ) noexcept nogil:
-    if are_packs(width):
-        gather_packs(first, last, parts, width // PACK, rows, ends, columns, data, x, x_pitch, y, y_pitch)
+    if are_packs(width) or are_quads(width):
+        gather_packs(first, last, parts, width, rows, ends, columns, data, x, x_pitch, y, y_pitch)
     else:
         gather_numbers(first, last, parts, width, rows, ends, columns, data, x, x_pitch, y, y_pitch)
 
 
 cdef inline inlined gather_packs(
-    Py_ssize_t first, Py_ssize_t last, int parts, int packs, const index* rows, const index* ends,
+    Py_ssize_t first, Py_ssize_t last, int parts, int width, const index* rows, const index* ends,
     const index* columns, const real* data, const real* x, Py_ssize_t x_pitch, real* y, Py_ssize_t y_pitch,
 ) noexcept nogil:
     cdef Py_ssize_t row, j, end
     cdef pack sums[SUMS]
     cdef pack turned[SUMS]
     cdef pack odd
-    cdef const pack* at
-    cdef int i
     for row in range(first, last):
-        for i in range(packs):
-            sums[i] = turned[i] = EMPTY_PACK
+        clear_sums(width, sums, turned)
         j, end = ends[row], ends[row + 1]
-        if parts * packs == 1:  # two sums, so that none has to wait for the one before
+        if parts == 1 and width == PACK:  # two sums, so that none has to wait for the one before
             odd = EMPTY_PACK
             while j + 2 <= end:
                 sums[0] = sums[0] + data[j] * (<const pack*> (x + x_pitch * <Py_ssize_t> columns[j]))[0]
@@ -149,17 +224,12 @@ cdef inline inlined gather_packs(
                 j += 2
             sums[0] = sums[0] + odd
         while j < end:
-            at = <const pack*> (x + x_pitch * <Py_ssize_t> columns[j])
-            for i in range(packs):
-                sums[i] = sums[i] + data[parts * j] * at[i]
-            if parts == 2:
-                for i in range(packs):
-                    turned[i] = turned[i] + data[2 * j + 1] * at[i]
+            multiply_entries(
+                parts, width, 1, data + parts * j, 0, x + x_pitch * <Py_ssize_t> columns[j], 0, sums, turned
+            )
             j += 1
-        for i in range(packs):
-            if parts == 2:
-                sums[i] = sums[i] + i_times(turned[i], 1)
-            (<pack*> (y + y_pitch * rows[row]))[i] = sums[i]
+        turn_sums(parts, width, 1, sums, turned)
+        put_sums(width, False, sums, y + y_pitch * rows[row])
 
 
 cdef inline inlined gather_numbers(
@@ -284,37 +354,16 @@ cdef inline bint are_neighbours(Py_ssize_t count, Py_ssize_t j, Py_ssize_t end, 
     return PACK > 1 and j + count <= end and columns[j + count - 1] - columns[j] == count - 1
 
 
-def scatter(
-    const index[::1] rows, const index[::1] ends, const index[::1] columns, const real[::1] data, int parts,
-    Py_ssize_t height, group, const Py_ssize_t[:, ::1] shares, const real[:, :] x, real[:, :] y, int workers,
-):
-    """``y = matrix^H @ x`` with vectors side by side: a row adds ``conj(a) * x[row]`` to the result of each entry a.
-
-                 columns of  share 0  |  share 1
-          row 0              a a .  . | .  . . .         A share is some of the results, and the rows that meet them.
-          row 1              . a a  a | .  . . .         Most rows meet those of one share only, which takes them whole;
-          row 2              . . a  a | a  . . .         others are visited by both, and each takes its own entries.
-          row 3              . . .  . | a  a a .
-
-    Or it is some of the rows, with results of its own.  Each result is added up in the order of the rows.
-    """
-    cdef Structure of = Structure(height, rows.shape[0], columns.shape[0], group[0], group[1])
+cdef void scatter(
+    Structure of, int parts, const index* rows, const index* ends, const index* columns, const real* data,
+    const Share* shares, Py_ssize_t count, const real* x, Vectors of_x, real* y, Vectors of_y, int workers,
+) noexcept:
     cdef Py_ssize_t t
-    cdef Py_ssize_t x_pitch = x.strides[0] // <Py_ssize_t> sizeof(real)
-    cdef Py_ssize_t y_pitch = y.strides[0] // <Py_ssize_t> sizeof(real)
-    if shares.shape[1] * sizeof(Py_ssize_t) != sizeof(Share):
-        raise ValueError("shares must have the fields of a Share")
-    for t in prange(shares.shape[0], nogil=True, schedule="dynamic", num_threads=workers):
+    for t in prange(count, nogil=True, schedule="dynamic", num_threads=workers):
         if parts == 1:
-            scatter_share(
-                of, <const Share*> &shares[t, 0], 1, y.shape[1], &rows[0], &ends[0], &columns[0],
-                &data[0], &x[0, 0], x_pitch, &y[0, 0], y_pitch,
-            )
+            scatter_share(of, shares + t, 1, of_y.width, rows, ends, columns, data, x, of_x.pitch, y, of_y.pitch)
         else:
-            scatter_share(
-                of, <const Share*> &shares[t, 0], 2, y.shape[1], &rows[0], &ends[0], &columns[0],
-                &data[0], &x[0, 0], x_pitch, &y[0, 0], y_pitch,
-            )
+            scatter_share(of, shares + t, 2, of_y.width, rows, ends, columns, data, x, of_x.pitch, y, of_y.pitch)
 
 
 cdef inline inlined scatter_share(
@@ -417,6 +466,9 @@ cdef inline inlined scatter_rows(
         elif width - v >= 8:
             scatter_some(count, rows, starts, stops, parts, 8, columns, data, x + v, x_pitch, y + v, y_pitch)
             v += 8
+        elif width - v == 6:
+            scatter_some(count, rows, starts, stops, parts, 6, columns, data, x + v, x_pitch, y + v, y_pitch)
+            v += 6
         elif width - v >= 4:
             scatter_some(count, rows, starts, stops, parts, 4, columns, data, x + v, x_pitch, y + v, y_pitch)
             v += 4
@@ -438,7 +490,9 @@ cdef inline inlined scatter_some(
     Py_ssize_t count, const index* rows, const index* starts, const index* stops, int parts, int width,
     const index* columns, const real* data, const real* x, Py_ssize_t x_pitch, real* y, Py_ssize_t y_pitch,
 ) noexcept nogil:
-    if are_packs(width):
+    if are_quads(width):
+        scatter_quads(count, rows, starts, stops, parts, width, columns, data, x, x_pitch, y, y_pitch)
+    elif are_packs(width):
         scatter_packs(count, rows, starts, stops, parts, width // PACK, columns, data, x, x_pitch, y, y_pitch)
     else:
         scatter_numbers(count, rows, starts, stops, parts, width, columns, data, x, x_pitch, y, y_pitch)
@@ -464,6 +518,32 @@ cdef inline inlined scatter_packs(
                     at[i] = at[i] + data[j] * factors[i]
                 else:
                     at[i] = at[i] + data[2 * j] * factors[i] + data[2 * j + 1] * turned[i]
+
+
+cdef inline inlined scatter_quads(
+    Py_ssize_t count, const index* rows, const index* starts, const index* stops, int parts, int width,
+    const index* columns, const real* data, const real* x, Py_ssize_t x_pitch, real* y, Py_ssize_t y_pitch,
+) noexcept nogil:
+    """The same of two quads, which overlap: both are read before any is written."""
+    cdef Py_ssize_t row, j
+    cdef real* at
+    cdef quad factors[2]
+    cdef quad turned[2]
+    cdef quad found[2]
+    cdef int i
+    for row in range(count):
+        for i in range(2):
+            factors[i] = (<const quad*> (x + x_pitch * rows[row] + i * (width - 4)))[0]
+            turned[i] = quad_i_times(factors[i], -1)
+        for j in range(starts[row], stops[row]):
+            at = y + y_pitch * <Py_ssize_t> columns[j]
+            for i in range(2):
+                if parts == 1:
+                    found[i] = (<quad*> (at + i * (width - 4)))[0] + data[j] * factors[i]
+                else:
+                    found[i] = (<quad*> (at + i * (width - 4)))[0] + data[2 * j] * factors[i] + data[2 * j + 1] * turned[i]
+            for i in range(2):
+                (<quad*> (at + i * (width - 4)))[0] = found[i]
 
 
 # Not `inlined`: then GCC's code for two and four numbers is half as fast.
