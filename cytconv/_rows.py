@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ._geometry import Axis, Geometry
+from ._machine import L3_BYTES
 from ._matrix import planes
 from ._memory import empty
 from ._parts import ENTRY, add_up, apart, parts_of
@@ -30,7 +31,7 @@ Indices = NDArray[np.intp]
 Cut = tuple[float, Indices]  # what each worker takes, in entries, and the shares
 
 TURN = 2  # rows with entries for each column, at least, if the matrix is kept by its columns,
-FEW = 5  # entries of such a row,
+FEW = 8  # entries of such a row,
 RESULTS = 2**18  # and all rows, at most
 TOGETHER = 2**12  # rows that are a task where they are gathered, at most,
 ENTRIES = 2**12  # and how many entries they have, about
@@ -39,6 +40,7 @@ GAIN = 1.3  # how much faster than one worker several must be that have to visit
 # Entries in the time that a row takes beside its own, one whose channels are cut between workers, one channel of a row
 # that is searched for the columns of a worker, and to begin with several workers.
 ROW, CUT_ROW, SEARCH, FORK = 6, 8, 24, 5000
+SKIPPING = 1.5  # how much longer entries take to come from memory if the ones between them are another worker's
 NARROW = 64  # columns side by side for each worker: of fewer, two would often write to one line of the cache
 
 
@@ -216,7 +218,8 @@ class Rows:
             past_channel=cuts[1:],
         )
         rows, most = self._size[0], int(np.diff(cuts).max())
-        return CUT_ROW * rows + self._entries * most / channels, table
+        far = self._arrays[3].nbytes > L3_BYTES
+        return CUT_ROW * rows + self._entries * most / channels * (SKIPPING if far else 1), table
 
     @property
     def _alone(self) -> int:
