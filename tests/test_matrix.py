@@ -465,7 +465,8 @@ def test_are_long_counts_diagonals(rng):
         (Axis(9, 3, 35, stride=4), (12, 1), False),  # three times as many columns as rows
         (Axis(9, 3, 67, stride=8), (1, 1), True),
         (Axis(9, 1, 65, stride=8), (1, 1), False),  # as many rows with entries as columns
-        (Axis(9, 60, 92, stride=4), (1, 1), False),  # rows of up to nine entries
+        (Axis(9, 60, 92, stride=4), (1, 1), True),  # rows of six entries in the mean
+        (Axis(30, 160, 276, stride=4), (1, 1), False),  # or of seventeen
         (Axis(9, 3, 35, stride=4), (1, 2**14), False),  # results that no cache holds
         (Axis(9, 2, 10), (1, 1), False),
     ],

@@ -226,7 +226,7 @@ cdef inline inlined multiply_block(
 ) noexcept nogil:
     """`width` numbers side by side, row by row; or one vector, diagonal by diagonal."""
     cdef real sums[2 * MOST_ROWS]
-    cdef Py_ssize_t p, t, j, rows, y_step = y_pitch * matrix.row_step, x_step = x_pitch * matrix.column_step
+    cdef Py_ssize_t t = 0, rows, y_step = y_pitch * matrix.row_step, x_step = x_pitch * matrix.column_step
     cdef Py_ssize_t entries = parts * b.count * b.taps  # of a row
     cdef real* to
     y, x = y + y_pitch * b.row, x + x_pitch * b.column
@@ -241,7 +241,6 @@ cdef inline inlined multiply_block(
                 y[1] = sums[2 * t + 1]
             y += y_step
         return
-    t = 0
     while t < b.rows:
         # Sums of few numbers wait for each other: then those of two rows are taken side by side.
         rows = 2 if width <= 2 * PACK and t + 2 <= b.rows else 1

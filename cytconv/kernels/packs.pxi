@@ -49,7 +49,8 @@ cdef extern from *:
         static inline type PAIRS_OF(type v, int even, int odd) { PICK_PAIRS(type) } \\
         static inline type I_TIMES(type v, int sign) { \\
             type signs = v; \\
-            for (int i = 0; i < (int) (sizeof(type) / sizeof(real)); i++) ((real *) &signs)[i] = i % 2 ? sign : -sign; \\
+            for (int i = 0; i < (int) (sizeof(type) / sizeof(real)); i++) \\
+                ((real *) &signs)[i] = i % 2 ? sign : -sign; \\
             return PAIRS_OF(v, 1, 0) * signs; \\
         }
     OF_PAIRS(pack, pairs_of, i_times)
@@ -171,11 +172,13 @@ cdef inline inlined put_sums(int width, bint to_add, const pack* sums, real* y) 
     if are_packs(width):
         for i in range(width // PACK):
             (<pack*> y)[i] = (<pack*> y)[i] + sums[i] if to_add else sums[i]
-    elif are_quads(width):
+    elif are_quads(width):  # where they overlap, the same is written twice: so both are read before
         for i in range(2):
-            found[i] = (<const quad*> (y + i * (width - 4)))[0]
+            found[i] = (<const quad*> sums)[i]
+            if to_add:
+                found[i] = (<const quad*> (y + i * (width - 4)))[0] + found[i]
         for i in range(2):
-            (<quad*> (y + i * (width - 4)))[0] = found[i] + (<const quad*> sums)[i] if to_add else (<const quad*> sums)[i]
+            (<quad*> (y + i * (width - 4)))[0] = found[i]
     else:
         for i in range(width):
             y[i] = y[i] + (<const real*> sums)[i] if to_add else (<const real*> sums)[i]

@@ -85,13 +85,13 @@ cdef class CompressedRows:
             )
 
     def multiply_adjoint(self, const Py_ssize_t[:, ::1] shares, const real[:, :] x, real[:, :] y, int workers):
-        """``y = matrix^H @ x`` with vectors side by side: a row adds ``conj(a) * x[row]`` to the result of each entry a.
+        """``y = matrix^H @ x``: a row adds ``conj(a) * x[row]`` to the result of each entry a.
 
-                     columns of  share 0  |  share 1
-              row 0              a a .  . | .  . . .         A share is some of the results, and the rows that meet them.
-              row 1              . a a  a | .  . . .         Most rows meet those of one share only, which takes them
-              row 2              . . a  a | a  . . .         whole; others are visited by both, and each takes its own
-              row 3              . . .  . | a  a a .         entries.
+             columns of  share 0  |  share 1
+              row 0      a a .  . | .  . . .         A share is some of the results, and the rows that meet them.  Most
+              row 1      . a a  a | .  . . .         rows meet those of one share only, which takes them whole; others
+              row 2      . . a  a | a  . . .         are visited by both, and each takes its own entries.
+              row 3      . . .  . | a  a a .
 
         Or it is some of the rows, with results of its own.  Each result is added up in the order of the rows.
         """
@@ -538,10 +538,9 @@ cdef inline inlined scatter_quads(
         for j in range(starts[row], stops[row]):
             at = y + y_pitch * <Py_ssize_t> columns[j]
             for i in range(2):
-                if parts == 1:
-                    found[i] = (<quad*> (at + i * (width - 4)))[0] + data[j] * factors[i]
-                else:
-                    found[i] = (<quad*> (at + i * (width - 4)))[0] + data[2 * j] * factors[i] + data[2 * j + 1] * turned[i]
+                found[i] = (<quad*> (at + i * (width - 4)))[0] + data[parts * j] * factors[i]
+                if parts == 2:
+                    found[i] = found[i] + data[2 * j + 1] * turned[i]
             for i in range(2):
                 (<quad*> (at + i * (width - 4)))[0] = found[i]
 
