@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ._geometry import Axis, Geometry
-from ._machine import L3_BYTES
+from ._machine import ROOM_BYTES
 from ._matrix import planes
 from ._memory import empty
 from ._parts import ENTRY, add_up, apart, parts_of
@@ -218,7 +218,7 @@ class Rows:
             past_channel=cuts[1:],
         )
         rows, most = self._size[0], int(np.diff(cuts).max())
-        far = self._arrays[3].nbytes > L3_BYTES
+        far = self._arrays[3].nbytes > ROOM_BYTES
         return CUT_ROW * rows + self._entries * most / channels * (SKIPPING if far else 1), table
 
     @property

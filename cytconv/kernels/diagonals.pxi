@@ -11,14 +11,16 @@
 #     2          a2 b2 c2               a0 a1 a2 a3 | b0 b1 b2 b3 | c0 c1 c2 c3
 #     3             a3 b3 c3
 #
-# One vector is multiplied along one diagonal after the other, in the order of memory, some of its numbers at a time:
-#
 #     forward    y[t] += a[p, j, t] * x[column[p] + j*step + t]
 #     adjoint    x[column[p] + j*step + t] += conj(a[p, j, t]) * y[t]
 #
+# One vector is multiplied along one diagonal after the other, a pack of rows at a time: in the adjoint along each to its
+# end, in the order of memory; forward a few packs along all of them, as far as registers hold their sums.  (The adjoint
+# took up to twice as long that way: it has to begin and end with numbers, as a pack of columns does not meet all taps.)
+#
 # Several vectors lie side by side, so that an entry meets neighbours.  Their sums stay in registers: forward those of a
-# row, over all paths and taps; in the adjoint those of a column, over a few diagonals of a path that are next to each
-# other.
+# row, or two, over all paths and taps; in the adjoint those of a column, over a few diagonals of a path that are next to
+# each other.
 
 cdef enum:
     MOST_ROWS = 64  # of a piece, the most in `_diagonals.ROWS`
@@ -224,7 +226,7 @@ cdef inline inlined multiply_block(
     Diagonals matrix, const Block* b, int parts, int width, const real* x, Py_ssize_t x_pitch, real* y,
     Py_ssize_t y_pitch,
 ) noexcept nogil:
-    """`width` numbers side by side, row by row; or one vector, diagonal by diagonal."""
+    """`width` numbers side by side, row by row; or one vector, some packs of rows at a time."""
     cdef real sums[2 * MOST_ROWS]
     cdef Py_ssize_t t = 0, rows, y_step = y_pitch * matrix.row_step, x_step = x_pitch * matrix.column_step
     cdef Py_ssize_t entries = parts * b.count * b.taps  # of a row
@@ -377,14 +379,15 @@ cdef inline inlined add_block(
         x, pitch = gathered, parts
     for p in range(first, last):
         a, column, j = b.entries + parts * p * b.taps * b.rows, b.column + b.paths[p].column, 0
+        while width == ALONE and j < b.taps:
+            low, high = max(start - column, 0), min(stop - column, b.rows)
+            if low < high:
+                add_diagonal(parts, -1, high - low, a + parts * low, x + parts * low, y + parts * (column + low))
+            a, column, j = a + parts * b.rows, column + matrix.column_step, j + 1
         while j < b.taps:
-            taps = 1 if width == ALONE or b.taps - j == 1 else 2 if b.taps - j < 4 else 4
+            taps = 1 if b.taps - j == 1 else 2 if b.taps - j < 4 else 4
             low, high, at = start - column, stop - column, y + y_pitch * column
-            if width == ALONE:
-                low, high = max(low, 0), min(high, b.rows)
-                if low < high:
-                    add_diagonal(parts, -1, high - low, a + parts * low, x + parts * low, at + parts * low)
-            elif taps == 1:
+            if taps == 1:
                 add_columns(matrix, b, 1, low, high, parts, width, a, x, pitch, at, y_pitch)
             elif taps == 2:
                 add_columns(matrix, b, 2, low, high, parts, width, a, x, pitch, at, y_pitch)
@@ -441,7 +444,7 @@ cdef inline inlined add_column(
 cdef inline inlined multiply_diagonals(
     int parts, const Block* b, const real* x, Py_ssize_t x_step, real* y
 ) noexcept nogil:
-    """Rows of a block, next to each other here: so many packs of them at a time that their sums stay in registers."""
+    """Rows of a block, next to each other here: some packs of them at a time, whose sums stay in registers."""
     cdef Py_ssize_t n = parts * b.rows, t = 0, p, j
     cdef const real* a = b.entries
     cdef const real* at

@@ -19,17 +19,18 @@ cdef extern from *:
     #else
       typedef real half;
     #endif
-    /* Four numbers, where packs have as many or more: six are two of these that overlap. */
-    #if VECTORS && VECTOR_BYTES > 16 && REAL_BYTES == 4
-      typedef half quad;
+    /* Four numbers, where packs have as many or more: six are two of these that overlap.  Both begin at even numbers, so
+       that pairs stay pairs; and where they overlap, the same comes out of either. */
+    #if VECTORS
+      typedef real quad __attribute__((vector_size(4 * sizeof(real)), aligned(sizeof(real)), may_alias));
     #else
-      typedef pack quad;
+      typedef real quad;
     #endif
     #define EMPTY_PACK ((pack){0})
     #define EMPTY_QUAD ((quad){0})
     #define AHEAD (16 * PER_LINE) /* real numbers that are fetched before they are read */
     #define are_packs(width) (PACK > 1 && (width) % PACK == 0)
-    #define are_quads(width) (sizeof(quad) == 4 * sizeof(real) && (width) == 6)
+    #define are_quads(width) (PACK > 2 && (width) == 6)
 
     /* Of all pairs (a, b) of a pack: (a, a), (b, b) or (b, a), and i times a pair, (-b, a), or -i times. */
     #if SHUFFLES && !defined(__clang__)
@@ -172,7 +173,7 @@ cdef inline inlined put_sums(int width, bint to_add, const pack* sums, real* y) 
     if are_packs(width):
         for i in range(width // PACK):
             (<pack*> y)[i] = (<pack*> y)[i] + sums[i] if to_add else sums[i]
-    elif are_quads(width):  # where they overlap, the same is written twice: so both are read before
+    elif are_quads(width):  # what both add to is read before either is written
         for i in range(2):
             found[i] = (<const quad*> sums)[i]
             if to_add:

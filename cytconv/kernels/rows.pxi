@@ -36,7 +36,7 @@ cdef struct Share:  # of what is scattered: one row of the table `shares`
 
 
 cdef const void* first_index(array) except? NULL:
-    """Where indices of either size begin, which are kept elsewhere."""
+    """Where indices of either size begin; whoever calls this keeps them."""
     cdef const int32_t[::1] narrow
     cdef const int64_t[::1] wide
     if array.itemsize == sizeof(int32_t):
@@ -53,7 +53,7 @@ cdef class CompressedRows:
     `group` has the numbers of planes and of columns of a group.
     """
 
-    cdef tuple arrays
+    cdef tuple arrays  # that the pointers lead to
     cdef const void* rows
     cdef const void* ends
     cdef const void* columns
@@ -63,6 +63,8 @@ cdef class CompressedRows:
     cdef bint wide  # indices, of 64 bits
 
     def __init__(self, rows, ends, columns, const real[::1] data, int parts, Py_ssize_t height, group):
+        if not rows.itemsize == ends.itemsize == columns.itemsize:
+            raise ValueError("rows, ends and columns must be indices of one size")
         self.arrays = rows, ends, columns, data
         self.rows, self.ends, self.columns = first_index(rows), first_index(ends), first_index(columns)
         self.data, self.parts, self.wide = &data[0], parts, rows.itemsize == sizeof(int64_t)
