@@ -19,8 +19,8 @@
 # took up to twice as long that way: it has to begin and end with numbers, as a pack of columns does not meet all taps.)
 #
 # Several vectors lie side by side, so that an entry meets neighbours.  Their sums stay in registers: forward those of a
-# row, or two, over all paths and taps; in the adjoint those of a column, over a few diagonals of a path that are next to
-# each other.
+# row, or two, over all paths and taps; in the adjoint those of a column, over a few diagonals of a path that are next
+# to each other.
 
 cdef enum:
     MOST_ROWS = 64  # of a piece, the most in `_diagonals.ROWS`

@@ -19,8 +19,8 @@ cdef extern from *:
     #else
       typedef real half;
     #endif
-    /* Four numbers, where packs have as many or more: six are two of these that overlap.  Both begin at even numbers, so
-       that pairs stay pairs; and where they overlap, the same comes out of either. */
+    /* Four numbers, where packs have as many or more: six are two of these that overlap.  Both begin at even numbers,
+       so that pairs stay pairs; and where they overlap, the same comes out of either. */
     #if VECTORS
       typedef real quad __attribute__((vector_size(4 * sizeof(real)), aligned(sizeof(real)), may_alias));
     #else
