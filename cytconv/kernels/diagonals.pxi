@@ -14,9 +14,10 @@
 #     forward    y[t] += a[p, j, t] * x[column[p] + j*step + t]
 #     adjoint    x[column[p] + j*step + t] += conj(a[p, j, t]) * y[t]
 #
-# One vector is multiplied along one diagonal after the other, a pack of rows at a time: in the adjoint along each to its
-# end, in the order of memory; forward a few packs along all of them, as far as registers hold their sums.  (The adjoint
-# took up to twice as long that way: it has to begin and end with numbers, as a pack of columns does not meet all taps.)
+# One vector is multiplied along one diagonal after the other, packs of rows at a time: in the adjoint along each to its
+# end; forward as many packs along all of them as there are registers for their sums, which is a whole piece with packs
+# of 32 bytes.  (The adjoint took up to twice as long that way: it has to begin and end with numbers, as a pack of
+# columns does not meet all taps; and it left the order of memory.)
 #
 # Several vectors lie side by side, so that an entry meets neighbours.  Their sums stay in registers: forward those of a
 # row, or two, over all paths and taps; in the adjoint those of a column, over a few diagonals of a path that are next
@@ -457,7 +458,10 @@ cdef inline inlined multiply_diagonals(
                 a, at = a + n, at + x_step
         return
     while t < n:
-        if n - t >= 8 * PACK:
+        if n - t >= 12 * PACK:
+            multiply_packs(parts, 12, b, x, x_step, t, y)
+            t += 12 * PACK
+        elif n - t >= 8 * PACK:
             multiply_packs(parts, 8, b, x, x_step, t, y)
             t += 8 * PACK
         elif n - t >= 4 * PACK:
@@ -475,7 +479,7 @@ cdef inline inlined multiply_diagonals(
 cdef inline inlined multiply_packs(
     int parts, int packs, const Block* b, const real* x, Py_ssize_t x_step, Py_ssize_t first, real* y
 ) noexcept nogil:
-    cdef pack sums[8]
+    cdef pack sums[12]
     cdef const real* a = b.entries + first
     cdef const real* at
     cdef Py_ssize_t p, j
