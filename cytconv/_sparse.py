@@ -3,7 +3,8 @@
 The method keeps its matrix in one of two ways, `_diagonals` and `_rows`.  With either, products run in parallel, on
 several vectors at a time, and those by the adjoint need no second matrix: each worker adds up some of the results, or
 all of them over some of the entries (`_parts`).  Every result is added up in the same order, whatever the number of
-workers (but in another one by itself than among other vectors, or with gaps between its numbers).
+workers (but in another one by itself than among other vectors, among other numbers of them, or with gaps between its
+numbers).
 """
 
 from __future__ import annotations

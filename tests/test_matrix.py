@@ -520,7 +520,7 @@ def test_exact_windows(bad):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("vectors", [1, 2, 7, 8, 15, 17, 35])
+@pytest.mark.parametrize("vectors", [1, 2, 7, 8, 15, 17, 38])
 @pytest.mark.parametrize(
     ("workers", "together", "parts", "cut_row", "crowd"),
     [(1, 2**12, 1, 9, 0), (2, 5, 1, 0, 4), (2, 2**12, 3, 9, 0), (3, 1, 1, 0, 4), (7, 2, 1, 99, 0), (7, 2, 16, 9, 4)],
@@ -609,7 +609,7 @@ def backwards(a):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("vectors", [2, 3, 5, 7, 13])
+@pytest.mark.parametrize("vectors", [2, 3, 5, 6, 7, 13])
 @pytest.mark.usefixtures("kept")
 def test_products_of_vectors_that_overlap(rng, dtype, vectors):
     """Windows of one array, each a number further: from row to row it is as far as from one vector to the next."""
