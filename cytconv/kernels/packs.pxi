@@ -21,10 +21,10 @@ cdef extern from *:
     #endif
     /* Four numbers, where packs have as many or more: six are two of these that overlap.  Both begin at even numbers,
        so that pairs stay pairs; and where they overlap, the same comes out of either. */
-    #if VECTORS
+    #if VECTORS && VECTOR_BYTES / REAL_BYTES >= 4
       typedef real quad __attribute__((vector_size(4 * sizeof(real)), aligned(sizeof(real)), may_alias));
     #else
-      typedef real quad;
+      typedef pack quad;
     #endif
     #define EMPTY_PACK ((pack){0})
     #define EMPTY_QUAD ((quad){0})
