@@ -43,7 +43,9 @@ __all__ = ["Diagonals", "are_long"]
 Array = NDArray[Any]
 Indices = NDArray[np.intp]
 
-ROWS = {4: 64, 8: 48, 16: 24}  # of a piece, at most, by the bytes of a number: not so many that L1 has lost the first
+# Rows of a piece, at most, by the bytes of a number: no more than registers hold the sums of (`multiply_packs` in
+# kernels/diagonals.pxi), and not so many that L1 has lost the first.
+ROWS = {4: 64, 8: 48, 16: 24}
 PHASES = 2**12  # of the stride, at most: of so many, few rows are in each
 BLOCK = 2**12  # entries of a piece, at most, of which those of some channels are too short a stretch of memory
 LONG, LONGER = 12, 20  # entries of a diagonal, in the mean, that make up for taking it up

@@ -115,9 +115,6 @@ def _by_rows(
             part = (*[slice(None)] * axis, slice(first, min(first + step, cut[1])))
             transform(a[part], n, to[part])
 
-    if team.threads == 1:
-        some((0, size))
-        return
     cuts = [size * t // team.threads for t in range(team.threads + 1)]
     list(team.map(some, [cut for cut in pairwise(cuts) if cut[0] < cut[1]]))
 

@@ -633,3 +633,11 @@ def test_planes_stay_within_the_index(monkeypatch):
     _, _, indices, _ = sparse._matrix_for(4)._arrays
     assert indices.dtype == np.int32
     np.testing.assert_array_equal(indices, 1024 * np.arange(channels))
+
+
+def test_indices_of_a_matrix_are_of_one_size():
+    """Others would be read past their ends."""
+    rows, ends, columns = (np.array(values, np.int32) for values in ([0, 1], [0, 1, 2], [0, 1]))
+    compressed = _runtime.kernels(np.dtype(float)).CompressedRows
+    with pytest.raises(ValueError, match="of one size"):
+        compressed(rows.astype(np.int64), ends, columns, np.ones(2), 1, 2, (1, 2))

@@ -440,6 +440,14 @@ cdef inline inlined add_column(
     put_sums(width, True, sums, y)
 
 
+cdef inline inlined fetch_slice(const real* a, Py_ssize_t count) noexcept nogil:
+    """Rows and columns are not read in the order of memory: so what comes next is fetched, some with each of them."""
+    cdef const real* end = a + count
+    while a < end:
+        FETCH(a)
+        a += PER_LINE
+
+
 # ---- one vector --------------------------------------------------------------------------------------
 
 cdef inline inlined multiply_diagonals(
@@ -532,11 +540,3 @@ cdef inline inlined add_diagonal(
 
 cdef inline inlined add_complex(int sign, pack a, pack x, pack* y) noexcept nogil:
     y[0] = (y[0] + pairs_of(a, 0, 0) * x) + pairs_of(a, 1, 1) * i_times(x, sign)
-
-
-cdef inline inlined fetch_slice(const real* a, Py_ssize_t count) noexcept nogil:
-    """Rows and columns are not read in the order of memory: so what comes next is fetched, some with each of them."""
-    cdef const real* end = a + count
-    while a < end:
-        FETCH(a)
-        a += PER_LINE
