@@ -23,9 +23,9 @@ Array = NDArray[Any]
 
 # ---- results -----------------------------------------------------------------------------------------
 
-LEAST = 2 * 2**20  # bytes; what is smaller costs little
+LEAST, LEAST_SLOW = 2**20, 2**17  # bytes; what is smaller costs little
 MOST = 256 * 2**20  # bytes; the system gets back what is larger, or what is kept and more than that together
-PIECES = 4  # that are kept, at most
+PIECES = 8  # that are kept, at most
 LINE = 64  # bytes; arrays in one piece of memory begin at multiples of it
 
 _spare: deque[NDArray[np.uint8]] = deque()
@@ -57,13 +57,16 @@ class _Lease(_Piece):
                 _spare.popleft()
 
 
-def empty(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
-    """``numpy.empty``, on memory that was used before where there is some of about the right size."""
+def empty(shape: tuple[int, ...], dtype: np.dtype[Any], slow: bool = False) -> Array:
+    """``numpy.empty``, on memory that was used before where there is some of about the right size.
+
+    It takes some microseconds to look for it: of no account for what is `slow` to compute.
+    """
     size = math.prod(shape) * dtype.itemsize
     if size > MOST:
         _spare.clear()  # no time to hold on to memory
         return np.asarray(_Piece(np.empty(size + LINE, np.uint8), shape, dtype))
-    if size < LEAST:
+    if size < (LEAST_SLOW if slow else LEAST):
         return np.empty(shape, dtype)
     memory, others = None, []
     with suppress(IndexError):  # no more
