@@ -195,7 +195,7 @@ class Build(build_ext):
 
 def extensions():
     depends = ["setup.py", *sorted(str(path) for path in Path("cytconv/kernels").glob("*.pxi"))]
-    names = ["cpu", "recall", "tables", "matrix", *(f"{isa}_{dtype}" for isa in ISA_FLAGS for dtype in DTYPES)]
+    names = ["cpu", "crew", "recall", "tables", "matrix", *(f"{isa}_{dtype}" for isa in ISA_FLAGS for dtype in DTYPES)]
     return [Extension(f"cytconv.kernels.{name}", [f"cytconv/kernels/{name}.pyx"], depends=depends) for name in names]
 
 

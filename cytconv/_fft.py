@@ -15,7 +15,7 @@ sizes are those of the samples, on strided views of x, w and y: no zero is ever 
 where the spectrum X is of use to all c, and sums are taken before the one inverse transform.
 
     _tiles         how results are cut into tiles, and what that costs
-    _spectra       transforms of tiles and products over channels, on `scipy.fft` and `numpy.fft`
+    _spectra       transforms of tiles and products over channels, on `scipy.fft`
     _team          the threads that do it
 """
 
@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
@@ -30,16 +31,25 @@ from numpy.typing import NDArray
 
 from ._direct import Direct
 from ._geometry import Axis
-from ._memory import Scratch, roomy, scratch
-from ._spectra import Index, Span, contract, correlate, store, transform, where
+from ._memory import Scratch, empty, roomy, scratch
+from ._spectra import (
+    Index,
+    Kept,
+    Transform,
+    contract,
+    correlate,
+    keep,
+    store,
+    transform,
+    transform_back,
+    transform_columns_back,
+)
 from ._team import Team, quietly
 from ._tiles import MOST, Plan, Task, plan_of
 
 __all__ = ["Fft"]
 
 Array = NDArray[Any]
-
-SOME = 2**16  # numbers of spectra that two threads transform faster than one
 
 
 class Fft:
@@ -57,6 +67,7 @@ class Fft:
 
     def __init__(self, axes: tuple[Axis, ...], w: Array) -> None:
         self._axes, self._w, self._direct = axes, w, Direct(axes, w)
+        self._in_place = w.shape[1:3] == (1, 1)  # a product takes the place of the spectrum
         self._spectra: dict[tuple[Any, ...], Array] = {}
 
     def forward(self, x: Array, bias: Array | None, y: Array, workers: int) -> None:
@@ -87,93 +98,140 @@ class Fft:
 
     @quietly
     def _forward(self, plan: Plan, x: Array, bias: Array | None, y: Array, workers: int) -> bool:
-        source, result = _flat(x, plan.d), _flat(y, plan.d)
-        offset = None if bias is None else bias.reshape(*bias.shape, *(1,) * plan.d)
+        source, result, n = _flat(x, plan.d), _flat(y, plan.d), plan.sizes[-1]
         if not plan.covers:
-            result[...] = 0 if offset is None else offset
-
+            result[...] = 0
         team = Team(plan.threads(workers, len(source)))
-        self._prepare(plan, team)
+        self._prepare(plan, len(source), team)
 
         def run(task: Task, team: Team) -> bool:
-            single = len(plan.classes) == 1  # its product takes the place of the spectrum
-            inside, side_by_side = (team, map) if single else (Team(), team.map)
+            read, given = source[task.items], result[task.items]
+
+            def multiply(w: Array, kept: Kept, products: Array, cut: Index) -> None:
+                contract(spectra[cut], w[cut], products[cut], w.shape[3:])
+                transform_columns_back(products[cut], kept)
 
             def phase(c: Index) -> bool:
-                spans = [plan.results(task.v, c, tile) for tile in task.tiles]
+                kept = plan.results(task.v, c, task.tiles)
+                if kept is None:
+                    return True
                 with scratch() as more:
-                    part = contract(spectrum, self._spectrum(plan, c, inside), more, in_place=single)
-                    view = plan.y_view(result[task.items], task.v, c)
-                    return store(part, spans, view, offset, plan.sizes, more, inside)
+                    products = _room(more, "products", task, given, plan)
+                    multiply(self._spectrum(plan, c, Team()), kept, products, ())
+                    return store(products, kept, given, n, Team())
 
             with scratch() as memory:
-                spectrum = _spectrum(source, task, plan, None, memory, team)
-                return all(list(side_by_side(phase, plan.classes)))
+                todo = _transform(read, task, None, plan, memory, "x")
+                spectra = todo.spectra
+                if len(plan.classes) > 1:
+                    transform([todo], team)
+                    return all(team.map(phase, plan.classes))
+                (c,) = plan.classes
+                kept = plan.results(task.v, c, task.tiles)
+                if kept is None:
+                    return True
+                products = spectra if self._in_place else _room(memory, "products", task, given, plan)
+                w, first = self._weights(plan, c, memory)
+                transform([*first, todo], team, partial(multiply, w, kept, products))
+                if first:
+                    self._keep(plan, c, w)
+                return store(products, kept, given, n, team)
 
-        return _finish(y, result, all(_each(run, plan, len(source), team)))
+        return _finish(y, result, bias, all(_each(run, plan, len(source), team)))
 
     @quietly
     def _adjoint(self, plan: Plan, y: Array, bias: Array | None, x: Array, workers: int) -> bool:
-        source, result = _flat(y, plan.d), _flat(x, plan.d)
-        offset = None if bias is None else bias.reshape(*bias.shape, *(1,) * plan.d)
+        source, result, n = _flat(y, plan.d), _flat(x, plan.d), plan.sizes[-1]
         team = Team(plan.threads(workers, len(source)))
-        self._prepare(plan, team)
+        self._prepare(plan, len(source), team)
 
         def run(task: Task, team: Team) -> bool:
+            read, given, kept = source[task.items], result[task.items], plan.results(task.v, None, task.tiles)
+            assert kept is not None
             with scratch() as memory:
-                total: Array | None = None
+
+                def multiply(c: Index, w: Array, spectra: Array, products: Array, sums: Array, cut: Index) -> None:
+                    contract(spectra[cut], w[cut], products[cut], w.shape[3:])
+                    if products is not sums:
+                        np.add(sums[cut], products[cut], out=sums[cut])
+                    if c == plan.classes[-1]:
+                        transform_columns_back(sums[cut], kept)
+
+                sums: Array | None = None
                 for c in plan.classes:
-                    spectrum, w = _spectrum(source, task, plan, c, memory, team), self._spectrum(plan, c, team)
-                    if total is None:
-                        total = contract(spectrum, w, memory, "total", in_place=len(plan.classes) == 1)
-                    else:
-                        total += contract(spectrum, w, memory, in_place=True)
-                assert total is not None
-                spans = [[Span(start, stop - start, 0) for start, stop in tile] for tile in task.tiles]
-                return store(total, spans, plan.x_view(result[task.items], task.v), offset, plan.sizes, memory, team)
+                    w, first = self._weights(plan, c, memory)
+                    todo = _transform(read, task, c, plan, memory, "y")
+                    in_place = self._in_place and (sums is not None or len(plan.classes) == 1)
+                    name = "sums" if sums is None else "products"
+                    products = todo.spectra if in_place else _room(memory, name, task, given, plan)
+                    sums = products if sums is None else sums
+                    transform([*first, todo], team, partial(multiply, c, w, todo.spectra, products, sums))
+                    if first:
+                        self._keep(plan, c, w)
+                assert sums is not None
+                return store(sums, kept, given, n, team)
 
-        return _finish(x, result, all(_each(run, plan, len(source), team)))
+        return _finish(x, result, bias, all(_each(run, plan, len(source), team)))
 
-    def _prepare(self, plan: Plan, team: Team) -> None:
+    def _prepare(self, plan: Plan, batch: int, team: Team) -> None:
         """Have the spectra of all classes, before several threads ask for the same one."""
+        if len(plan.tasks(batch)) == 1 and (len(plan.classes) == 1 or plan.reading == "adjoint"):
+            return  # it transforms them with those of the samples
         if len(plan.classes) == 1:
-            numbers = math.prod(self._w.shape[:3]) * math.prod(plan.sizes)
-            self._spectrum(plan, plan.classes[0], team if numbers >= SOME else Team())
+            self._spectrum(plan, plan.classes[0], team)
         elif len(plan.classes) * math.prod(self._w.shape[:3]) * math.prod(plan.sizes) * self._w.itemsize <= MOST:
-            for _ in team.map(lambda c: self._spectrum(plan, c, Team()), plan.classes):
-                pass
+            team.map(lambda c: self._spectrum(plan, c, Team()), plan.classes)
 
     def _spectrum(self, plan: Plan, c: Index, team: Team) -> Array:
         """What multiplies spectra, of the taps of one class: ``(groups, C of the source, C of the result, *sizes)``."""
-        key = plan.reading, plan.sizes, c
-        spectrum = self._spectra.get(key)  # two threads may both transform at first: no harm
-        if spectrum is None:
-            taps = plan.w_view(self._w, c)
-            spectrum = roomy((*taps.shape[:3], *plan.frequencies(taps.dtype)), np.result_type(taps.dtype, np.complex64))
-            with scratch() as memory:
-                transform([(taps, (0,) * plan.d)], spectrum[None], plan.sizes, memory, team)
-            if plan.reading == "adjoint":
-                spectrum = np.conjugate(spectrum, out=spectrum).swapaxes(1, 2)
-            if sum(a.nbytes for a in list(self._spectra.values())) + spectrum.nbytes <= MOST:
-                self._spectra[key] = spectrum
-        return spectrum
+        with scratch() as memory:
+            spectrum, todo = self._weights(plan, c, memory)
+            if todo:
+                transform(todo, team)
+                self._keep(plan, c, spectrum)
+            return spectrum
+
+    def _weights(self, plan: Plan, c: Index, memory: Scratch) -> tuple[Array, list[Transform]]:
+        """The same, and what is still to be done for it."""
+        spectrum = self._spectra.get((plan.reading, plan.sizes, c))  # two threads may both transform at first: no harm
+        if spectrum is not None:
+            return spectrum, []
+        taps, adjoint = plan.w_view(self._w, c), plan.reading == "adjoint"
+        shape, dtype = (*taps.shape[:3], *plan.frequencies(taps.dtype)), np.result_type(taps.dtype, np.complex64)
+        spectrum = empty(shape, dtype, slow=True)
+        todo = Transform([(taps, (0,) * plan.d)], spectrum[None], plan.sizes, memory, "w", adjoint)
+        return spectrum.swapaxes(1, 2) if adjoint else spectrum, [todo]
+
+    def _keep(self, plan: Plan, c: Index, spectrum: Array) -> None:
+        if sum(a.nbytes for a in list(self._spectra.values())) + spectrum.nbytes <= MOST:
+            self._spectra[plan.reading, plan.sizes, c] = spectrum
 
 
 @quietly
 def _weight_adjoint(plan: Plan, x: Array, y: Array, w: Array, workers: int) -> bool:
     samples, outputs = _flat(x, plan.d), _flat(y, plan.d)
+    frequencies = plan.frequencies(w.dtype)
+    shape, dtype = (*w.shape[:3], *frequencies), np.result_type(w.dtype, np.complex64)
     w[...] = 0
-    size = w.shape[0] * w.shape[1] * w.shape[2] * math.prod(plan.sizes) * w.itemsize
-    classes = plan.classes
-    at_once, team = max(1, MOST // (4 * size)), Team(plan.threads(workers, len(samples)))
-    for first in range(0, len(classes), at_once):
-        chosen = classes[first : first + at_once]
+    team = Team(plan.threads(workers, len(samples)))
+    at_once = max(1, MOST // (4 * math.prod(shape) * dtype.itemsize))
+    for first in range(0, len(plan.classes), at_once):
+        chosen = plan.classes[first : first + at_once]
 
         def run(task: Task, team: Team, chosen: Sequence[Index] = chosen) -> list[Array]:
+            read, given = samples[task.items], outputs[task.items]
             with scratch() as memory:
-                spectrum = _spectrum(samples, task, plan, None, memory, team, "x")
-                np.conjugate(spectrum, out=spectrum)
-                return [correlate(spectrum, _spectrum(outputs, task, plan, c, memory, team)) for c in chosen]
+                of_x = _transform(read, task, None, plan, memory, "x", conjugate=True)
+                sums: list[Array] = []
+                for c in chosen:
+                    of_y, to = _transform(given, task, c, plan, memory, "y"), roomy(shape, dtype)
+
+                    def some(cut: Index, of_y: Transform = of_y, to: Array = to) -> None:
+                        correlate(of_x.spectra[cut], of_y.spectra[cut], to[cut], frequencies)
+
+                    transform([of_y] if sums else [of_x, of_y], team, some)
+                    sums.append(to)
+                return sums
 
         totals: list[Array] | None = None
         for parts in _each(run, plan, len(samples), team):  # in one order, whatever the number of workers
@@ -184,8 +242,9 @@ def _weight_adjoint(plan: Plan, x: Array, y: Array, w: Array, workers: int) -> b
                     total += part
         for c, total in zip(chosen, totals or [], strict=True):
             taps = plan.w_view(w, c)
-            with scratch() as memory:
-                store(total[None], [[Span(0, n, 0) for n in taps.shape[3:]]], taps, None, plan.sizes, memory, team)
+            kept = keep([(0, [slice(0, n) for n in taps.shape[3:]], ())])
+            assert kept is not None
+            transform_back(total[None], kept, taps, plan.sizes[-1], team)
     return bool(np.isfinite(w).all())
 
 
@@ -193,7 +252,9 @@ def _each(run: Callable[[Task, Team], Any], plan: Plan, batch: int, team: Team) 
     """Run every task; what they return, in order.  Tasks side by side, and threads inside of those that are left."""
     tasks = plan.tasks(batch)
     even = len(tasks) - len(tasks) % team.threads
-    yield from team.map(lambda task: run(task, Team()), tasks[:even])
+    for first in range(0, even, 2 * team.threads):  # no more results than that wait at any time
+        some = tasks[first : min(first + 2 * team.threads, even)]
+        yield from team.map(lambda task: run(task, Team()), some)
     yield from (run(task, team) for task in tasks[even:])
 
 
@@ -202,18 +263,23 @@ def _flat(a: Array, d: int) -> Array:
     return a.reshape(-1, *a.shape[-d - 2 :])
 
 
-def _finish(to: Array, result: Array, finite: bool) -> bool:
+def _finish(to: Array, result: Array, bias: Array | None, finite: bool) -> bool:
+    if bias is not None:
+        result += bias.reshape(*bias.shape, *(1,) * (result.ndim - 3))
     if not np.may_share_memory(to, result):
         to[...] = result.reshape(to.shape)
     return finite
 
 
-def _spectrum(
-    a: Array, task: Task, plan: Plan, c: Index | None, memory: Scratch, team: Team, name: str = "tiles"
-) -> Array:
-    """Of the tiles of x, or those of y that meet the taps c: ``(tiles, items, groups, C, *frequencies)``."""
-    view = plan.x_view(a[task.items], task.v) if c is None else plan.y_view(a[task.items], task.v, c)
-    spans = [plan.source(task.v, c, tile) for tile in task.tiles]
-    parts = [(view[where(each)], tuple(span.at for span in each)) for each in spans]
-    shape = (len(parts), *view.shape[:3], *plan.frequencies(a.dtype))
-    return transform(parts, memory.take(name, shape, np.result_type(a.dtype, np.complex64)), plan.sizes, memory, team)
+def _room(memory: Scratch, name: str, task: Task, items: Array, plan: Plan) -> Array:
+    """For spectra of the tiles of a task: ``(tiles, items, groups, C, *frequencies)``."""
+    shape = (len(task.tiles), *items.shape[:3], *plan.frequencies(items.dtype))
+    return memory.take(name, shape, np.result_type(items.dtype, np.complex64))
+
+
+def _transform(
+    items: Array, task: Task, c: Index | None, plan: Plan, memory: Scratch, name: str, conjugate: bool = False
+) -> Transform:
+    """Of the tiles of x, or those of y that meet the taps c."""
+    parts = [(items[index], at) for index, at in plan.sources(task.v, c, task.tiles)]
+    return Transform(parts, _room(memory, f"spectra of {name}", task, items, plan), plan.sizes, memory, name, conjugate)

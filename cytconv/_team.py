@@ -1,17 +1,20 @@
-"""Threads for what numpy and scipy compute: each takes the next of one queue."""
+"""Threads for what numpy and scipy compute."""
 
 from __future__ import annotations
 
 import os
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import wraps
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, TypeVar
 
 import numpy as np
 
 from ._runtime import available_cpus
+from .kernels.crew import Crew
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 __all__ = ["Team", "quietly"]
 
@@ -32,48 +35,29 @@ class Team(NamedTuple):
 
     threads: int = 1
 
-    def map(self, f: Callable[[Any], Any], items: Sequence[Any]) -> Iterator[Any]:
-        """Results in order.  The thread that asks works too: others beside it find cores of their own sooner."""
-        if self.threads == 1:
-            yield from map(f, items)
-            return
-
-        @quietly
-        def work(queue: deque[tuple[int, Any]], results: list[Any]) -> None:
-            while queue:
-                try:
-                    i, item = queue.popleft()
-                except IndexError:  # another thread was faster
-                    return
-                results[i] = f(item)
-
-        for first in range(0, len(items), 2 * self.threads):  # no more results than that wait at any time
-            some = items[first : first + 2 * self.threads]
-            queue, results = deque(enumerate(some)), [None] * len(some)  # every thread takes the next of one queue
-            others = [_Pool.submit(work, queue, results) for _ in range(self.threads - 1)]
-            work(queue, results)
-            for other in others:
-                if not other.cancel():  # it has begun
-                    other.result()
-            yield from results
+    def map(self, f: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
+        """Results in order."""
+        if self.threads == 1 or len(items) == 1:
+            return [f(item) for item in items]
+        return _Pool.crew().map(quietly(f), items, min(self.threads, available_cpus()))
 
 
 class _Pool:
-    """Threads that wait for work: to start one takes as long as a small transform."""
+    """The threads, which are started when they are needed first."""
 
-    threads: ClassVar[ThreadPoolExecutor | None] = None
+    _crew: ClassVar[Crew | None] = None
 
     @classmethod
-    def submit(cls, *work: Any) -> Future[Any]:
-        pool = cls.threads
-        if pool is None:  # two threads may both make one at first: no harm
-            pool = cls.threads = ThreadPoolExecutor(max(available_cpus() - 1, 1), "cytconv")
-        return pool.submit(*work)
+    def crew(cls) -> Crew:
+        crew = cls._crew
+        if crew is None:  # two threads may both make one at first: no harm
+            crew = cls._crew = Crew(ThreadPoolExecutor(max(available_cpus() - 1, 1), "cytconv"))
+        return crew
 
     @classmethod
     def forget(cls) -> None:
         """A child that was forked has none of its parent's threads."""
-        cls.threads = None
+        cls._crew = None
 
 
 if hasattr(os, "register_at_fork"):

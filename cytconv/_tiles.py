@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from . import _taps
 from ._geometry import Axis, Shape
 from ._phases import Reading
-from ._spectra import Index, Span, is_better_by_pairs, of_last
+from ._spectra import Index, Kept, is_better_by_pairs, keep, of_last
 
 __all__ = ["MOST", "Plan", "Task", "least_steps", "plan_of"]
 
@@ -32,13 +32,14 @@ MATRIX = 28  # or to make a number of them an element of a matrix, once in each 
 CACHE = 3 * 2**17  # numbers of a tile that the caches hold with its spectrum;
 SLOW = 0.2  # beyond that, every step takes longer by this power of the excess,
 SLOW_CHANNELS = 0.45  # or this one where products are sums over channels, or there are several
-ALONE = 1.2  # how many times longer one task takes than two side by side, whose threads need not wait for each other
+ALONE = 1.2  # how many times longer than two side by side takes one task whose threads wait after each class
 ROWS = 2  # rows of the last axis that could be transformed in the time that it takes to prepare for their length
 EACH = 120_000  # steps in the time that it takes to copy a tile from or to its place, beside the copying itself,
 CALL = 500_000  # and to begin with a task, or with one of its classes
 TASK = 2**18  # numbers to transform at once, if tiles are smaller: of several tiles and items of the batch
 WASTE = 16  # how many steps may stand for one product of the definition,
 LITTLE = 8 * 10**7  # and how many are no waste worth avoiding
+NEAR = 1.05  # lengths that are as fast as one with factors 7 or 11
 MOST = 2**28  # bytes of the spectra of weights that are kept, and of those that are summed up at once
 MOST_THREADS = 256  # however many are asked for: each has a part of every transform
 THREAD = 10**7  # steps that must lie between one wait of threads for each other and the next
@@ -106,7 +107,7 @@ class Task(NamedTuple):
     """Some tiles of some items of the batch, for the samples v."""
 
     v: Index
-    tiles: Sequence[Tile]
+    tiles: tuple[Tile, ...]
     items: slice
 
 
@@ -136,7 +137,7 @@ class Plan:
         self.covers = all(count == p.axis.m for count, p in zip(counts, pieces, strict=True))
         self.classes: list[Index] = list(product(*(range(p.classes) for p in pieces)))
         # To find these out takes as long as a small transform: they are kept for the next call.
-        self.tasks, self.source, self.results = cache(self._tasks), cache(self._source), cache(self._results)
+        self.tasks, self.sources, self.results = cache(self._tasks), cache(self._sources), cache(self._results)
 
     def frequencies(self, dtype: np.dtype[Any]) -> Shape:
         """The shape of a spectrum: half of it, of real numbers."""
@@ -155,7 +156,7 @@ class Plan:
     def _tasks(self, batch: int) -> list[Task]:
         tasks = []
         for v in product(*(range(p.samples) for p in self.pieces)):
-            tiles = list(product(*(self._cuts(a, v[a]) for a in range(self.d))))
+            tiles = tuple(product(*(self._cuts(a, v[a]) for a in range(self.d))))
             items, together = _together(len(tiles), batch, math.prod(self.sizes) * self.channels)
             for first in range(0, batch, items):
                 for start in range(0, len(tiles), together):
@@ -166,43 +167,54 @@ class Plan:
         first, last = self.pieces[a].extent(v) if self.reading == "forward" else (0, self.pieces[a].length(v))
         return [(start, min(start + self.blocks[a], last)) for start in range(first, last, self.blocks[a])]
 
-    def _source(self, v: Index, c: Index | None, tile: Tile) -> list[Span]:
-        """What a tile reads: of x if there is no class, else of y."""
-        spans = []
-        for a, (p, (start, stop)) in enumerate(zip(self.pieces, tile, strict=True)):
-            if c is None and self.reading == "forward":
-                begin = max(0, start - p.taps + 1)
-                spans.append(Span(begin, min(p.length(v[a]), stop) - begin, 0))
-            elif c is None:
-                spans.append(Span(start, stop - start, 0))
-            else:
-                part = p.part(v[a], c[a])
-                first, last = p.support(v[a], c[a])
-                begin, end = max(first, start), min(last, stop + p.taps - 1)
-                spans.append(Span(begin - part.low, end - begin, begin - start) if begin < end else Span(0, 0, 0))
-        return spans
+    def _sources(self, v: Index, c: Index | None, tiles: tuple[Tile, ...]) -> list[tuple[Index, Shape]]:
+        """What tiles read, and where in them it is: of x if there is no class, else of y."""
+        sources = []
+        for tile in tiles:
+            index, at = [], []
+            for p, r, q, (start, stop) in zip(self.pieces, v, c or v, tile, strict=True):
+                if c is not None:
+                    part = p.part(r, q)
+                    first, last = p.support(r, q)
+                    begin, end = max(first, start), min(last, stop + p.taps - 1)
+                    index.append(_run(begin - part.low, end - part.low, part.start, p.y_step))
+                    at.append(begin - start if begin < end else 0)
+                elif self.reading == "forward":
+                    index.append(_run(max(0, start - p.taps + 1), min(p.length(r), stop), r, p.x_step))
+                    at.append(0)
+                else:
+                    index.append(_run(start, stop, r, p.x_step))
+                    at.append(0)
+            sources.append((of_last(index), tuple(at)))
+        return sources
 
-    def _results(self, v: Index, c: Index, tile: Tile) -> list[Span]:
-        """What a tile of the forward reading gives of y."""
-        spans = []
-        for a, (p, (start, stop)) in enumerate(zip(self.pieces, tile, strict=True)):
-            first, last = p.support(v[a], c[a])
-            begin, end = max(first, start), min(last, stop)
-            spans.append(Span(begin - p.part(v[a], c[a]).low, end - begin, begin - max(0, start - p.taps + 1)))
-        return spans
-
-    def x_view(self, x: Array, v: Index) -> Array:
-        view: Array = x[of_last(slice(r, None, p.x_step) for p, r in zip(self.pieces, v, strict=True))]
-        return view
+    def _results(self, v: Index, c: Index | None, tiles: tuple[Tile, ...]) -> Kept | None:
+        """What tiles give: of y, in the forward reading, or of x, if there is no class."""
+        results = []
+        for number, tile in enumerate(tiles):
+            kept, index = [], []
+            for p, r, q, (start, stop) in zip(self.pieces, v, c or v, tile, strict=True):
+                if c is None:
+                    kept.append(slice(0, stop - start))
+                    index.append(_run(start, stop, r, p.x_step))
+                else:
+                    part = p.part(r, q)
+                    first, last = p.support(r, q)
+                    begin, end, origin = max(first, start), min(last, stop), max(0, start - p.taps + 1)
+                    kept.append(slice(begin - origin, end - origin))
+                    index.append(_run(begin - part.low, end - part.low, part.start, p.y_step))
+            if all(each.start < each.stop for each in kept):
+                results.append((number, kept, of_last(index)))
+        return keep(results)
 
     def w_view(self, w: Array, c: Index) -> Array:
         view: Array = w[of_last(slice(r, None, p.w_step) for p, r in zip(self.pieces, c, strict=True))]
         return view
 
-    def y_view(self, y: Array, v: Index, c: Index) -> Array:
-        starts = [p.part(v[a], c[a]).start for a, p in enumerate(self.pieces)]
-        view: Array = y[of_last(slice(r, None, p.y_step) for p, r in zip(self.pieces, starts, strict=True))]
-        return view
+
+def _run(begin: int, end: int, first: int, step: int) -> slice:
+    """Of an axis, what is ``first + step*i`` for these i."""
+    return slice(first + step * begin, first + step * end, step) if begin < end else slice(0, 0)
 
 
 def _together(tiles: int, batch: int, size: int) -> tuple[int, int]:
@@ -253,9 +265,9 @@ def plan_of(reading: Reading, axes: tuple[Axis, ...], x_shape: Shape, w_shape: S
         if channels > groups and not is_better_by_pairs(together * items, spectra, inputs * outputs):
             sums += MATRIX * pairs * tasks
         total = tiles * sources * steps + calls + groups * inputs * outputs * classes * steps / 2 + sums
-        if tasks > 1 or total < THREAD:
+        if tasks > 1 or classes == 1 or total < THREAD:
             return total
-        return (math.sqrt(ALONE) if reading == "forward" and classes > 1 else ALONE) * total
+        return (math.sqrt(ALONE) if reading == "forward" else ALONE) * total
 
     candidates = [_lengths(p.taps, *whole[a], real=a == d - 1) for a, p in enumerate(pieces)]
     lengths = [each[-1] for each in candidates]
@@ -280,8 +292,14 @@ def _lengths(taps: int, longest: int, shortest: int, real: bool) -> list[tuple[i
     """Lengths of a transform that may be good, with how many results each has; the last one takes them all."""
     lengths, count = [], longest // taps
     while count > 1:
-        size = scipy.fft.next_fast_len(_ceil(longest, count) + taps - 1, real)
+        size = _fast(_ceil(longest, count) + taps - 1, real)
         if size < shortest:
             lengths.append((size, size - taps + 1))
         count = count * 4 // 5
-    return [*lengths, (scipy.fft.next_fast_len(max(shortest, 1), real), max(longest, 1))]
+    return [*lengths, (_fast(max(shortest, 1), real), max(longest, 1))]
+
+
+def _fast(n: int, real: bool) -> int:
+    """A length that is not less and transforms fast: with factors 2, 3 and 5 if one is near, else with 7 and 11 too."""
+    size, near = (int(scipy.fft.next_fast_len(n, each)) for each in (False, True))
+    return near if real or near <= NEAR * size else size

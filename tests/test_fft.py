@@ -61,7 +61,15 @@ def small_tiles(monkeypatch):
     monkeypatch.setattr(_tiles, "TASK", 2**9)
 
 
-@pytest.fixture(params=["usual tiles", "small tiles", "pairs of channels", "matrices of channels"])
+def many_parts(monkeypatch):
+    """Threads, and as many parts of rows and frequencies as there can be."""
+    monkeypatch.setattr(_tiles, "THREAD", 0)
+    monkeypatch.setattr(_spectra, "AT_ONCE", 1)
+    monkeypatch.setattr(_spectra, "SIDE_BY_SIDE", 1)
+    monkeypatch.setattr(_spectra, "NARROW", 1)
+
+
+@pytest.fixture(params=["usual tiles", "small tiles", "pairs of channels", "matrices of channels", "many parts"])
 def only_transforms(request, monkeypatch):
     """No other method helps out, whatever the cost."""
     monkeypatch.setattr(_tiles, "LITTLE", math.inf)
@@ -69,6 +77,8 @@ def only_transforms(request, monkeypatch):
     monkeypatch.setattr(_fft, "plan_of", _tiles.plan_of.__wrapped__)
     if request.param == "small tiles":
         small_tiles(monkeypatch)
+    if request.param == "many parts":
+        many_parts(monkeypatch)
     if "channels" in request.param:
         monkeypatch.setattr(_spectra, "COPY", math.inf if request.param == "pairs of channels" else 0)
 

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import textwrap
+import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -12,6 +13,7 @@ from reference import DTYPES, assert_exact, uniform
 
 from cytconv import _runtime, conv, conv_transpose, conv_transpose_adjoint, conv_transpose_weight_adjoint
 from cytconv._runtime import available_cpus, config, resolve_workers
+from cytconv.kernels.crew import Crew
 
 OPENMP = config()["OpenMP"].startswith("yes")
 
@@ -167,8 +169,72 @@ def test_calls_from_many_threads_at_once(rng, workers):
                     assert_exact(a, b, np.float32)
 
 
+# ---- Python side by side --------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def crew():
+    with ThreadPoolExecutor(2) as pool:
+        yield Crew(pool)
+
+
+def test_a_crew_works_side_by_side(crew):
+    together = threading.Barrier(3)
+
+    def wait(i):
+        together.wait(timeout=30)  # for the other two
+        return i, threading.get_ident()
+
+    for _ in range(5):
+        results = crew.map(wait, range(3), 3)
+        assert [i for i, _ in results] == [0, 1, 2]
+        assert len({ident for _, ident in results}) == 3
+
+
+def test_results_of_a_crew_are_in_order(crew):
+    for threads in (1, 2, 3, 7):
+        assert crew.map(lambda i: -i, range(100), threads) == [-i for i in range(100)]
+        assert crew.map(len, [], threads) == []
+
+
+def test_nobody_waits_for_a_helper_that_is_late():
+    gate = threading.Event()
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(gate.wait, 30)  # its thread has other work
+        assert Crew(pool).map(lambda i: i, range(5), 2) == [0, 1, 2, 3, 4]
+        assert not gate.is_set()
+        gate.set()
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_an_error_of_any_thread_is_raised(crew, threads):
+    def fail(i):
+        if i in (1, 3):
+            raise ValueError(f"item {i}")
+
+    for _ in range(20):
+        with pytest.raises(ValueError, match="item [13]"):
+            crew.map(fail, range(8), threads)
+    assert crew.map(lambda i: i, range(3), threads) == [0, 1, 2]
+
+
+def test_a_crew_of_many_callers(crew):
+    """Helpers of one caller may help another; everyone gets results of their own."""
+    with ThreadPoolExecutor(6) as callers:
+        got = callers.map(lambda n: [crew.map(lambda i: i * n, range(9), 3) for _ in range(50)], range(12))
+        for n, results in enumerate(got):
+            assert results == [[i * n for i in range(9)]] * 50
+
+
+def test_a_crew_without_threads():
+    """When there can be no more threads, or the interpreter is about to end."""
+    pool = ThreadPoolExecutor(1)
+    pool.shutdown()
+    assert Crew(pool).map(lambda i: i, range(5), 3) == [0, 1, 2, 3, 4]
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
-@pytest.mark.parametrize("parent", ["direct", "sparse", "few by sparse", "matrix"])
+@pytest.mark.parametrize("parent", ["direct", "sparse", "few by sparse", "fft", "matrix"])
 def test_a_forked_child_works(parent):
     """libgomp alone would hang in the child, whatever its parent has done."""
     script = f"""
@@ -189,7 +255,7 @@ def test_a_forked_child_works(parent):
             return y.tobytes() + adjoint.tobytes() + weights.tobytes()
 
         work("sparse", 5, 5) if "{parent}" == "few by sparse" else work("{parent}")
-        methods = ["{parent}"] if "{parent}" in ("direct", "sparse", "matrix") else []
+        methods = ["{parent}"] if "{parent}" in ("direct", "sparse", "fft", "matrix") else []
         expected = [work(method) for method in methods]  # what the parent has done, and no more
         child = os.fork()
         if child == 0:
