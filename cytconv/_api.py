@@ -448,13 +448,27 @@ def _compute(
     if _settled(function, known, asked, chosen, reading, geometry, x, w, y, bias, out):
         return _finish(out, result, unknown)
     x, w, y = (splits[each](native(a, compute)) for each, a in zip("xwy", (x, w, y), strict=True))
-    if reading == "weight_adjoint":
-        chosen.weight_adjoint(geometry.axes, x, y, w, threads)
-    elif reading == "forward":
-        chosen(geometry.axes, w).forward(x, offset, y, threads)
-    else:
-        chosen(geometry.axes, w.conj() if function == "conv" else w).adjoint(y, offset, x, threads)
+    _run(chosen, reading, geometry, x, w.conj() if function == "conv" else w, y, offset, threads)
     return _finish(out, result, unknown)
+
+
+def _run(
+    method: type[Method],
+    reading: Reading,
+    geometry: Geometry,
+    x: Array,
+    w: Array,
+    y: Array,
+    bias: Array | None,
+    workers: int,
+) -> None:
+    """Fill the one that is not known."""
+    if reading == "weight_adjoint":
+        method.weight_adjoint(geometry.axes, x, y, w, workers)
+    elif reading == "forward":
+        method(geometry.axes, w).forward(x, bias, y, workers)
+    else:
+        method(geometry.axes, w).adjoint(y, bias, x, workers)
 
 
 def _settled(
@@ -481,11 +495,33 @@ def _settled(
     split = geometry.split_x(x), geometry.split_w(w), geometry.split_y(y)
     call = method.repeat(reading, geometry.axes, *split, unknown.shape, asked[-1], bias is not None)
     if call is None:
-        return False
+        call = partial(_again, method, reading, geometry, unknown.shape, unknown.dtype, asked[-1])
     if function == "conv" and unknown.dtype.kind == "c":
         call = partial(_with_conjugate, call)  # the methods conjugate in the adjoint, which this is but for that
     remember(function, known[0], known[1], asked, bias, out, call)
     return call(*known, unknown, bias) is not None
+
+
+def _again(
+    method: type[Method],
+    reading: Reading,
+    geometry: Geometry,
+    shape: tuple[int, ...],
+    dtype: np.dtype[Any],
+    workers: SupportsIndex | None,
+    a: Array,
+    b: Array,
+    result: Array | None,
+    bias: Array | None,
+) -> Array:
+    """What a method does that has no short way: at least, there is nothing left to check."""
+    if result is None:
+        result = empty(shape, dtype, slow=True)
+    x, w, y = {"forward": (a, b, result), "adjoint": (result, b, a), "weight_adjoint": (a, result, b)}[reading]
+    offset = None if bias is None else bias.reshape(geometry.groups, -1)
+    x, w, y = geometry.split_x(x), geometry.split_w(w), geometry.split_y(y)
+    _run(method, reading, geometry, x, w, y, offset, resolve_workers(workers))
+    return result
 
 
 def _with_conjugate(

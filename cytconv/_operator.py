@@ -330,7 +330,21 @@ class ConvTranspose(_Reading):
             return None
         if self._method.abreast and geometry.order != tuple(range(len(geometry.order))):
             return None  # such a method takes the numbers in the order in which the arrays have them
-        return self._prepare(v.dtype).repeat_packed("adjoint" if transposed else "forward", *split, shape, self.workers)
+        method = self._prepare(v.dtype)
+        repeat = method.repeat_packed("adjoint" if transposed else "forward", *split, shape, self.workers)
+        return repeat or partial(self._again, geometry, method, transposed, shape)
+
+    def _again(self, geometry: Geometry, method: Method, transposed: bool, shape: Shape, v: Array) -> Array:
+        """What a method does that has no short way: at least, there is nothing left to check."""
+        out = empty(shape, v.dtype, slow=True)
+        x, y = (out, v) if transposed else (v, out)
+        x, y = geometry.split_x(x.reshape(geometry.x_shape)), geometry.split_y(y.reshape(geometry.y_shape))
+        workers = resolve_workers(self.workers)
+        if transposed:
+            method.adjoint(y, None, x, workers)
+        else:
+            method.forward(x, None, y, workers)
+        return out
 
     def _prepare(self, dtype: np.dtype[Any]) -> Method:
         """The method with the weights packed in the type to compute in: once for each type that is met."""
