@@ -62,14 +62,14 @@ cdef class Crew:
 
     def _help(self):
         cdef Py_ssize_t begun
-        cdef int i
+        cdef int _look
         try:
             while True:
                 begun = look(&self._begun)
                 for work in list(self._works):
                     (<Work>work).help()
                 with nogil:
-                    for i in range(AWAKE):
+                    for _look in range(AWAKE):
                         if look(&self._begun) != begun:
                             break
                         yield_cpu()
