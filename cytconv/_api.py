@@ -122,9 +122,10 @@ def conv_transpose(
     less than a second-level cache, and more only where the channels or the halo of some tens of neighbouring samples
     need more.
 
-    A result of 2 to 256 MiB is written where an earlier one of about its size was, once that is gone: memory new from
-    the operating system would take longer to come than to fill.  So the memory of up to four such results, and of 256
-    MiB together, is kept.  Results of 2 MiB and more do not own their data (``y.resize`` refuses).
+    A result of 1 to 256 MiB, or of 128 KiB and more by methods that take longer, is written where an earlier one of
+    about its size was, once that is gone: memory new from the operating system would take longer to come than to fill.
+    So the memory of up to eight such results, and of 256 MiB together, is kept.  These results do not own their data
+    (``y.resize`` refuses).
 
     Non-finite samples reach exactly the outputs whose windows hold them; padding never multiplies them.
 
@@ -514,7 +515,7 @@ def _again(
     result: Array | None,
     bias: Array | None,
 ) -> Array:
-    """What a method does that has no short way: at least, there is nothing left to check."""
+    """What a method computes that has no short way for arrays like these: at least, there is nothing left to check."""
     if result is None:
         result = empty(shape, dtype, slow=True)
     x, w, y = {"forward": (a, b, result), "adjoint": (result, b, a), "weight_adjoint": (a, result, b)}[reading]

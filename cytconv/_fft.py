@@ -104,36 +104,31 @@ class Fft:
         team = Team(plan.threads(workers, len(source)))
         self._prepare(plan, len(source), team)
 
-        def run(task: Task, team: Team) -> bool:
-            read, given = source[task.items], result[task.items]
-
-            def multiply(w: Array, kept: Kept, products: Array, cut: Index) -> None:
-                contract(spectra[cut], w[cut], products[cut], w.shape[3:])
-                transform_columns_back(products[cut], kept)
-
-            def phase(c: Index) -> bool:
-                kept = plan.results(task.v, c, task.tiles)
-                if kept is None:
-                    return True
-                with scratch() as more:
-                    products = _room(more, "products", task, given, plan)
-                    multiply(self._spectrum(plan, c, Team()), kept, products, ())
-                    return store(products, kept, given, n, Team())
-
+        def of_class(task: Task, c: Index, spectra: Array) -> bool:
+            """One of several classes, by one thread."""
+            given, kept = result[task.items], plan.results(task.v, c, task.tiles)
+            if kept is None:
+                return True
             with scratch() as memory:
-                todo = _transform(read, task, None, plan, memory, "x")
-                spectra = todo.spectra
+                products = _room(memory, "products", task, given, plan)
+                _multiply(spectra, self._spectrum(plan, c, Team()), products, kept, ())
+                return store(products, kept, given, n, Team())
+
+        def run(task: Task, team: Team) -> bool:
+            given = result[task.items]
+            with scratch() as memory:
+                of_x = _transform(source[task.items], task, None, plan, memory, "x")
                 if len(plan.classes) > 1:
-                    transform([todo], team)
-                    return all(team.map(phase, plan.classes))
+                    transform([of_x], team)
+                    return all(team.map(lambda c: of_class(task, c, of_x.spectra), plan.classes))
                 (c,) = plan.classes
                 kept = plan.results(task.v, c, task.tiles)
                 if kept is None:
                     return True
-                products = spectra if self._in_place else _room(memory, "products", task, given, plan)
-                w, first = self._weights(plan, c, memory)
-                transform([*first, todo], team, partial(multiply, w, kept, products))
-                if first:
+                w, of_w = self._weights(plan, c, memory)
+                products = of_x.spectra if self._in_place else _room(memory, "products", task, given, plan)
+                transform([*of_w, of_x], team, partial(_multiply, of_x.spectra, w, products, kept))
+                if of_w:
                     self._keep(plan, c, w)
                 return store(products, kept, given, n, team)
 
@@ -146,27 +141,29 @@ class Fft:
         self._prepare(plan, len(source), team)
 
         def run(task: Task, team: Team) -> bool:
-            read, given, kept = source[task.items], result[task.items], plan.results(task.v, None, task.tiles)
+            given, kept = result[task.items], plan.results(task.v, None, task.tiles)
             assert kept is not None
+
+            def multiply(c: Index, w: Array, spectra: Array, products: Array, sums: Array, cut: Index) -> None:
+                contract(spectra[cut], w[cut], products[cut], w.shape[3:])
+                if products is not sums:
+                    np.add(sums[cut], products[cut], out=sums[cut])
+                if c == plan.classes[-1]:
+                    transform_columns_back(sums[cut], kept)
+
             with scratch() as memory:
-
-                def multiply(c: Index, w: Array, spectra: Array, products: Array, sums: Array, cut: Index) -> None:
-                    contract(spectra[cut], w[cut], products[cut], w.shape[3:])
-                    if products is not sums:
-                        np.add(sums[cut], products[cut], out=sums[cut])
-                    if c == plan.classes[-1]:
-                        transform_columns_back(sums[cut], kept)
-
                 sums: Array | None = None
                 for c in plan.classes:
-                    w, first = self._weights(plan, c, memory)
-                    todo = _transform(read, task, c, plan, memory, "y")
-                    in_place = self._in_place and (sums is not None or len(plan.classes) == 1)
-                    name = "sums" if sums is None else "products"
-                    products = todo.spectra if in_place else _room(memory, name, task, given, plan)
+                    w, of_w = self._weights(plan, c, memory)
+                    of_y = _transform(source[task.items], task, c, plan, memory, "y")
+                    # The products of the first class are what others are added to: not where the next spectra will be.
+                    if self._in_place and (sums is not None or len(plan.classes) == 1):
+                        products = of_y.spectra
+                    else:
+                        products = _room(memory, "sums" if sums is None else "products", task, given, plan)
                     sums = products if sums is None else sums
-                    transform([*first, todo], team, partial(multiply, c, w, todo.spectra, products, sums))
-                    if first:
+                    transform([*of_w, of_y], team, partial(multiply, c, w, of_y.spectra, products, sums))
+                    if of_w:
                         self._keep(plan, c, w)
                 assert sums is not None
                 return store(sums, kept, given, n, team)
@@ -246,6 +243,12 @@ def _weight_adjoint(plan: Plan, x: Array, y: Array, w: Array, workers: int) -> b
             assert kept is not None
             transform_back(total[None], kept, taps, plan.sizes[-1], team)
     return bool(np.isfinite(w).all())
+
+
+def _multiply(spectra: Array, w: Array, products: Array, kept: Kept, cut: Index) -> None:
+    """What some frequencies take between the transforms of rows there and back."""
+    contract(spectra[cut], w[cut], products[cut], w.shape[3:])
+    transform_columns_back(products[cut], kept)
 
 
 def _each(run: Callable[[Task, Team], Any], plan: Plan, batch: int, team: Team) -> Iterator[Any]:

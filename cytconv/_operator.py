@@ -17,6 +17,7 @@ from ._geometry import Channels, Geometry, Ints, Padding
 from ._matrix import matrix
 from ._memory import empty
 from ._methods import Method, choose
+from ._phases import Direction
 from ._runtime import resolve_workers
 from ._sparse import check_format, whole_shape
 
@@ -330,21 +331,12 @@ class ConvTranspose(_Reading):
             return None
         if self._method.abreast and geometry.order != tuple(range(len(geometry.order))):
             return None  # such a method takes the numbers in the order in which the arrays have them
+        direction: Direction = "adjoint" if transposed else "forward"
         method = self._prepare(v.dtype)
-        repeat = method.repeat_packed("adjoint" if transposed else "forward", *split, shape, self.workers)
-        return repeat or partial(self._again, geometry, method, transposed, shape)
-
-    def _again(self, geometry: Geometry, method: Method, transposed: bool, shape: Shape, v: Array) -> Array:
-        """What a method does that has no short way: at least, there is nothing left to check."""
-        out = empty(shape, v.dtype, slow=True)
-        x, y = (out, v) if transposed else (v, out)
-        x, y = geometry.split_x(x.reshape(geometry.x_shape)), geometry.split_y(y.reshape(geometry.y_shape))
-        workers = resolve_workers(self.workers)
-        if transposed:
-            method.adjoint(y, None, x, workers)
-        else:
-            method.forward(x, None, y, workers)
-        return out
+        repeat = method.repeat_packed(direction, *split, shape, self.workers)
+        if repeat is None and not method.abreast:  # else results are laid out as `_product` does
+            return partial(_again, method, direction, geometry, shape, self.workers)
+        return repeat
 
     def _prepare(self, dtype: np.dtype[Any]) -> Method:
         """The method with the weights packed in the type to compute in: once for each type that is met."""
@@ -388,6 +380,20 @@ class ConvTranspose(_Reading):
             workers=self.workers,
         )
         return rebuild, (self._w, geometry.x_shape)
+
+
+def _again(
+    method: Method, direction: Direction, geometry: Geometry, shape: Shape, workers: SupportsIndex | None, v: Array
+) -> Array:
+    """What a method computes that has no short way for vectors like these: at least, there is nothing left to check."""
+    out = empty(shape, v.dtype, slow=True)
+    x, y = (out, v) if direction == "adjoint" else (v, out)
+    x, y = geometry.split_x(x.reshape(geometry.x_shape)), geometry.split_y(y.reshape(geometry.y_shape))
+    if direction == "adjoint":
+        method.adjoint(y, None, x, resolve_workers(workers))
+    else:
+        method.forward(x, None, y, resolve_workers(workers))
+    return out
 
 
 def _batched(geometry: Geometry, lead: Shape) -> Geometry:

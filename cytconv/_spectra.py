@@ -34,7 +34,7 @@ Array = NDArray[Any]
 Index = tuple[Any, ...]
 
 AT_ONCE, SIDE_BY_SIDE = 2**16, 16  # numbers of rows to transform at a time, about, but so many rows at least
-NARROW = 16  # frequencies of the last axis that a thread should have at least
+NARROW = 16  # frequencies of the last axis that a thread should have at least; numpy multiplies a single one otherwise
 COPY = 1.5  # products of spectra in the time that a number takes to become an element of a matrix,
 TINY = 8_000  # and that two calls take beside their work, with another thread at the interpreter
 
@@ -187,7 +187,8 @@ def store(spectra: Array, kept: Kept, to: Array, n: int, team: Team) -> bool:
         results = by_row(some, n, workers=1)
         for tile, part, place in places:
             place[...] = results[tile][part]
-        return bool(np.isfinite(results.sum()))  # fastest of all that is contiguous
+        # The sum is fastest of all that is contiguous, but may overflow alone, as no part of it should decide.
+        return bool(np.isfinite(results.sum()) or np.isfinite(results).all())
 
     jobs = []
     if together > 1:  # small tiles

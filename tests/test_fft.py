@@ -208,6 +208,16 @@ def test_sums_that_overflow_on_the_way(rng):
     np.testing.assert_array_equal(conv_transpose(x, w, stride=2, method="fft"), expected)
 
 
+def test_results_whose_sum_overflows(rng):
+    """All of them are finite, however few or many are added up to find out."""
+    x, w = uniform(rng, (90, 3000), np.float32), uniform(rng, 200, np.float32)
+    x, w = (np.abs(x) + 1) * 1.3e34, (np.abs(w) + 1) / 400
+    x, w = x.astype(np.float32), w.astype(np.float32)
+    one, *more = (conv_transpose(x, w, axes=1, method="fft", workers=workers) for workers in (1, 2, 3, 4))
+    assert np.isfinite(one).all()
+    assert all(other.tobytes() == one.tobytes() for other in more)
+
+
 def test_spectra_are_kept_and_not_pickled(rng):
     x, w = uniform(rng, (300, 200), np.float64), uniform(rng, (9, 9), np.float64)
     a = ConvTranspose(w, x.shape, stride=2, method="fft")

@@ -411,6 +411,31 @@ def test_threads(rng, method):
             np.testing.assert_array_equal(ahy, adjoint)
 
 
+@pytest.mark.parametrize("method", ["direct", "sparse", "fft"])
+def test_no_cycle_of_references(rng, method):
+    """What an operator holds, hundreds of megabytes may be, is gone with it."""
+    gc.disable()
+    try:
+        a = ConvTranspose(np.ones((9, 9)), (100, 100), stride=2, method=method)
+        y = a(rng.random((100, 100)))
+        a.H @ (a @ rng.random(10_000)) + a.H(y).ravel()
+        gone = weakref.ref(a)
+        del a
+        assert gone() is None
+    finally:
+        gc.enable()
+
+
+@pytest.mark.parametrize("method", ["direct", "sparse", "fft"])
+@pytest.mark.parametrize("columns", [3, 40])
+def test_every_call_lays_out_results_alike(rng, method, columns):
+    a = ConvTranspose(rng.random((5, 5)), (30, 30), stride=2, method=method)
+    for order in "CF":
+        vectors = np.asarray(rng.random((900, columns)), order=order)
+        first, *more = (a @ vectors for _ in range(3))
+        assert all(other.strides == first.strides for other in more)
+
+
 @pytest.mark.parametrize("workers", [1, 2, 3, -1])
 def test_workers(rng, workers, method):
     w, x = uniform(rng, (3, 3), np.float64), uniform(rng, (400, 2), np.complex128)

@@ -218,6 +218,30 @@ def test_an_error_of_any_thread_is_raised(crew, threads):
     assert crew.map(lambda i: i, range(3), threads) == [0, 1, 2]
 
 
+@pytest.mark.parametrize("asked", [False, True])
+def test_an_interrupted_crew_recovers(asked):
+    """Ctrl-C in the middle of asking for help: no more work is done for that call, and the next one has help."""
+
+    class Pool(ThreadPoolExecutor):
+        interrupts = True
+
+        def submit(self, *work):
+            interrupts, self.interrupts = self.interrupts, False
+            future = super().submit(*work) if asked or not interrupts else None
+            if interrupts:
+                raise KeyboardInterrupt
+            return future
+
+    with Pool(1) as pool:
+        crew, done = Crew(pool), []
+        with pytest.raises(KeyboardInterrupt):
+            crew.map(done.append, range(1000), 2)
+        so_far = len(done)
+        together = threading.Barrier(2)
+        assert crew.map(lambda _: together.wait(timeout=30) >= 0, range(2), 2) == [True, True]
+        assert len(done) == so_far
+
+
 def test_a_crew_of_many_callers(crew):
     """Helpers of one caller may help another; everyone gets results of their own."""
     with ThreadPoolExecutor(6) as callers:

@@ -29,7 +29,16 @@ cdef enum:
 
 
 cdef class Crew:
-    """Threads of a pool, an `Executor` of `concurrent.futures`, that help whoever calls `map`."""
+    """Threads of a pool, an `Executor` of `concurrent.futures`, that help whoever calls `map`.
+
+    All but the waiting happens with the interpreter, so that between two calls to Python nothing else happens:
+
+        map     adds a work, counts it, asks for helpers if there are fewer, does what it can, waits for `busy` helpers
+        helper  reads the count, helps with every work there is, watches the count for a while, leaves
+
+    A helper counts as busy before it takes an item, and takes one only while there are any.  So when the caller has found
+    no more items, and then nobody busy, all of them are done; a helper that comes later finds nothing.
+    """
 
     cdef object _pool
     cdef list _works  # that are not done
@@ -46,30 +55,47 @@ cdef class Crew:
         cdef Work work = Work(f, items, threads - 1)
         self._works.append(work)
         add(&self._begun, 1)
-        while look(&self._helpers) < threads - 1:
-            add(&self._helpers, 1)
-            try:
-                self._pool.submit(self._help)
-            except RuntimeError:  # no more threads: there are too many, or the interpreter is about to end
-                add(&self._helpers, -1)
-                break
-        work.do()
-        self._works.remove(work)
-        work.wait()
+        try:
+            while look(&self._helpers) < threads - 1 and self._ask():
+                pass
+            work.do()
+        finally:  # whatever has interrupted this
+            self._works.remove(work)
+            work.end()
         if work.error is not None:
             raise work.error
         return work.results
 
-    def _help(self):
+    cdef bint _ask(self) except -1:
+        """Have one helper more, if there can be one."""
+        cdef list asked = [None]  # the helper takes this with it, and then it is the one to count itself out
+        add(&self._helpers, 1)
+        try:
+            self._pool.submit(self._help, asked)
+        except RuntimeError:  # no more threads: there are too many, or the interpreter is about to end
+            return False
+        else:
+            asked = []
+        finally:
+            if asked:
+                asked.clear()
+                add(&self._helpers, -1)
+        return True
+
+    def _help(self, list asked):
         cdef Py_ssize_t begun
-        cdef int _look
+        cdef int turn
+        if not asked:
+            return
+        asked.clear()
         try:
             while True:
                 begun = look(&self._begun)
                 for work in list(self._works):
                     (<Work>work).help()
+                work = None
                 with nogil:
-                    for _look in range(AWAKE):
+                    for turn in range(AWAKE):
                         if look(&self._begun) != begun:
                             break
                         yield_cpu()
@@ -106,8 +132,10 @@ cdef class Work:
             self.do()
             add(&self.busy, -1)
 
-    cdef wait(self):
-        """Until helpers have finished what they have begun."""
+    cdef end(self):
+        """Have no items left, wait until helpers have finished what they have begun, and let go of what f holds."""
+        self.todo.clear()
         with nogil:
             while look(&self.busy):
                 yield_cpu()
+        self.f = None
