@@ -29,7 +29,6 @@ CASES = {  # shape, taps along every axis
     "3d": [((96, 96, 96), 15)],
 }
 READINGS = ("forward", "adjoint", "weights")
-ASLEEP = 0.02  # seconds; threads of OpenMP wait awake for so long, in the way of others
 
 
 def problem(
@@ -80,7 +79,6 @@ def row(arguments: tuple[Any, ...], rounds: int, budget: float) -> list[float]:
     begun = time.perf_counter()
     for _ in range(rounds):
         for call, seconds in zip(calls, times, strict=True):
-            time.sleep(ASLEEP)
             start = time.perf_counter()
             call()
             seconds.append(time.perf_counter() - start)
