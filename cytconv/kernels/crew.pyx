@@ -36,8 +36,8 @@ cdef class Crew:
         map     adds a work, counts it, asks for helpers if there are fewer, does what it can, waits for `busy` helpers
         helper  reads the count, helps with every work there is, watches the count for a while, leaves
 
-    A helper counts as busy before it takes an item, and takes one only while there are any.  So when the caller has found
-    no more items, and then nobody busy, all of them are done; a helper that comes later finds nothing.
+    A helper counts as busy before it takes an item, and takes one only while there are any.  So when the caller has
+    found no more items, and then nobody busy, all of them are done; a helper that comes later finds nothing.
     """
 
     cdef object _pool
@@ -84,7 +84,7 @@ cdef class Crew:
 
     def _help(self, list asked):
         cdef Py_ssize_t begun
-        cdef int turn
+        cdef int _turn
         if not asked:
             return
         asked.clear()
@@ -95,7 +95,7 @@ cdef class Crew:
                     (<Work>work).help()
                 work = None
                 with nogil:
-                    for turn in range(AWAKE):
+                    for _turn in range(AWAKE):
                         if look(&self._begun) != begun:
                             break
                         yield_cpu()
