@@ -425,7 +425,8 @@ def _compute(
     out: Array | None,
 ) -> Array:
     """The one of x, w and y that is not among `arrays`; `asked` are the other arguments, method and workers last."""
-    chosen, threads = choose(asked[-2]), resolve_workers(asked[-1])
+    chosen = choose(asked[-2])
+    resolve_workers(asked[-1])  # for its errors, before there is a result
     known, dtype, compute = coerce(**arrays)
     geometry = fix(*(a.shape for a in known))
     name, shape, size = {
@@ -448,28 +449,10 @@ def _compute(
     x, w, y = (named[each] for each in "xwy")
     if _settled(function, known, asked, chosen, reading, geometry, x, w, y, bias, out):
         return _finish(out, result, unknown)
-    x, w, y = (splits[each](native(a, compute)) for each, a in zip("xwy", (x, w, y), strict=True))
-    _run(chosen, reading, geometry, x, w.conj() if function == "conv" else w, y, offset, threads)
+    a, b = (native(each, compute) for each in known)
+    b = b.conj() if function == "conv" else b  # the methods conjugate in the adjoint, which this is but for that
+    _run(chosen, reading, geometry, unknown.shape, compute, asked[-1], a, b, unknown, offset)
     return _finish(out, result, unknown)
-
-
-def _run(
-    method: type[Method],
-    reading: Reading,
-    geometry: Geometry,
-    x: Array,
-    w: Array,
-    y: Array,
-    bias: Array | None,
-    workers: int,
-) -> None:
-    """Fill the one that is not known."""
-    if reading == "weight_adjoint":
-        method.weight_adjoint(geometry.axes, x, y, w, workers)
-    elif reading == "forward":
-        method(geometry.axes, w).forward(x, bias, y, workers)
-    else:
-        method(geometry.axes, w).adjoint(y, bias, x, workers)
 
 
 def _settled(
@@ -496,14 +479,14 @@ def _settled(
     split = geometry.split_x(x), geometry.split_w(w), geometry.split_y(y)
     call = method.repeat(reading, geometry.axes, *split, unknown.shape, asked[-1], bias is not None)
     if call is None:
-        call = partial(_again, method, reading, geometry, unknown.shape, unknown.dtype, asked[-1])
+        call = partial(_run, method, reading, geometry, unknown.shape, unknown.dtype, asked[-1])
     if function == "conv" and unknown.dtype.kind == "c":
         call = partial(_with_conjugate, call)  # the methods conjugate in the adjoint, which this is but for that
     remember(function, known[0], known[1], asked, bias, out, call)
     return call(*known, unknown, bias) is not None
 
 
-def _again(
+def _run(
     method: type[Method],
     reading: Reading,
     geometry: Geometry,
@@ -515,13 +498,19 @@ def _again(
     result: Array | None,
     bias: Array | None,
 ) -> Array:
-    """What a method computes that has no short way for arrays like these: at least, there is nothing left to check."""
+    """What the method itself computes, of the two arrays that are known: the way where there is no short one."""
     if result is None:
         result = empty(shape, dtype, slow=True)
     x, w, y = {"forward": (a, b, result), "adjoint": (result, b, a), "weight_adjoint": (a, result, b)}[reading]
-    offset = None if bias is None else bias.reshape(geometry.groups, -1)
     x, w, y = geometry.split_x(x), geometry.split_w(w), geometry.split_y(y)
-    _run(method, reading, geometry, x, w, y, offset, resolve_workers(workers))
+    offset = None if bias is None else bias.reshape(geometry.groups, -1)
+    threads = resolve_workers(workers)
+    if reading == "weight_adjoint":
+        method.weight_adjoint(geometry.axes, x, y, w, threads)
+    elif reading == "forward":
+        method(geometry.axes, w).forward(x, offset, y, threads)
+    else:
+        method(geometry.axes, w).adjoint(y, offset, x, threads)
     return result
 
 

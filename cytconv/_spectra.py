@@ -96,9 +96,11 @@ class Transform:
             _clear_around(tile, inside)
 
     def some_frequencies(self, team: Team) -> list[Index]:
+        """A part for each thread, for `transform_columns`."""
         return _columns(self.spectra.shape[-1], team)
 
     def some_rows(self, team: Team) -> list[Index]:
+        """Parts for `transform_rows`."""
         return _few_rows(self._rows.shape, self._n, team)
 
     def transform_rows(self, cut: Index) -> None:
@@ -187,7 +189,8 @@ def store(spectra: Array, kept: Kept, to: Array, n: int, team: Team) -> bool:
         results = by_row(some, n, workers=1)
         for tile, part, place in places:
             place[...] = results[tile][part]
-        # The sum is fastest of all that is contiguous, but may overflow alone, as no part of it should decide.
+        # A sum is fastest of all that is contiguous.  That it overflows where no result does must decide nothing, as
+        # sums are of other parts with other numbers of threads.
         return bool(np.isfinite(results.sum()) or np.isfinite(results).all())
 
     jobs = []
@@ -207,9 +210,8 @@ def contract(a: Array, w: Array, to: Array, all_frequencies: Shape) -> None:
     """Of some frequencies, ``a @ w`` over channels: ``(tiles, items, groups, C, *frequencies)``."""
     if w.shape[1] == 1:
         np.multiply(a, w[:, 0], out=to)
-    elif is_better_by_pairs(
-        a.shape[0] * a.shape[1], (*w.shape[:3], *all_frequencies), w.shape[1] * w.shape[2]
-    ):  # by all, so that sums are the same however many threads have a part
+    # By all frequencies, so that sums are the same however many threads have a part.
+    elif is_better_by_pairs(a.shape[0] * a.shape[1], (*w.shape[:3], *all_frequencies), w.shape[1] * w.shape[2]):
         with scratch() as memory:
             term = memory.take("terms", a[:, :, :, 0].shape, a.dtype)
             for o in range(w.shape[2]):
