@@ -1,6 +1,6 @@
 """The sparse matrices: how fast they are filled, in how much memory, and how fast they multiply.
 
-    python benchmarks/matrix.py [--rounds 7] [--quick] [--random 110] [--seed 0]
+    python benchmarks/matrix.py [--rounds 7] [--quick] [--random 110] [--seed 0] [--vectors 1 1 3 8]
 
 Filling is compared with a copy of the finished arrays, which is new memory; with the COO triples of all entries in
 numpy, turned to CSR by scipy; and, dense, with `scipy.linalg.convolution_matrix`.  A matrix that is built again, with
@@ -16,7 +16,7 @@ import argparse
 import math
 import statistics
 import tracemalloc
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import product
 from typing import Any
@@ -159,8 +159,8 @@ def products(rounds: int, geometries: dict[str, Any], bandwidth: float) -> None:
     table("Products", columns, rows)
 
 
-def random_geometry(rng: np.random.Generator) -> tuple[Geometry, np.dtype[Any], int]:
-    """One of 20,000 to 8 million entries, a type, and a number of vectors."""
+def random_geometry(rng: np.random.Generator, counts: Sequence[int]) -> tuple[Geometry, np.dtype[Any], int]:
+    """One of 20,000 to 8 million entries, a type, and one of these numbers of vectors: not many of both."""
     while True:
         axes = int(rng.integers(1, 5))
         largest, most = ((20000, 130), (200, 30), (40, 9), (9, 5))[axes - 1]
@@ -172,15 +172,17 @@ def random_geometry(rng: np.random.Generator) -> tuple[Geometry, np.dtype[Any], 
         )
         if 2 * 10**4 < entries_of(geometry) < 8 * 10**6:
             dtype = np.dtype(rng.choice([np.float32, np.float64, np.complex64, np.complex128]))
-            return geometry, dtype, int(rng.choice([1, 1, 3, 8]))
+            vectors = int(rng.choice(counts))
+            if vectors * entries_of(geometry) < 10**8:
+                return geometry, dtype, vectors
 
 
-def random_products(rounds: int, count: int, seed: int) -> None:
+def random_products(rounds: int, count: int, seed: int, counts: Sequence[int]) -> None:
     rng, workers = np.random.default_rng(seed), resolve_workers(None)
     ratios: dict[tuple[str, str], list[float]] = {}
     slow = []
     for _ in range(count):
-        geometry, dtype, vectors = random_geometry(rng)
+        geometry, dtype, vectors = random_geometry(rng, counts)
         w = rng.standard_normal(geometry.w_shape).astype(dtype)
         kept, csr = Sparse(geometry.axes, geometry.split_w(w)), matrix(geometry, w)
         by_columns = csr.conj().T
@@ -193,7 +195,7 @@ def random_products(rounds: int, count: int, seed: int) -> None:
             np.testing.assert_allclose(result, scipys @ v, rtol=1e-2, atol=1e-2)
             times = medians([ours, partial(scipys.__matmul__, v)], rounds)
             ratio = times[1] / times[0]
-            ratios.setdefault((direction, "one" if vectors == 1 else "3 or 8"), []).append(ratio)
+            ratios.setdefault((direction, "one" if vectors == 1 else "several"), []).append(ratio)
             if ratio < 1:
                 strides = [axis.stride for axis in geometry.axes]
                 what = direction, geometry.x_shape, geometry.w_shape, strides, dtype.name, vectors
@@ -213,12 +215,13 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="one round of one small geometry")
     parser.add_argument("--random", type=int, default=0, help="products of so many random geometries, instead")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--vectors", type=int, nargs="+", default=[1, 1, 3, 8], help="at random, one of these numbers")
     options = parser.parse_args()
     rounds, geometries = (1, QUICK) if options.quick else (options.rounds, GEOMETRIES)
     machine = describe()
     print(f"{machine['cpu']}, {machine['cpus']} CPUs, {resolve_workers(None)} workers, medians of {rounds} rounds.")
     if options.random:
-        random_products(rounds, options.random, options.seed)
+        random_products(rounds, options.random, options.seed, options.vectors)
         return
     bandwidth = copy_bandwidth(resolve_workers(None))
     fill(rounds, geometries, bandwidth)

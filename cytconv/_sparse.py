@@ -30,7 +30,7 @@ __all__ = ["Sparse", "check_format", "conv_matrix", "conv_transpose_matrix", "ha
 
 Array = NDArray[Any]
 
-ABREAST = 16  # vectors that are laid side by side at a time, at most
+COPIED = 16  # vectors that are laid side by side at a time, at most, where they are not
 WAY = 2**12  # bytes after which addresses share the lines of the nearest cache again,
 CROWD, CROWD_OF_ROWS = 4, 16  # and how many planes may do so, where diagonals are kept, and where rows are,
 MANY, MANY_IN_ROWS = 64, 4  # with entries in a column, on the average, that make up for copying its numbers elsewhere;
@@ -329,7 +329,7 @@ class Sparse:
         rows, columns = self._shape[:: -1 if adjoint else 1]
         vectors, results, count = source.reshape(-1, columns).T, result.reshape(-1, rows), source.size // columns
         in_order = np.may_share_memory(vectors, source) and np.may_share_memory(results, result)
-        if not in_order or not _is_abreast(vectors) or count > ABREAST:
+        if not in_order or not _is_abreast(vectors):
             return None
 
         def product(v: Array) -> Array:
@@ -340,14 +340,15 @@ class Sparse:
         return product
 
     def _run(self, source: Array, bias: Array | None, result: Array, adjoint: bool, workers: int) -> None:
-        """Multiply as many vectors at a time as the kernels do; they lie side by side, or are copied so."""
+        """Multiply vectors that lie side by side, or are copied so, some at a time."""
         rows, columns = self._shape[:: -1 if adjoint else 1]
         x, y = source.reshape(-1, columns).T, result.reshape(-1, rows).T
         in_place = np.may_share_memory(y, result)
         if not in_place:
             y = np.empty((rows, y.shape[1]), y.dtype)
-        for first in range(0, x.shape[1], ABREAST):
-            some = np.s_[:, first : first + ABREAST]
+        count = max(x.shape[1], 1) if _is_abreast(x) and _is_abreast(y) else COPIED
+        for first in range(0, x.shape[1], count):
+            some = np.s_[:, first : first + count]
             vectors, sums = x[some], y[some]
             if not _is_abreast(vectors):
                 vectors = np.empty(vectors.shape, x.dtype)

@@ -520,7 +520,7 @@ def test_exact_windows(bad):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("vectors", [1, 2, 7, 8, 15, 17, 38])
+@pytest.mark.parametrize("vectors", [1, 2, 7, 8, 15, 17, 38, 95])
 @pytest.mark.parametrize(
     ("workers", "together", "parts", "cut_row", "crowd"),
     [(1, 2**12, 1, 9, 0), (2, 5, 1, 0, 4), (2, 2**12, 3, 9, 0), (3, 1, 1, 0, 4), (7, 2, 1, 99, 0), (7, 2, 16, 9, 4)],
@@ -570,7 +570,7 @@ def test_products(monkeypatch, rng, dtype, vectors, workers, together, parts, cu
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("vectors", [1, 2, 3, 4, 8, 16])
+@pytest.mark.parametrize("vectors", [1, 2, 3, 4, 8, 16, 95])
 @pytest.mark.parametrize("parts", [1, 5])
 @pytest.mark.usefixtures("kept")
 def test_products_by_any_number_of_workers(monkeypatch, rng, dtype, vectors, parts):

@@ -21,11 +21,12 @@
 #
 # Several vectors lie side by side, so that an entry meets neighbours.  Their sums stay in registers: forward those of a
 # row, or two, over all paths and taps; in the adjoint those of a column, over a few diagonals of a path that are next
-# to each other.
+# to each other.  (Of many vectors: see many.pxi.)
 
 cdef enum:
     MOST_ROWS = 64  # of a piece, the most in `_diagonals.ROWS`
     TASKS = 8  # for each worker
+    TURNS = 16  # blocks whose rows are taken in turns, at most
 
 cdef struct Line:  # of outputs along the last axis: a row of the table `lines`
     Py_ssize_t row, column, before  # its first row and column, and entries before it, in its plane
@@ -106,6 +107,17 @@ cdef class Diagonals:
                 at.line = 0
                 at.plane += 1
 
+    cdef inline int take(self, Spot* at, Py_ssize_t most, Block* blocks) noexcept nogil:
+        """Blocks from a spot on whose rows take turns: pieces of one line, each of another phase of the stride."""
+        cdef Py_ssize_t past = self.pieces[at.piece].row + self.row_step
+        cdef int count = 0
+        most = min(most, min(TURNS, self.piece_count - at.piece))
+        while count < most and self.pieces[at.piece].row < past:
+            blocks[count] = self.block(at[0])
+            self.advance(at)
+            count += 1
+        return count
+
     cdef inline Block block(self, Spot at) noexcept nogil:
         cdef const Piece* piece = self.pieces + at.piece
         cdef const Line* line = self.lines + at.line
@@ -167,7 +179,9 @@ cdef class Diagonals:
         if self.gaps:
             zero_rows(&y[0, 0], of_y, 0, y.shape[0])
         for t in prange(tasks, nogil=True, schedule="dynamic", num_threads=workers):
-            if self.parts == 1:  # literals: see `inlined`
+            if x.shape[1] > FEW:
+                multiply_many(self, blocks * t // tasks, blocks * (t + 1) // tasks, &x[0, 0], of_x, &y[0, 0], of_y)
+            elif self.parts == 1:  # literals: see `inlined`
                 multiply_blocks(self, blocks * t // tasks, blocks * (t + 1) // tasks, 1, &x[0, 0], of_x, &y[0, 0], of_y)
             else:
                 multiply_blocks(self, blocks * t // tasks, blocks * (t + 1) // tasks, 2, &x[0, 0], of_x, &y[0, 0], of_y)
@@ -180,7 +194,9 @@ cdef class Diagonals:
         if portions.shape[1] * sizeof(Py_ssize_t) != sizeof(Portion):
             raise ValueError("portions must have the fields of a Portion")
         for t in prange(portions.shape[0], nogil=True, schedule="dynamic", num_threads=workers):
-            if self.parts == 1:
+            if x.shape[1] > FEW:
+                add_many(self, <const Portion*> &portions[t, 0], &x[0, 0], of_x, &y[0, 0], of_y)
+            elif self.parts == 1:
                 add_to_columns(self, <const Portion*> &portions[t, 0], 1, &x[0, 0], of_x, &y[0, 0], of_y)
             else:
                 add_to_columns(self, <const Portion*> &portions[t, 0], 2, &x[0, 0], of_x, &y[0, 0], of_y)

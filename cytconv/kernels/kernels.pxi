@@ -24,6 +24,7 @@ include "weight_lines.pxi"
 include "packs.pxi"
 include "rows.pxi"
 include "diagonals.pxi"
+include "many.pxi"
 
 lanes = LANES  # how many numbers a vector holds
 vector_bytes = sizeof(vec)

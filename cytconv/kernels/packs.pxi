@@ -31,6 +31,9 @@ cdef extern from *:
     #define AHEAD (16 * PER_LINE) /* real numbers that are fetched before they are read */
     #define are_packs(width) (PACK > 1 && (width) % PACK == 0)
     #define are_quads(width) (PACK > 2 && (width) == 6)
+    /* Of many numbers, how many meet an entry at a time: their sums, and those of products by the part i, are to take
+       half of sixteen registers, or more if they are vectors of two numbers. */
+    #define widest(parts) (8 * (int) PACK / (parts) > 16 ? 8 * (int) PACK / (parts) : 16)
 
     /* Of all pairs (a, b) of a pack: (a, a), (b, b) or (b, a), and i times a pair, (-b, a), or -i times. */
     #if SHUFFLES && !defined(__clang__)
@@ -82,13 +85,15 @@ cdef extern from *:
     const quad EMPTY_QUAD
     bint are_packs(int width) noexcept nogil
     bint are_quads(int width) noexcept nogil
+    int widest(int parts) noexcept nogil
     pack pairs_of(pack, int even, int odd) noexcept nogil
     pack i_times(pack, int sign) noexcept nogil
     quad quad_i_times(quad, int sign) noexcept nogil
 
 cdef enum:
     ALONE = 0  # in place of a width: one vector, whose numbers (x forward, y in the adjoint) are neighbours
-    SUMS = 16  # numbers of vectors that meet an entry at a time, at most: `_sparse.ABREAST` real ones
+    FEW = 16  # numbers side by side, at most, that are not many
+    SUMS = 16  # numbers, or packs of them, that meet an entry at a time, at most
 
 cdef struct Vectors:  # so many numbers side by side, and from one row to the next
     Py_ssize_t width, pitch

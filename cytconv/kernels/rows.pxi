@@ -156,6 +156,10 @@ cdef inline inlined gather_planes(
             )
         if parts == width == x_pitch == y_pitch == 1:
             gather_one(first, last, rows, ends, columns, of_plane, of_group, results)
+        elif width > FEW:
+            gather_many(
+                first, last, parts, width, rows, ends, columns, of_plane, of_group, x_pitch, results, y_pitch,
+            )
         else:
             gather_rows(
                 first, last, parts, width, rows, ends, columns, of_plane, of_group, x_pitch, results, y_pitch,
@@ -402,10 +406,16 @@ cdef inline inlined scatter_share(
                     cut_channels(share, stop - first, ends + first, begin, end)
                 else:
                     starts, stops = ends + first, ends + first + 1
-                scatter_rows(
-                    stop - first, rows + first, starts, stops, parts, width, columns, of_plane,
-                    x + x_pitch * of.height * plane, x_pitch, of_group, y_pitch,
-                )
+                if width > FEW:
+                    scatter_many(
+                        stop - first, rows + first, starts, stops, parts, width, columns, of_plane,
+                        x + x_pitch * of.height * plane, x_pitch, of_group, y_pitch,
+                    )
+                else:
+                    scatter_rows(
+                        stop - first, rows + first, starts, stops, parts, width, columns, of_plane,
+                        x + x_pitch * of.height * plane, x_pitch, of_group, y_pitch,
+                    )
             first = stop
         row = base + of.kept
 
