@@ -64,7 +64,11 @@ cdef inline inlined multiply_long_row(
 cdef void add_many(
     Diagonals matrix, const Portion* portion, const real* x, Vectors of_x, real* y, Vectors of_y
 ) noexcept nogil:
-    """What the blocks of a portion add to its columns."""
+    """What the blocks of a portion add to its columns.
+
+    One after the other: a column that gathered from all blocks that alternate was faster for kernels as wide as the
+    stride in float32 alone, and slower at stride 1.
+    """
     cdef Py_ssize_t number
     cdef Spot at
     cdef Block b
